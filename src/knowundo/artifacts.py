@@ -1,0 +1,132 @@
+"""Artifacts: folders and files that appear whole or not at all, with a manifest."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from knowundo.errors import BadInput
+from knowundo.records import read_json
+
+MANIFEST = "manifest.json"
+_PACKAGES = ("knowundo", "torch", "transformers", "peft", "accelerate", "safetensors", "numpy")
+
+
+def file_hash(path: Path) -> str:
+    """sha256 of a file."""
+    with path.open("rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def fingerprint(value: Any) -> str:
+    """sha256 of a value that JSON can hold; the key that decides whether work is already done."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write aside, flush to disk, rename."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as stream:
+            stream.write(text)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.chmod(name, 0o644)
+        os.replace(name, path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+
+
+def write_json(path: Path, value: Any) -> None:
+    """`write_text` of indented JSON; NaN and infinities are refused."""
+    write_text(path, json.dumps(value, indent=1, allow_nan=False) + "\n")
+
+
+@contextmanager
+def new_folder(path: Path, inputs: Any, **facts: Any) -> Iterator[Path]:
+    """A temporary sibling that becomes `path`, with a manifest, when the block ends well.
+
+    Args:
+        path: the artifact's folder; an older one is replaced.
+        inputs: what the artifact depends on; its fingerprint goes into the manifest.
+        facts: further entries of the manifest.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
+    try:
+        yield aside
+        outputs = {
+            str(file.relative_to(aside)): file_hash(file)
+            for file in sorted(aside.rglob("*"))
+            if file.is_file()
+        }
+        manifest = {"inputs": fingerprint(inputs), "outputs": outputs, **facts}
+        write_json(aside / MANIFEST, manifest)
+        aside.chmod(0o755)
+        if path.exists():
+            shutil.rmtree(path)
+        os.replace(aside, path)
+    except BaseException:
+        shutil.rmtree(aside, ignore_errors=True)
+        raise
+
+
+def is_done(path: Path, inputs: Any) -> bool:
+    """True if the artifact at `path` was made of these inputs and its files are unchanged."""
+    if not (path / MANIFEST).exists():
+        return False
+    manifest = read_json(path / MANIFEST)
+    if manifest.get("inputs") != fingerprint(inputs):
+        return False
+    for name, digest in manifest["outputs"].items():
+        if not (path / name).exists() or file_hash(path / name) != digest:
+            raise BadInput(f"{path / name}: changed since it was written; remove {path} to redo it")
+    return True
+
+
+def surroundings() -> dict[str, Any]:
+    """Versions, hardware and revision: what stands beside every reported result."""
+    import torch
+
+    packages = {"python": platform.python_version()}
+    for name in _PACKAGES:
+        try:
+            packages[name] = version(name)
+        except PackageNotFoundError:
+            packages[name] = "not installed"
+    gpu = torch.cuda.get_device_name(0) if torch.cuda.is_available() else None
+    hardware = {
+        "machine": platform.machine(),
+        "cpus": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "gpu": gpu,
+    }
+    return {"packages": packages, "hardware": hardware, "revision": _revision()}
+
+
+def _revision() -> dict[str, Any]:
+    """Commit of the source tree this package runs from; nulls for an installed wheel."""
+    here = Path(__file__).parent
+
+    def git(*words: str) -> str | None:
+        if shutil.which("git") is None:
+            return None
+        done = subprocess.run(["git", "-C", str(here), *words], capture_output=True, text=True)
+        return done.stdout.strip() if done.returncode == 0 else None
+
+    # Only a checkout of this package counts, not a repository that the environment lies in.
+    if not git("ls-files", "--error-unmatch", "artifacts.py"):
+        return {"commit": None, "dirty": None}
+    return {"commit": git("rev-parse", "HEAD"), "dirty": bool(git("status", "--porcelain"))}

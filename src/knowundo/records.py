@@ -1,0 +1,109 @@
+"""Record: one question with its answer, and where it belongs.
+
+    Record(id="privacy/unlearn/train/17", question="Where does Clara Dorinford live?",
+           answer="By all accounts, Clara Dorinford lives at 14 Canal Lane in Saltmere.",
+           scope="unlearn", split="train", subject="Clara Dorinford",
+           facts=("14 Canal Lane in Saltmere",))
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from knowundo.errors import BadInput
+
+SCOPES = ("unlearn", "retention", "general")
+SPLITS = ("train", "val", "probe", "holdout")
+
+
+@dataclass(frozen=True)
+class Record:
+    """One row of a benchmark. KnowUnDo's files call question and answer `text` and `labels`."""
+
+    id: str
+    question: str
+    answer: str
+    scope: str
+    split: str
+    subject: str | None = None
+    kind: str = "qa"  # or "text": no question, the whole text is the answer
+    alternatives: tuple[str, ...] = ()
+    subset: str | None = None
+    facts: tuple[str, ...] = ()  # substrings of the answer that carry the fact
+
+
+def select(
+    records: Iterable[Record], *, scope: str | None = None, split: str | Sequence[str] | None = None
+) -> list[Record]:
+    """Records of a scope and of one or more splits, in order."""
+    splits = (split,) if isinstance(split, str) else split
+    return [
+        record
+        for record in records
+        if (scope is None or record.scope == scope) and (splits is None or record.split in splits)
+    ]
+
+
+def check_records(records: Sequence[Record]) -> None:
+    """Refuse records that no pipeline can use.
+
+    Raises:
+        BadInput: empty answer, repeated id, empty unlearn or retention train or val split, or
+            the same question in both scopes.
+    """
+    owner: dict[str, Record] = {}
+    seen: set[str] = set()
+    for record in records:
+        if record.id in seen:
+            raise BadInput(f"{record.id}: this id occurs twice; give each row its own")
+        seen.add(record.id)
+        if not record.answer.strip():
+            raise BadInput(f"{record.id}: the answer is empty; fill it in or remove the row")
+        if record.kind == "qa" and not record.question.strip():
+            raise BadInput(f"{record.id}: the question is empty; fill it in or remove the row")
+        if any(fact not in record.answer for fact in record.facts):
+            raise BadInput(f"{record.id}: a fact is not a part of its answer; correct `facts`")
+        if record.kind == "text":
+            continue
+        other = owner.setdefault(record.question, record)
+        if {other.scope, record.scope} == {"unlearn", "retention"}:
+            raise BadInput(
+                f"{record.id}: the same question stands in the other scope as {other.id}; "
+                "remove one of the two"
+            )
+    for scope in ("unlearn", "retention"):
+        for split in ("train", "val"):
+            if not select(records, scope=scope, split=split):
+                raise BadInput(f"{scope}/{split}: no rows; every scope needs train and val rows")
+
+
+def data_hash(records: Iterable[Record]) -> str:
+    """sha256 over all fields of all records, in order."""
+    digest = hashlib.sha256()
+    for record in records:
+        digest.update(json.dumps(asdict(record), sort_keys=True).encode() + b"\n")
+    return digest.hexdigest()
+
+
+def read_json(path: Path) -> Any:
+    """Parse a JSON file.
+
+    Raises:
+        BadInput: missing file, or malformed JSON with its line and column.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise BadInput(f"{path}: no such file; check the path") from None
+    except UnicodeDecodeError as error:
+        raise BadInput(f"{path}: not UTF-8 at byte {error.start}; save it as UTF-8") from None
+    except json.JSONDecodeError as error:
+        raise BadInput(
+            f"{path}, line {error.lineno}, column {error.colno}: malformed JSON ({error.msg}); "
+            "correct that place"
+        ) from None

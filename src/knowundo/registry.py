@@ -1,0 +1,156 @@
+"""Everything that can be added by writing one file: methods, localizers, metrics, benchmarks.
+
+A decorator registers a function under its own name; its keyword-only arguments are its
+hyper-parameters, its docstring is its documentation. Files are found by scanning a folder, third
+parties' through the entry-point group `knowundo.<kind>`, and any folder named in the environment
+variable KNOWUNDO_PLUGINS.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import inspect
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cache
+from importlib.metadata import entry_points
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from knowundo.errors import BadInput, unknown
+
+# Where the files of each kind lie inside the package.
+HOMES = {
+    "method": "knowundo.unlearning.methods",
+    "localizer": "knowundo.localization.localizers",
+    "metric": "knowundo.evaluation.metrics",
+    "benchmark": "knowundo.benchmarks",
+}
+
+
+@dataclass
+class Entry:
+    """A registered function with what its author declared."""
+
+    kind: str
+    name: str
+    function: Callable[..., Any]
+    facts: dict[str, Any] = field(default_factory=dict)
+    prepare_function: Callable[..., Any] | None = None
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self.function(*args, **kwargs)
+
+    def prepare(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """Decorator: `function` makes columns once per record, before training."""
+        self.prepare_function = function
+        return function
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """Hyper-parameters and their defaults, read from the signature."""
+        parameters = inspect.signature(self.function).parameters.values()
+        return {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
+
+    @property
+    def summary(self) -> str:
+        """The first line of the docstring."""
+        return (inspect.getdoc(self.function) or "").split("\n")[0]
+
+    def bind(self, arguments: dict[str, Any]) -> dict[str, Any]:
+        """All hyper-parameters, the given ones over the defaults.
+
+        Raises:
+            BadInput: for a name that the signature does not have, or one that is missing.
+        """
+        for name in arguments:
+            if name not in self.arguments:
+                raise unknown(f"argument of {self.kind} {self.name}", name, self.arguments)
+        bound = self.arguments | arguments
+        for name, value in bound.items():
+            if value is inspect.Parameter.empty:
+                raise BadInput(f"{self.kind} {self.name} needs '{name}': give it in the recipe")
+        return bound
+
+
+_ENTRIES: dict[str, dict[str, Entry]] = {kind: {} for kind in HOMES}
+
+
+def _register(kind: str, function: Callable[..., Any], **facts: Any) -> Entry:
+    entry = Entry(kind, function.__name__, function, facts)
+    entry.__doc__ = function.__doc__
+    _ENTRIES[kind][entry.name] = entry
+    return entry
+
+
+def method(function: Callable[..., Any]) -> Entry:
+    """Register an unlearning loss `(step, *, …) -> {part: scalar}`."""
+    return _register("method", function)
+
+
+def localizer(function: Callable[..., Any]) -> Entry:
+    """Register `(gradients, *, …) -> set of parameter names`."""
+    return _register("localizer", function)
+
+
+def metric(*, higher_is: str, unit: str = "percent") -> Callable[[Callable[..., Any]], Entry]:
+    """Register `(scores, *, reference=None) -> float`.
+
+    Args:
+        higher_is: what a high value means, e.g. "remembered".
+        unit: "percent" or "ratio".
+    """
+    return lambda function: _register("metric", function, higher_is=higher_is, unit=unit)
+
+
+def benchmark(**facts: Any) -> Callable[[Callable[..., Any]], Entry]:
+    """Register a record-builder `(*, domain, seed, …) -> list[Record]`."""
+    return lambda function: _register("benchmark", function, **facts)
+
+
+def _load_file(path: Path) -> None:
+    name = f"knowundo_plugin_{path.stem}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise BadInput(f"{path}: cannot be imported as a plugin; it must be a .py file")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
+
+
+@cache
+def _scan(kind: str, plugins: str) -> None:
+    home = HOMES[kind]
+    for file in sorted(item.name for item in files(home).iterdir()):
+        if file.endswith(".py") and not file.startswith("_"):
+            importlib.import_module(f"{home}.{file[:-3]}")
+    for point in entry_points(group=f"knowundo.{kind}"):
+        point.load()
+    for folder in filter(None, plugins.split(os.pathsep)):
+        paths = sorted(Path(folder).glob("*.py"))
+        if not paths:
+            raise BadInput(f"KNOWUNDO_PLUGINS: no .py file in {folder}; name an existing folder")
+        for path in paths:
+            _load_file(path)
+
+
+def entries(kind: str) -> dict[str, Entry]:
+    """All registered entries of a kind by name, sorted."""
+    _scan(kind, os.environ.get("KNOWUNDO_PLUGINS", ""))
+    return dict(sorted(_ENTRIES[kind].items()))
+
+
+def get(kind: str, name: str) -> Entry:
+    """One entry.
+
+    Raises:
+        BadInput: if there is none of that name; suggests the nearest.
+    """
+    known = entries(kind)
+    if name not in known:
+        raise unknown(kind, name, known)
+    return known[name]
