@@ -1,0 +1,108 @@
+"""Batches of encoded records, padded on the right to the longest row, never further."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from random import Random
+
+import torch
+
+from knowundo.encoding import Encoded
+
+
+@dataclass
+class Batch:
+    """Rows as tensors.
+
+    `ids` and `mask` are [rows, tokens]. The answers' tokens lie flat, row after row: `targets`
+    [answer tokens] are the tokens to predict, `rows` [answer tokens] their row, and `positions`
+    [answer tokens] index the flattened [rows × tokens] hidden states that predict them (one
+    place to the left).
+    """
+
+    encoded: list[Encoded]
+    ids: torch.Tensor
+    mask: torch.Tensor
+    targets: torch.Tensor
+    rows: torch.Tensor
+    positions: torch.Tensor
+    lengths: torch.Tensor
+
+    def __len__(self) -> int:
+        return len(self.encoded)
+
+    def to(self, device: torch.device | str) -> Batch:
+        """The same batch on another device."""
+        tensors = {k: v.to(device) for k, v in self.__dict__.items() if isinstance(v, torch.Tensor)}
+        return Batch(self.encoded, **tensors)
+
+
+@dataclass
+class PairedBatch:
+    """Unlearn rows and as many retention rows: what one step of unlearning sees."""
+
+    unlearn: Batch
+    retention: Batch
+
+
+def collate(encoded: Sequence[Encoded], pad: int) -> Batch:
+    """Pad rows on the right to the longest; padding is masked, so its id does not matter."""
+    longest = max(len(row.ids) for row in encoded)
+    ids = torch.tensor([[*row.ids, *[pad] * (longest - len(row.ids))] for row in encoded])
+    lengths = torch.tensor([len(row.ids) for row in encoded])
+    rows, positions, targets = [], [], []
+    for number, row in enumerate(encoded):
+        for place in range(row.answer_from, len(row.ids)):
+            rows.append(number)
+            positions.append(number * longest + place - 1)
+            targets.append(row.ids[place])
+    return Batch(
+        list(encoded),
+        ids,
+        (torch.arange(longest) < lengths[:, None]).long(),
+        torch.tensor(targets),
+        torch.tensor(rows),
+        torch.tensor(positions),
+        torch.tensor([row.answer_length for row in encoded]),
+    )
+
+
+def by_length(encoded: Sequence[Encoded], size: int, pad: int) -> list[Batch]:
+    """Batches of rows of similar length, for scoring: the order of rows does not matter there."""
+    order = sorted(encoded, key=lambda row: len(row.ids))
+    return [collate(order[i : i + size], pad) for i in range(0, len(order), size)]
+
+
+def shuffled(encoded: Sequence[Encoded], size: int, epochs: int, seed: int, pad: int) -> list[Batch]:
+    """Every row once an epoch, in seeded order."""
+    rng, batches = Random(seed), []
+    for _ in range(epochs):
+        order = rng.sample(list(encoded), len(encoded))
+        batches += [collate(order[i : i + size], pad) for i in range(0, len(order), size)]
+    return batches
+
+
+def _cycle(encoded: Sequence[Encoded], rng: Random) -> Iterator[Encoded]:
+    while True:
+        yield from rng.sample(list(encoded), len(encoded))
+
+
+def paired(
+    unlearn: Sequence[Encoded],
+    retention: Sequence[Encoded],
+    *,
+    size: int,
+    epochs: int,
+    seed: int,
+    pad: int,
+) -> list[PairedBatch]:
+    """An epoch is one pass over the unlearn rows; retention rows cycle without replacement.
+
+    The order depends on the seed and the rows alone, so every method sees the same batches.
+    """
+    source = _cycle(retention, Random(seed + 1))
+    return [
+        PairedBatch(batch, collate([next(source) for _ in range(len(batch))], pad))
+        for batch in shuffled(unlearn, size, epochs, seed, pad)
+    ]

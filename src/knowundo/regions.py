@@ -1,0 +1,58 @@
+"""Regions: sets of parameter names that training may change, in KnowUnDo's JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from random import Random
+from typing import Any
+
+from knowundo.errors import BadInput
+from knowundo.records import read_json
+
+EVERYTHING = "everything"
+
+
+def read_region(path: Path, known: Iterable[str]) -> list[str]:
+    """Read KnowUnDo's `located_region_*.json`: a list of parameter names.
+
+    Raises:
+        BadInput: not a non-empty list of names, or a name that the model does not have.
+    """
+    names = read_json(path)
+    if not isinstance(names, list) or not names or not all(isinstance(n, str) for n in names):
+        raise BadInput(f"{path}: expected a JSON list of parameter names")
+    if unknown := sorted(set(names) - set(known)):
+        raise BadInput(f"{path}: the model has no parameter '{unknown[0]}'; localize it again")
+    return sorted(names)
+
+
+def random_like(region: Iterable[str], sizes: dict[str, int], seed: int) -> list[str]:
+    """A random region with exactly as many parameters: as many tensors of each size.
+
+    Args:
+        region: names to match.
+        sizes: parameters of every trainable tensor, by name.
+        seed: of the draw.
+    """
+    rng, chosen = Random(seed), set(region)
+    drawn: list[str] = []
+    for size in sorted(set(sizes.values())):
+        pool = sorted(name for name in sizes if sizes[name] == size)
+        drawn += rng.sample(pool, sum(name in chosen for name in pool))
+    return sorted(drawn)
+
+
+def overlap(a: Iterable[str], b: Iterable[str]) -> float:
+    """Jaccard index of two regions; 0 for two empty ones."""
+    first, second = set(a), set(b)
+    return len(first & second) / len(first | second) if first | second else 0.0
+
+
+def place(name: str) -> dict[str, Any]:
+    """Layer number, module and tensor of a parameter name, for tables and heat maps."""
+    parts = name.split(".")
+    layer = next((int(part) for part in parts if part.isdigit()), None)
+    modules = [p for p in parts if p.endswith(("_proj", "norm", "layernorm", "head", "embed_tokens"))]
+    tensor = next((p for p in parts if p.startswith("lora_")), "weight")
+    return {"layer": layer, "module": modules[-1] if modules else parts[-2], "tensor": tensor}
