@@ -1,0 +1,1 @@
+"""Localizers: (gradients, *, …) → set of parameter names; one a file."""

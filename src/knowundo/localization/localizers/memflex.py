@@ -1,0 +1,51 @@
+"""MemFlex's knowledge localization."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from knowundo.errors import BadInput
+from knowundo.localization import Gradients
+from knowundo.registry import localizer
+
+
+@localizer
+def memflex(
+    gradients: Gradients,
+    *,
+    mu: float | None = None,
+    sigma: float | None = None,
+    cosine_quantile: float = 0.5,
+    magnitude_quantile: float = 0.5,
+) -> set[str]:
+    """Tensors whose unlearn gradient is large and points elsewhere (Tian et al. 2024, section 4.1).
+
+    A tensor is in the region when cos(g_unlearn, g_retention) < mu and mean|g_unlearn| > sigma.
+
+    Args:
+        mu: absolute threshold of the cosine; without it the quantile below.
+        sigma: absolute threshold of the magnitude; without it the quantile below.
+        cosine_quantile: share of tensors under the cosine's threshold.
+        magnitude_quantile: share of tensors under the magnitude's threshold. Tensors that hold
+            B and A of a LoRA have gradients of other sizes, so each kind has its own quantile.
+
+    Raises:
+        BadInput: no tensor passes.
+    """
+    kinds: dict[str, list[str]] = {}
+    for name in gradients.unlearn:
+        kinds.setdefault("lora_B" if "lora_B" in name else "other", []).append(name)
+    region = set()
+    for names in kinds.values():
+        cosines = np.array([gradients.cosine(name) for name in names])
+        magnitudes = np.array([gradients.magnitude(name) for name in names])
+        low = np.quantile(cosines, cosine_quantile) if mu is None else mu
+        high = np.quantile(magnitudes, magnitude_quantile) if sigma is None else sigma
+        chosen = (cosines < low) & (magnitudes > high)
+        region |= {name for name, inside in zip(names, chosen, strict=True) if inside}
+    if not region:
+        raise BadInput(
+            "localize.memflex: no tensor passes the thresholds; raise mu or lower sigma "
+            "(or use the quantiles)"
+        )
+    return region

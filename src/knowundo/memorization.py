@@ -1,0 +1,96 @@
+"""memorize(): finetune until the model knows the records."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from knowundo.batches import Batch, shuffled
+from knowundo.encoding import Encoded
+from knowundo.forwards import Half, Parts, hidden_states, live_head
+from knowundo.models import Model
+from knowundo.training import Curve, Progress, train
+
+
+class _Known:
+    """Counts the rows of the last epoch whose every answer token was the most likely one."""
+
+    def __init__(self, epoch: int, share: float) -> None:
+        self.epoch, self.share = epoch, share
+        self.right: list[bool] = []
+
+    def see(self, half: Half) -> None:
+        right = (half.logits.argmax(-1) == half.batch.targets).float()
+        self.right += (half.per_row(right) == 1).tolist()
+
+    def reached(self) -> bool:
+        window = self.right[-self.epoch :]
+        return len(window) == self.epoch and sum(window) >= self.share * self.epoch
+
+
+def memorize(
+    model: Model,
+    records: Sequence[Encoded],
+    general: Sequence[Encoded] = (),
+    *,
+    epochs: int = 10,
+    lr: float = 1e-4,
+    batch_size: int = 16,
+    accumulation: int = 4,
+    weight_decay: float = 1e-4,
+    known: float = 0.98,
+    seed: int = 100,
+    progress: Progress | None = None,
+) -> tuple[Curve, dict[str, Any]]:
+    """Train all of the adaptation's weights on the answers (settings of KnowUnDo, repository).
+
+    Args:
+        model: changed in place; starts from where it is.
+        records: both scopes, train and val; for the retain model, retention only.
+        general: rows of the base's own knowledge, mixed in so that it does not wear off.
+        epochs: at most so many passes.
+        lr: peak learning rate.
+        batch_size: rows a micro-step.
+        accumulation: micro-steps an optimizer step.
+        weight_decay: of AdamW.
+        known: stop once this share of an epoch's rows was predicted without a wrong token.
+        seed: of the order of rows.
+        progress: called after each optimizer step.
+
+    Returns:
+        The training curve, and facts for the manifest: steps, rows seen, share known at the end.
+    """
+    rows = [*records, *general]
+    batches = shuffled(rows, batch_size, epochs, seed, model.pad)
+    seen = _Known(len(rows), known)
+
+    def loss(batch: Batch) -> Parts:
+        batch = batch.to(model.device)
+        half = Half(batch, hidden_states(model, batch), live_head(model))
+        with torch.no_grad():
+            seen.see(half)
+        return {"memorize": half.mean_nll.mean()}
+
+    curve = train(
+        model,
+        batches,
+        loss,
+        region=model.parameters(),
+        lr=lr,
+        seed=seed,
+        accumulation=accumulation,
+        schedule="constant_with_warmup" if known < 1 else "cosine",
+        weight_decay=weight_decay,
+        progress=progress,
+        stop=seen.reached,
+    )
+    window = seen.right[-len(rows) :]
+    facts = {
+        "optimizer_steps": len(curve),
+        "rows_seen": len(seen.right),
+        "known_share": round(sum(window) / len(window), 4),
+        "stopped_early": seen.reached(),
+    }
+    return curve, facts

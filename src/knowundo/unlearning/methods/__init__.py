@@ -1,0 +1,1 @@
+"""Unlearning methods: (step, *, …) → named loss parts; one a file."""

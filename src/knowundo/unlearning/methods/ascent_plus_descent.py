@@ -1,0 +1,20 @@
+"""Ascent on what must go, descent on what must stay."""
+
+from __future__ import annotations
+
+from knowundo.forwards import Parts, Step
+from knowundo.registry import method
+
+
+@method
+def ascent_plus_descent(step: Step, *, ascent: float = 1.0, descent: float = 1.0) -> Parts:
+    """−ascent·CE(unlearn) + descent·CE(retention) (Liu et al. 2022, arXiv:2203.12817).
+
+    Args:
+        ascent: weight of the ascent on unlearn rows; MemFlex takes 0.4.
+        descent: weight of the descent on retention (or general) rows; MemFlex takes 2.0.
+    """
+    return {
+        "unlearn": -ascent * step.unlearn.mean_nll.mean(),
+        "retention": descent * step.retention.mean_nll.mean(),
+    }

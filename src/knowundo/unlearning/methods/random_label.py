@@ -1,0 +1,27 @@
+"""Completely random labels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from knowundo.encoding import Encoded
+from knowundo.forwards import Columns, Parts, Step
+from knowundo.registry import method
+from knowundo.unlearning import Scorer
+
+
+@method
+def random_label(step: Step) -> Parts:
+    """Descend to uniformly random tokens in place of the answer's (Golatkar et al. 2020, arXiv:1911.04933)."""
+    return {"unlearn": step.unlearn.cross_entropy("random").mean()}
+
+
+@random_label.prepare
+def random_tokens(records: Sequence[Encoded], scorer: Scorer) -> Columns:
+    """Non-special tokens, drawn once per answer position; question and input stay."""
+    generator = torch.Generator().manual_seed(scorer.seed)
+    ordinary = torch.tensor([t for t in range(scorer.vocabulary) if t not in scorer.special])
+    draws = [torch.randint(len(ordinary), (r.answer_length,), generator=generator) for r in records]
+    return {"random": {r.record.id: ordinary[d] for r, d in zip(records, draws, strict=True)}}
