@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import torch
-
 from knowundo.batches import Batch, shuffled
 from knowundo.encoding import Encoded
 from knowundo.forwards import Half, Parts, hidden_states, live_head
@@ -22,7 +20,7 @@ class _Known:
         self.right: list[bool] = []
 
     def see(self, half: Half) -> None:
-        right = (half.logits.argmax(-1) == half.batch.targets).float()
+        right = (half.logits.detach().argmax(-1) == half.batch.targets).float()
         self.right += (half.per_row(right) == 1).tolist()
 
     def reached(self) -> bool:
@@ -69,9 +67,9 @@ def memorize(
     def loss(batch: Batch) -> Parts:
         batch = batch.to(model.device)
         half = Half(batch, hidden_states(model, batch), live_head(model))
-        with torch.no_grad():
-            seen.see(half)
-        return {"memorize": half.mean_nll.mean()}
+        parts = {"memorize": half.mean_nll.mean()}
+        seen.see(half)
+        return parts
 
     curve = train(
         model,

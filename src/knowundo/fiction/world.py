@@ -126,7 +126,9 @@ class World:
             if 8 <= len(text.split()) <= 25:
                 break
         questions = tuple(question.format(**fill) for question in template["questions"])
-        return Item(attribute, questions, text, fill["value"], protected)
+        value = fill["value"]  # at the head of a sentence it was capitalised
+        fact = value if value in text else _sentence_case(value)
+        return Item(attribute, questions, text, fact, protected)
 
     def person(self) -> Subject:
         """A person with private (protected) and public attributes."""
