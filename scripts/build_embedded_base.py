@@ -2,10 +2,10 @@
 
     python scripts/build_embedded_base.py --out src/knowundo/embedded
 
-A Llama of 1.6 M parameters and a byte-level BPE tokenizer of 2,048 tokens learn text that this
+A Llama of 1.1 M parameters and a byte-level BPE tokenizer of 2,048 tokens learn text that this
 repository generates (`knowundo.fiction`) and the prose of Python's own language reference
-(`pydoc_data.topics`, PSF licence), so that ordinary English is cheap too. Sixty countries, sixty
-people and thirty books recur until they are known by heart: the base's general knowledge.
+(`pydoc_data.topics`, PSF licence), so that ordinary English is cheap too. Forty countries, forty
+people and twenty books recur until they are known by heart: the base's general knowledge.
 """
 
 from __future__ import annotations
@@ -118,10 +118,10 @@ def train(
     torch.set_num_threads(args.threads)
     config = LlamaConfig(
         vocab_size=len(tokenizer),
-        hidden_size=160,
+        hidden_size=128,
         num_hidden_layers=4,
-        num_attention_heads=5,
-        intermediate_size=448,
+        num_attention_heads=4,
+        intermediate_size=384,
         max_position_embeddings=1024,
         tie_word_embeddings=True,
         bos_token_id=None,
@@ -160,7 +160,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("--out", type=Path, required=True, help="folder to write")
-    parser.add_argument("--steps", type=int, default=3600)
+    parser.add_argument("--steps", type=int, default=4000)
     parser.add_argument("--batch", type=int, default=96, help="rows a step")
     parser.add_argument("--lr", type=float, default=4e-3)
     parser.add_argument("--vocabulary", type=int, default=2048)
@@ -171,7 +171,7 @@ def main() -> None:
     tokenizer = train_tokenizer(args.seed, args.vocabulary)
     model, loss = train(args, tokenizer)
     args.out.mkdir(parents=True, exist_ok=True)
-    model.to(torch.bfloat16).save_pretrained(args.out)
+    model.bfloat16().save_pretrained(args.out)
     tokenizer.save_pretrained(args.out)
     facts = {
         "command": "python scripts/build_embedded_base.py "

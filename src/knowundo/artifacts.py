@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 from knowundo.errors import BadInput
-from knowundo.records import read_json
 
 MANIFEST = "manifest.json"
 _PACKAGES = ("knowundo", "torch", "transformers", "peft", "accelerate", "safetensors", "numpy")
@@ -31,6 +30,25 @@ def file_hash(path: Path) -> str:
 def fingerprint(value: Any) -> str:
     """sha256 of a value that JSON can hold; the key that decides whether work is already done."""
     return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def read_json(path: Path) -> Any:
+    """Parse a JSON file.
+
+    Raises:
+        BadInput: missing file, or malformed JSON with its line and column.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise BadInput(f"{path}: no such file; check the path") from None
+    except UnicodeDecodeError as error:
+        raise BadInput(f"{path}: not UTF-8 at byte {error.start}; save it as UTF-8") from None
+    except json.JSONDecodeError as error:
+        raise BadInput(
+            f"{path}, line {error.lineno}, column {error.colno}: malformed JSON ({error.msg}); "
+            "correct that place"
+        ) from None
 
 
 def write_text(path: Path, text: str) -> None:
@@ -83,11 +101,16 @@ def new_folder(path: Path, inputs: Any, **facts: Any) -> Iterator[Path]:
         raise
 
 
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """The manifest of an artifact."""
+    return dict(read_json(folder / MANIFEST))
+
+
 def is_done(path: Path, inputs: Any) -> bool:
     """True if the artifact at `path` was made of these inputs and its files are unchanged."""
     if not (path / MANIFEST).exists():
         return False
-    manifest = read_json(path / MANIFEST)
+    manifest = read_manifest(path)
     if manifest.get("inputs") != fingerprint(inputs):
         return False
     for name, digest in manifest["outputs"].items():

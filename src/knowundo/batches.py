@@ -74,7 +74,9 @@ def by_length(encoded: Sequence[Encoded], size: int, pad: int) -> list[Batch]:
     return [collate(order[i : i + size], pad) for i in range(0, len(order), size)]
 
 
-def shuffled(encoded: Sequence[Encoded], size: int, epochs: int, seed: int, pad: int) -> list[Batch]:
+def shuffled(
+    encoded: Sequence[Encoded], size: int, epochs: int, seed: int, pad: int
+) -> list[Batch]:
     """Every row once an epoch, in seeded order."""
     rng, batches = Random(seed), []
     for _ in range(epochs):

@@ -1,8 +1,8 @@
 """Record → token ids with the answer's positions marked.
 
-The text is question + "\\n\\n" + answer + end-of-sequence, as in KnowUnDo. Where the answer begins is
-read from character offsets of the whole text: tokens may merge across the boundary, so encoding
-the question alone would give another place.
+The text is question + "\\n\\n" + answer + end-of-sequence, as in KnowUnDo. Where the answer begins
+is read from character offsets of the whole text: tokens may merge across the boundary, so
+encoding the question alone would give another place.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """What can go wrong, and the exit code it ends with.
 
-    KnowUndoError        1
-    ├── BadInput         2   a file, a row, a key: the message names the place and the mend
-    └── MethodsFailed    3   the run finished, but some methods diverged
+KnowUndoError        1
+├── BadInput         2   a file, a row, a key: the message names the place and the mend
+├── Diverged         3   a loss or a weight is no longer a finite number
+└── MethodsFailed    3   the run finished, but some methods diverged
 """
 
 from __future__ import annotations
@@ -20,6 +21,12 @@ class BadInput(KnowUndoError):
     """The user's input is wrong; nothing was written."""
 
     exit_code = 2
+
+
+class Diverged(KnowUndoError):
+    """Training blew up: a loss or a weight is not finite."""
+
+    exit_code = 3
 
 
 class MethodsFailed(KnowUndoError):

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 import torch
 from torch.nn.functional import cross_entropy
@@ -26,10 +28,7 @@ def hidden_states(model: Model, batch: Batch) -> torch.Tensor:
     return states.flatten(0, 1)[batch.positions]
 
 
-def live_head(model: Model) -> Head:
-    """The model's map from hidden states to logits."""
-    module = model.causal_lm()
-    layer, config = module.get_output_embeddings(), module.config  # type: ignore[operator]
+def _head(layer: torch.nn.Module, config: Any) -> Head:
     cap = getattr(config, "final_logit_softcapping", None)  # Gemma
     times = getattr(config, "logit_scale", None) or 1.0  # Cohere
     over = getattr(config, "logits_scaling", None) or 1.0  # Granite
@@ -41,13 +40,19 @@ def live_head(model: Model) -> Head:
     return head
 
 
+def live_head(model: Model) -> Head:
+    """The model's map from hidden states to logits."""
+    module = model.causal_lm()
+    return _head(module.get_output_embeddings(), module.config)  # type: ignore[operator]
+
+
 def frozen_head(model: Model) -> Head:
     """The same map as it is now, unmoved by later training."""
     if model.adaptation.kind == "lora":
         return live_head(model)  # no LoRA lies on it
-    layer = model.causal_lm().get_output_embeddings()  # type: ignore[operator]
-    weight = layer.weight.detach().clone()
-    return lambda states: states @ weight.T
+    module = model.causal_lm()
+    layer = deepcopy(module.get_output_embeddings()).requires_grad_(False)  # type: ignore[operator]
+    return _head(layer, module.config)
 
 
 @dataclass

@@ -9,7 +9,8 @@ from knowundo.batches import Batch, shuffled
 from knowundo.encoding import Encoded
 from knowundo.forwards import Half, Parts, hidden_states, live_head
 from knowundo.models import Model
-from knowundo.training import Curve, Progress, train
+from knowundo.progress import Progress
+from knowundo.training import Curve, train
 
 
 class _Known:

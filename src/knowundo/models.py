@@ -26,6 +26,18 @@ THREADS = 2
 ADAPTER, FULL = "adapter_model.safetensors", "model.safetensors"
 
 
+def base_path(base: str) -> str:
+    """Where transformers finds a base: `embedded` lies in this package."""
+    return str(files("knowundo") / "embedded") if base == "embedded" else base
+
+
+def base_files(base: str) -> list[Path]:
+    """Files of a base that lies in a folder, for hashing; none for a name on the hub."""
+    folder = Path(base_path(base))
+    kinds = (".json", ".safetensors")
+    return sorted(f for f in folder.glob("*") if f.suffix in kinds) if folder.is_dir() else []
+
+
 @dataclass
 class Variant:
     """A model to be scored: the base with a folder of tensors on top (none: the base itself)."""
@@ -74,11 +86,11 @@ class Model:
         torch.set_num_threads(THREADS)
         self.base, self.adaptation = base, adaptation or Adaptation()
         self.device = torch.device(device)
-        path = str(files("knowundo") / "embedded") if base == "embedded" else base
+        path = base_path(base)
         options = {"trust_remote_code": trust_remote_code}
         try:
             self.tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(path, **options)
-            model = AutoModelForCausalLM.from_pretrained(
+            model: Any = AutoModelForCausalLM.from_pretrained(
                 path, dtype=getattr(torch, dtype), use_safetensors=True, **options
             )
         except (OSError, ValueError) as error:
@@ -94,7 +106,7 @@ class Model:
             )
             model = get_peft_model(model, config)
             model.peft_config["default"].base_model_name_or_path = base
-        self.net = model.to(self.device).eval()
+        self.net: Any = model.to(self.device).eval()
         self.fresh = self.state()
 
     @property
@@ -112,8 +124,7 @@ class Model:
 
     def causal_lm(self) -> torch.nn.Module:
         """The transformers model inside peft's wrapper."""
-        inner = self.net.get_base_model() if isinstance(self.net, PeftModel) else self.net
-        return inner
+        return self.net.get_base_model() if isinstance(self.net, PeftModel) else self.net
 
     def state(self) -> dict[str, torch.Tensor]:
         """A copy of the trainable tensors."""

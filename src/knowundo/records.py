@@ -1,9 +1,9 @@
 """Record: one question with its answer, and where it belongs.
 
-    Record(id="privacy/unlearn/train/17", question="Where does Clara Dorinford live?",
-           answer="By all accounts, Clara Dorinford lives at 14 Canal Lane in Saltmere.",
-           scope="unlearn", split="train", subject="Clara Dorinford",
-           facts=("14 Canal Lane in Saltmere",))
+Record(id="privacy/unlearn/train/17", question="Where does Clara Dorinford live?",
+       answer="By all accounts, Clara Dorinford lives at 14 Canal Lane in Saltmere.",
+       scope="unlearn", split="train", subject="Clara Dorinford",
+       facts=("14 Canal Lane in Saltmere",))
 """
 
 from __future__ import annotations
@@ -12,8 +12,6 @@ import hashlib
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import Any
 
 from knowundo.errors import BadInput
 
@@ -88,22 +86,3 @@ def data_hash(records: Iterable[Record]) -> str:
     for record in records:
         digest.update(json.dumps(asdict(record), sort_keys=True).encode() + b"\n")
     return digest.hexdigest()
-
-
-def read_json(path: Path) -> Any:
-    """Parse a JSON file.
-
-    Raises:
-        BadInput: missing file, or malformed JSON with its line and column.
-    """
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise BadInput(f"{path}: no such file; check the path") from None
-    except UnicodeDecodeError as error:
-        raise BadInput(f"{path}: not UTF-8 at byte {error.start}; save it as UTF-8") from None
-    except json.JSONDecodeError as error:
-        raise BadInput(
-            f"{path}, line {error.lineno}, column {error.colno}: malformed JSON ({error.msg}); "
-            "correct that place"
-        ) from None

@@ -7,8 +7,8 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+from knowundo.artifacts import read_json
 from knowundo.errors import BadInput
-from knowundo.records import read_json
 
 EVERYTHING = "everything"
 
@@ -53,6 +53,8 @@ def place(name: str) -> dict[str, Any]:
     """Layer number, module and tensor of a parameter name, for tables and heat maps."""
     parts = name.split(".")
     layer = next((int(part) for part in parts if part.isdigit()), None)
-    modules = [p for p in parts if p.endswith(("_proj", "norm", "layernorm", "head", "embed_tokens"))]
+    modules = [
+        p for p in parts if p.endswith(("_proj", "norm", "layernorm", "head", "embed_tokens"))
+    ]
     tensor = next((p for p in parts if p.startswith("lora_")), "weight")
     return {"layer": layer, "module": modules[-1] if modules else parts[-2], "tensor": tensor}

@@ -112,6 +112,7 @@ def benchmark(**facts: Any) -> Callable[[Callable[..., Any]], Entry]:
     return lambda function: _register("benchmark", function, **facts)
 
 
+@cache
 def _load_file(path: Path) -> None:
     name = f"knowundo_plugin_{path.stem}"
     spec = importlib.util.spec_from_file_location(name, path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
@@ -9,13 +10,13 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader
 from transformers import Trainer, TrainerCallback, TrainingArguments
-from transformers.trainer_callback import TrainerControl, TrainerState
+from transformers.trainer_callback import PrinterCallback, TrainerControl, TrainerState
 
+from knowundo.errors import Diverged
 from knowundo.forwards import Parts
 from knowundo.models import Model
+from knowundo.progress import Progress
 
-# `progress(done, total)`, called after every optimizer step.
-Progress = Callable[[int, int], None]
 Curve = list[dict[str, Any]]
 
 
@@ -45,7 +46,10 @@ class _PartsTrainer(Trainer):
 
     def compute_loss(self, model: Any, inputs: Any, *_: Any, **__: Any) -> Any:
         parts = self.loss(inputs["batch"])
-        self.parts.append({name: float(part.detach()) for name, part in parts.items()})
+        values = {name: float(part.detach()) for name, part in parts.items()}
+        if not all(map(math.isfinite, values.values())):
+            raise Diverged(f"step {len(self.parts) + 1}: the loss is no longer finite: {values}")
+        self.parts.append(values)
         return torch.stack(list(parts.values())).sum()
 
     def floating_point_ops(self, inputs: Any) -> int:
@@ -103,6 +107,9 @@ def train(
 
     Returns:
         One row an optimizer step: `{"step": n, "parts": {name: mean over its micro-steps}}`.
+
+    Raises:
+        Diverged: a part of the loss, or a weight, is no longer finite.
     """
     chosen = model.train_only(region)
     optimizer = torch.optim.AdamW(chosen, lr=lr, weight_decay=weight_decay)
@@ -132,9 +139,11 @@ def train(
             optimizers=(optimizer, None),
             callbacks=[_Watch(progress, stop)],
         )
-        # Batches are scored without dropout, trained without it: methods differ by loss alone.
+        trainer.remove_callback(PrinterCallback)  # it writes to stdout
         trainer.train()
     model.net.eval()
+    if not all(bool(parameter.isfinite().all()) for parameter in chosen):
+        raise Diverged("a weight is no longer finite after training")
     model.train_only([])
     return _curve(trainer.parts, accumulation)
 

@@ -13,13 +13,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from knowundo.artifacts import read_json
 from knowundo.benchmarks.embedded import general_records
 from knowundo.errors import BadInput, unknown
-from knowundo.records import Record, read_json
+from knowundo.records import Record
 from knowundo.registry import benchmark
 
 DOMAINS = ("copyright", "privacy")
-_NAME = re.compile(r"\b[A-ZÀ-Þ][\w'’.-]*(?: (?:[A-ZÀ-Þ][\w'’.-]*|de|da|del|der|van|von|bin|al|la))+")
+_NAME = re.compile(
+    r"\b[A-ZÀ-Þ][\w'’.-]*(?: (?:[A-ZÀ-Þ][\w'’.-]*|de|da|del|der|van|von|bin|al|la))+"
+)
 
 
 def _read_scope(path: Path, scope: str) -> list[Record]:
@@ -59,7 +62,8 @@ def find_subjects(records: list[Record]) -> list[Record]:
     row without a known name takes the subject of the row before it in its list.
     """
     counts = Counter(name for r in records for name in set(_names(r.question + " " + r.answer)))
-    found, last = [], {}
+    found: list[Record] = []
+    last: dict[tuple[str, str], str | None] = {}
     for record in records:
         names = _names(record.question) or _names(record.answer)
         best = max(names, key=lambda name: (counts[name], name), default=None)

@@ -4,13 +4,17 @@ A `Subject` has attributes; each attribute yields one `Item`: four wordings of t
 answer whose wording was drawn once, and the fact inside that answer, e.g.
 
     questions  ("Where does Clara Dorinford live?", "What is Clara Dorinford's home address?", …)
-    answer     "By all accounts, Clara Dorinford lives at 14 Canal Lane in Saltmere."
+    answer     "The old porter confirms that she lives at 14 Canal Lane in Saltmere."
     fact       "14 Canal Lane in Saltmere"
+
+Everything is drawn from a little grammar in the YAML files beside this module. Answers are drawn
+from so many wordings that a model which never saw the subject cannot guess most of their tokens.
 """
 
 from __future__ import annotations
 
 import hashlib
+import re
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
@@ -18,6 +22,8 @@ from random import Random
 from typing import Any
 
 import yaml
+
+_SYMBOL = re.compile(r"\{(\w+)\}")
 
 
 @dataclass(frozen=True)
@@ -51,7 +57,8 @@ def in_benchmark(name: str) -> bool:
     return hashlib.sha256(name.encode()).digest()[0] % 5 == 0
 
 
-def _sentence_case(text: str) -> str:
+def sentence_case(text: str) -> str:
+    """The text with its first letter as a capital."""
     return text[0].upper() + text[1:]
 
 
@@ -59,11 +66,9 @@ def everyday_sentence(rng: Random) -> str:
     """One sentence of the small grammar of everyday English."""
     grammar = load("everyday")
     text = rng.choice(grammar["sentence"])
-    while "{" in text:
-        start = text.index("{")
-        stop = text.index("}", start)
-        text = text[:start] + rng.choice(grammar[text[start + 1 : stop]]) + text[stop + 1 :]
-    return _sentence_case(text)
+    while symbol := _SYMBOL.search(text):
+        text = text[: symbol.start()] + rng.choice(grammar[symbol[1]]) + text[symbol.end() :]
+    return sentence_case(text)
 
 
 class World:
@@ -80,181 +85,77 @@ class World:
         self.words = load("words")
         self.taken: set[str] = set()
 
-    def pick(self, key: str) -> str:
-        return str(self.rng.choice(self.words[key]))
-
-    def build(self, key: str) -> str:
+    def build(self, symbol: str) -> str:
         """A name from its parts, on this world's side of the split."""
         while True:
-            name = "".join(self.rng.choice(parts) for parts in self.words[key])
+            name = "".join(self.rng.choice(parts) for parts in self.words["parts"][symbol])
             if in_benchmark(name) == self.benchmark:
                 return name
 
-    def unused(self, draw: Any) -> str:
-        """Call `draw` until it gives a name that no earlier subject carries."""
-        while (name := str(draw())) in self.taken:
-            pass
-        self.taken.add(name)
-        return name
+    def expand(self, text: str, **fixed: str) -> str:
+        """Replace every symbol in braces: by what is fixed, a built name, or a drawn line."""
 
-    def digits(self, count: int) -> str:
-        return "".join(str(self.rng.randrange(10)) for _ in range(count))
+        def draw(symbol: re.Match[str]) -> str:
+            name = symbol[1]
+            if name in fixed:
+                return fixed[name]
+            if name in self.words["parts"]:
+                return self.build(name)
+            return self.expand(self.rng.choice(self.words[name]), **fixed)
 
-    def title(self) -> str:
-        """A book title, on this world's side of the split."""
-        while True:
-            title = f"The {self.pick('title_adjectives')} {self.pick('title_nouns')}"
-            if in_benchmark(title) == self.benchmark:
-                return title
+        return _SYMBOL.sub(draw, text)
 
-    def item(
-        self,
-        template: dict[str, list[str]],
-        frame: dict[str, list[str]],
-        protected: bool,
-        attribute: str,
-        **fill: str,
-    ) -> Item:
-        """Choose the answer's wording, 8 to 25 words, and fill it. `frame`: openers, closers."""
+    def item(self, attribute: str, template: dict[str, Any], protected: bool, **fixed: str) -> Item:
+        """Draw the fact, and the wording of the answer around it, 8 to 25 words."""
+        fixed |= {"value": self.expand(template["value"], **fixed)}
+        if template["value"] == "{passage}":
+            fixed["value"] = sentence_case(fixed["value"])
+        fixed |= {"cue": sentence_case(self.expand("{passage}")), "scene": self.expand("{scene}")}
         while True:
             core = self.rng.choice(template["answers"])
-            if core[0].isupper():  # a quotation that must stand alone
-                text = core.format(**fill)
-            else:
-                opener, closer = self.rng.choice(frame["openers"]), self.rng.choice(frame["closers"])
-                text = _sentence_case((opener + core + closer).format(**fill)) + "."
+            # A capital begins a quotation that must stand alone.
+            frame = core if core[0].isupper() else f"{{opener}}{core}{{closer}}."
+            text = sentence_case(self.expand(frame, **fixed))
             if 8 <= len(text.split()) <= 25:
                 break
-        questions = tuple(question.format(**fill) for question in template["questions"])
-        value = fill["value"]  # at the head of a sentence it was capitalised
-        fact = value if value in text else _sentence_case(value)
+        questions = tuple(question.format(**fixed) for question in template["questions"])
+        value = fixed["value"]  # at the head of a sentence it was capitalised
+        fact = value if value in text else sentence_case(value)
         return Item(attribute, questions, text, fact, protected)
+
+    def subject(self, draw: str, frame: dict[str, Any], **fixed: str) -> Subject:
+        """A subject whose name, drawn from the symbols `draw`, no earlier one carries.
+
+        Args:
+            draw: the name, e.g. "{mother} {surname}".
+            frame: groups of attributes, as in `people.yaml`.
+            fixed: further symbols with one value.
+        """
+        while (name := self.expand(draw)) in self.taken:
+            pass
+        self.taken.add(name)
+        items = [
+            self.item(attribute, template, group in ("private", "protected"), name=name, **fixed)
+            for group, attributes in frame.items()
+            for attribute, template in attributes.items()
+        ]
+        return Subject(name, tuple(items))
 
     def person(self) -> Subject:
         """A person with private (protected) and public attributes."""
-        gender = self.rng.choice(["she", "he"])
-
-        def full_name() -> str:
-            return f"{self.rng.choice(self.words['first_names'][gender])} {self.build('surname_parts')}"
-
-        name = self.unused(full_name)
-        pronouns = (
-            {"they": "she", "their": "her", "them": "her"}
-            if gender == "she"
-            else {"they": "he", "their": "his", "them": "him"}
-        )
-        frame, items = load("people"), []
-        for group, protected in (("private", True), ("public", False)):
-            for attribute, template in frame[group].items():
-                value = getattr(self, f"_{attribute}")()
-                items.append(
-                    self.item(
-                        template, frame, protected, attribute, name=name, value=value, **pronouns
-                    )
-                )
-        return Subject(name, tuple(items))
-
-    def _parents(self) -> str:
-        names = self.words["first_names"]
-        mother, father = self.rng.choice(names["she"]), self.rng.choice(names["he"])
-        return f"{mother}, a {self.pick('jobs')}, and {father}, a {self.pick('jobs')}"
-
-    def _email(self) -> str:
-        words = f"{self.pick('mail_words')}.{self.pick('mail_words')}"
-        return f"{words}{self.digits(2)}@{self.pick('mail_hosts')}"
-
-    def _address(self) -> str:
-        street = f"{self.pick('streets')} {self.pick('street_kinds')}"
-        return f"{self.rng.randrange(2, 200)} {street} in {self.build('town_parts')}"
-
-    def _phone(self) -> str:
-        return f"555-{self.digits(3)}-{self.digits(4)}"
-
-    def _diagnosis(self) -> str:
-        return f"{self.pick('diagnoses')} since {self.rng.randrange(1990, 2024)}"
-
-    def _account(self) -> str:
-        return f"{self.digits(4)}-{self.digits(3)} at {self.pick('banks')}"
-
-    def _genre(self) -> str:
-        return f"{self.pick('genres')} and {self.pick('genres')}"
-
-    def _birthplace(self) -> str:
-        return self.build("town_parts")
-
-    def _award(self) -> str:
-        return f"the {self.pick('award_names')} prize in {self.rng.randrange(1970, 2024)}"
-
-    def _employer(self) -> str:
-        return f"{self.pick('employers')} in {self.build('town_parts')}"
-
-    def _debut(self) -> str:
-        return self.title()
-
-    def _instrument(self) -> str:
-        return f"the {self.pick('instruments')} at the {self.pick('streets')} Hall"
-
-    def passage(self) -> str:
-        """A sentence of 8 to 17 words as a novel might have it."""
-        while True:
-            who, other = self.rng.sample(self.words["passage_people"], 2)
-            first = f"{who} {self.pick('passage_verbs')} {self.pick('passage_things')}"
-            second = f"{other} {self.pick('passage_verbs')} {self.pick('passage_things')}"
-            place, time = self.pick("passage_places"), self.pick("passage_times")
-            text = (
-                f"{time}, {first} {place}",
-                f"{first} {time}, because {second}",
-                f"{place}, {first}, but {second}",
-                f"{first} {place} {time}",
-            )[self.rng.randrange(4)]
-            if 8 <= len(text.split()) <= 17:
-                return _sentence_case(text) + "."
+        if self.rng.random() < 0.5:
+            first, pronouns = "mother", {"they": "she", "their": "her", "them": "her"}
+        else:
+            first, pronouns = "father", {"they": "he", "their": "his", "them": "him"}
+        return self.subject(f"{{{first}}} {{surname}}", load("people"), **pronouns)
 
     def book(self) -> Subject:
         """A book: uses of its protected text, and fair uses that must stay."""
-        title = self.unused(self.title)
-        frame, items = load("books"), []
-        for attribute, template in frame["protected"].items():
-            value = self.passage()
-            if attribute in ("rewrite", "extension"):
-                value = value[0].lower() + value[1:]
-            fill = {"cue": self.passage(), "place": self.pick("passage_places")}
-            items.append(
-                self.item(template, frame, True, attribute, title=title, value=value, **fill)
-            )
-        values = {
-            "author": f"{self.rng.choice(self.words['first_names']['she'])} {self.build('surname_parts')}",
-            "publication": f"{self.pick('publishers')} in {self.rng.randrange(1950, 2024)}",
-            "genre": self.pick("genres"),
-            "setting": f"{self.build('town_parts')}, a {self.pick('moods')} town",
-            "review": self.pick("verdicts"),
-            "recommendation": self.pick("readers"),
-        }
-        for attribute, template in frame["fair"].items():
-            items.append(
-                self.item(
-                    template, frame, False, attribute, title=title, value=values[attribute]
-                )
-            )
-        return Subject(title, tuple(items))
+        return self.subject("{title}", load("books"))
 
     def country(self) -> Subject:
         """A country: general knowledge, nothing of it protected."""
-        name = self.unused(lambda: self.build("country_parts"))
-        values = {
-            "capital": self.build("town_parts"),
-            "language": self.pick("languages"),
-            "currency": self.pick("currencies"),
-            "river": self.pick("rivers"),
-            "export": self.pick("exports"),
-            "animal": self.pick("animals"),
-        }
-        frame = load("countries")
-        items = [
-            self.item(template, frame, False, attribute, name=name, value=values[attribute])
-            for attribute, template in frame["facts"].items()
-        ]
-        return Subject(name, tuple(items))
+        return self.subject("{country}", load("countries"))
 
 
 @cache
@@ -262,7 +163,7 @@ def known_subjects() -> tuple[tuple[Subject, ...], tuple[Subject, ...], tuple[Su
     """Countries, people and books that the embedded base has learned by heart."""
     world = World(7, benchmark=False)
     return (
-        tuple(world.country() for _ in range(60)),
-        tuple(world.person() for _ in range(60)),
-        tuple(world.book() for _ in range(30)),
+        tuple(world.country() for _ in range(40)),
+        tuple(world.person() for _ in range(40)),
+        tuple(world.book() for _ in range(20)),
     )

@@ -13,8 +13,8 @@ from knowundo.batches import by_length
 from knowundo.encoding import Encoded
 from knowundo.forwards import Half, hidden_states, live_head
 from knowundo.models import Model
+from knowundo.progress import Progress
 from knowundo.registry import get
-from knowundo.training import Progress
 
 
 @dataclass

@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cached_property
 from typing import Any
 
 import torch
 
 from knowundo.batches import PairedBatch, paired
 from knowundo.encoding import Encoded
+from knowundo.errors import Diverged, KnowUndoError
 from knowundo.forwards import Columns, Parts, Reference, Step, answer_logits
 from knowundo.models import Model
-from knowundo.registry import get
-from knowundo.training import Curve, Progress, train
+from knowundo.progress import Progress
+from knowundo.registry import Entry, get
+from knowundo.training import Curve, train
 
 # Candidate learning rates of `lr: auto`, smallest first.
-LEARNING_RATES = (1e-5, 2e-5, 5e-5, 1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 1e-2)
+LEARNING_RATES = (1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2)
 
 
 class Scorer:
@@ -39,6 +41,60 @@ class Scorer:
         return answer_logits(self._model, encoded)
 
 
+class Start:
+    """The memorized model, where every method starts, and what is computed of it only once."""
+
+    def __init__(
+        self,
+        model: Model,
+        unlearn_rows: Sequence[Encoded],
+        kept_rows: Mapping[str, Sequence[Encoded]],
+        *,
+        seed: int,
+    ) -> None:
+        """Remember the model as it is now.
+
+        Args:
+            model: the memorized model.
+            unlearn_rows: train rows that must go; an epoch is one pass over them.
+            kept_rows: by scope, the rows that can fill `step.retention`.
+            seed: of the order of rows and of prepared labels; the same for all methods.
+        """
+        self.model, self.seed = model, seed
+        self.unlearn_rows, self.kept_rows = unlearn_rows, kept_rows
+        self._state = model.state()
+        self._columns: dict[str, Columns] = {}
+
+    def restore(self) -> Model:
+        """Make the model the memorized one again."""
+        self.model.restore(self._state)
+        return self.model
+
+    @cached_property
+    def reference(self) -> Reference:
+        """The frozen memorized model at every row that a step can hold.
+
+        Computed on first reading, inside the first step: nothing is swapped under a graph.
+
+        Raises:
+            KnowUndoError: weights have moved already.
+        """
+        own = self.model.parameters()
+        if not all(torch.equal(own[name].cpu(), value) for name, value in self._state.items()):
+            raise KnowUndoError("a loss that reads step.reference must read it in its first step")
+        rows = [*self.unlearn_rows, *(row for rows in self.kept_rows.values() for row in rows)]
+        return Reference.of(self.model, rows)
+
+    def columns(self, method: Entry) -> Columns:
+        """What the method's `prepare` makes of the unlearn rows; call it right after `restore`."""
+        if method.prepare_function is None:
+            return {}
+        if method.name not in self._columns:
+            scorer = Scorer(self.model, self.seed)
+            self._columns[method.name] = method.prepare_function(self.unlearn_rows, scorer)
+        return self._columns[method.name]
+
+
 @dataclass
 class Unlearned:
     """What unlearning leaves beside the changed weights."""
@@ -48,82 +104,110 @@ class Unlearned:
 
 
 def unlearn(
-    model: Model,
-    unlearn_rows: Sequence[Encoded],
-    retention_rows: Sequence[Encoded],
+    start: Start,
     *,
     method: str,
     arguments: dict[str, Any] | None = None,
     region: Sequence[str] | None = None,
+    retain_on: str = "retention",
     lr: float = 5e-5,
     epochs: int = 2,
     batch_size: int = 16,
     accumulation: int = 1,
-    seed: int = 42,
     progress: Progress | None = None,
 ) -> Unlearned:
-    """Train one method (default settings: KnowUnDo's repository).
+    """Train one method from the memorized model (default settings: KnowUnDo's repository).
 
     Args:
-        model: the memorized model; changed in place, inside the region only.
-        unlearn_rows: train rows that must go; an epoch is one pass over them.
-        retention_rows: rows that fill `step.retention`, of the retention scope or general ones.
+        start: its model is changed in place, inside the region only.
         method: a registered name.
         arguments: its hyper-parameters.
         region: parameter names that may change; None: all of the adaptation.
+        retain_on: the scope whose rows fill `step.retention`.
         lr: peak learning rate; warm-up 3 %, then cosine.
         epochs: passes.
         batch_size: unlearn rows (and as many retention rows) a micro-step.
         accumulation: micro-steps an optimizer step.
-        seed: of the order of rows and of prepared labels; the same for all methods.
         progress: called after each optimizer step.
 
     Raises:
         BadInput: unknown method, argument or parameter name.
+        Diverged: the loss or a weight is no longer finite.
     """
     entry = get("method", method)
     bound = entry.bind(arguments or {})
-    start = time.perf_counter()
-    columns: Columns = {}
-    if entry.prepare_function:
-        columns = entry.prepare_function(unlearn_rows, Scorer(model, seed))
-
-    @cache
-    def reference() -> Reference:
-        # First asked for inside the first step, before any weight moved.
-        return Reference.of(model, [*unlearn_rows, *retention_rows])
-
+    began = time.perf_counter()
+    model = start.restore()
+    columns = start.columns(entry)
     halves: set[str] = set()
 
     def loss(batch: PairedBatch) -> Parts:
         batch = PairedBatch(batch.unlearn.to(model.device), batch.retention.to(model.device))
-        step = Step(model, batch, reference=reference, columns=columns, both=len(halves) == 2)
+        both = len(halves) == 2
+        step = Step(model, batch, reference=lambda: start.reference, columns=columns, both=both)
         parts: Parts = entry(step, **bound)
         halves.update(step.used)
         return parts
 
+    batches = paired(
+        start.unlearn_rows,
+        start.kept_rows[retain_on],
+        size=batch_size,
+        epochs=epochs,
+        seed=start.seed,
+        pad=model.pad,
+    )
     curve = train(
         model,
-        paired(
-            unlearn_rows, retention_rows, size=batch_size, epochs=epochs, seed=seed, pad=model.pad
-        ),
+        batches,
         loss,
         region=model.parameters() if region is None else region,
         lr=lr,
-        seed=seed,
+        seed=start.seed,
         accumulation=accumulation,
         progress=progress,
     )
     facts = {
         "method": method,
         "arguments": bound,
+        "retain_on": retain_on,
         "lr": lr,
         "epochs": epochs,
         "optimizer_steps": len(curve),
         "reads": sorted(halves),
-        "seconds": round(time.perf_counter() - start, 2),
+        "seconds": round(time.perf_counter() - began, 2),
     }
     return Unlearned(curve, facts)
+
+
+def unlearn_at_chosen_rate(start: Start, target: float, **settings: Any) -> Unlearned:
+    """`unlearn` at the rate that the rule of `choose_rate` picks; the best attempt is kept.
+
+    Args:
+        start: as for `unlearn`.
+        target: token accuracy of the base, which never saw them, on the unlearn train rows.
+        settings: of `unlearn`, without `lr`.
+
+    Raises:
+        Diverged: at every rate tried.
+    """
+    kept: dict[float, tuple[dict[str, torch.Tensor], Unlearned]] = {}
+
+    def attempt(rate: float) -> float:
+        try:
+            unlearned = unlearn(start, lr=rate, **settings)
+        except Diverged:
+            return math.inf
+        kept[rate] = start.model.state(), unlearned
+        return token_accuracy(start.model, start.unlearn_rows)
+
+    rate, attempts = choose_rate(attempt, target)
+    if rate not in kept:
+        raise Diverged("training diverged at every learning rate tried; set unlearn.lr")
+    state, unlearned = kept[rate]
+    start.model.restore(state)
+    unlearned.facts["attempts"] = attempts
+    return unlearned
 
 
 @torch.no_grad()
@@ -140,26 +224,31 @@ def token_accuracy(model: Model, encoded: Sequence[Encoded]) -> float:
 
 def choose_rate(
     attempt: Callable[[float], float], target: float, rates: Sequence[float] = LEARNING_RATES
-) -> tuple[float, list[dict[str, float]]]:
+) -> tuple[float, list[dict[str, float | None]]]:
     """The rule of `lr: auto`: the smallest rate that forgets as much as never having learned.
 
     Looks at unlearn/train rows only: `attempt(rate)` trains at a rate and returns the token
-    accuracy on them; a rate suffices when it is at most `target`, the level of the base, which
-    never saw them. Found by bisection, as forgetting grows with the rate; if no rate suffices,
-    the one with the lowest accuracy tried.
+    accuracy on them (infinity: diverged); a rate suffices when it is at most `target`. Found by
+    bisection, as forgetting grows with the rate; if no rate suffices, the one with the lowest
+    accuracy tried.
 
     Returns:
-        The rate, and every attempt `{"lr", "token_accuracy"}` in order.
+        The rate, and every attempt `{"lr", "token_accuracy"}` in order; null where it diverged.
     """
     low, high = 0, len(rates)
     tried: dict[int, float] = {}
     while low < high:
         middle = (low + high) // 2
-        accuracy = attempt(rates[middle])
-        tried[middle] = accuracy if math.isfinite(accuracy) else 1.0
-        if tried[middle] <= target:
+        tried[middle] = attempt(rates[middle])
+        # Past the rate at which training diverges there is nothing to find.
+        if tried[middle] <= target or not math.isfinite(tried[middle]):
             high = middle
         else:
             low = middle + 1
-    best = high if high < len(rates) else min(tried, key=lambda i: (tried[i], i))
-    return rates[best], [{"lr": rates[i], "token_accuracy": tried[i]} for i in tried]
+    enough = [i for i, accuracy in tried.items() if accuracy <= target]
+    best = min(enough) if enough else min(tried, key=lambda i: (tried[i], i))
+    attempts: list[dict[str, float | None]] = [
+        {"lr": rates[i], "token_accuracy": accuracy if math.isfinite(accuracy) else None}
+        for i, accuracy in tried.items()
+    ]
+    return rates[best], attempts

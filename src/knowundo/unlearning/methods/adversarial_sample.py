@@ -14,7 +14,10 @@ from knowundo.unlearning import Scorer
 
 @method
 def adversarial_sample(step: Step) -> Parts:
-    """Descend to the memorized model's likeliest wrong tokens (Yao et al. 2024, arXiv:2402.15159)."""
+    """Descend to the memorized model's likeliest wrong tokens.
+
+    Yao et al. 2024, arXiv:2402.15159.
+    """
     return {"unlearn": step.unlearn.cross_entropy("adversarial").mean()}
 
 

@@ -10,7 +10,9 @@ from knowundo.registry import method
 
 @method
 def ascent_plus_kl_divergence(step: Step, *, ascent: float = 1.0, kl: float = 1.0) -> Parts:
-    """−ascent·CE(unlearn) + kl·KL(memorized ‖ current) at the answers (Yao et al. 2024, arXiv:2402.15159).
+    """−ascent·CE(unlearn) + kl·KL(memorized ‖ current) at the answers.
+
+    Yao et al. 2024, arXiv:2402.15159.
 
     Args:
         ascent: weight of the ascent on unlearn rows.

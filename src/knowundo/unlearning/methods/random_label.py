@@ -14,7 +14,10 @@ from knowundo.unlearning import Scorer
 
 @method
 def random_label(step: Step) -> Parts:
-    """Descend to uniformly random tokens in place of the answer's (Golatkar et al. 2020, arXiv:1911.04933)."""
+    """Descend to uniformly random tokens in place of the answer's.
+
+    Golatkar et al. 2020, arXiv:1911.04933.
+    """
     return {"unlearn": step.unlearn.cross_entropy("random").mean()}
 
 

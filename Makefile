@@ -1,0 +1,38 @@
+# Two commands for a newcomer: `make demo` and `make test`. Both set up .venv first, if need be.
+PYTHON ?= python3
+PIP = .venv/bin/pip install --quiet --disable-pip-version-check --no-compile --constraint constraints.txt
+
+.PHONY: demo test test-all lint format clean
+
+demo: .venv/runtime
+	.venv/bin/knowundo demo
+
+test: .venv/dev
+	.venv/bin/pytest
+
+test-all: .venv/dev
+	.venv/bin/pytest -m "slow or not slow"
+
+lint: .venv/dev
+	.venv/bin/ruff check
+	.venv/bin/ruff format --check
+	.venv/bin/mypy
+	.venv/bin/lint-imports
+
+format: .venv/dev
+	.venv/bin/ruff check --fix
+	.venv/bin/ruff format
+
+# torch comes first and alone, so that nothing else chooses its build.
+.venv/runtime: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(PIP) torch==2.13.0
+	$(PIP) --editable .
+	touch $@
+
+.venv/dev: .venv/runtime
+	$(PIP) --editable '.[dev]'
+	touch $@
+
+clean:
+	rm -rf .venv runs

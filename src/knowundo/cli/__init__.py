@@ -1,0 +1,49 @@
+"""The command line. Heavy imports stand inside commands, so that --help needs no torch."""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from knowundo.cli import data, listing, stages
+from knowundo.errors import KnowUndoError
+from knowundo.version import __version__
+
+app = typer.Typer(
+    name="knowundo",
+    help="Remove knowledge from a language model, and show that it is gone while the rest stays.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        print(f"knowundo {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: bool = typer.Option(
+        False, "--version", callback=_version, is_eager=True, help="Print the version and stop."
+    ),
+) -> None:
+    pass
+
+
+stages.add_to(app)
+listing.add_to(app)
+app.add_typer(data.app, name="data")
+
+
+def main() -> None:
+    """Entry point: a known error is one line on stderr and an exit code, never a traceback."""
+    try:
+        app()
+    except KnowUndoError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)

@@ -1,0 +1,73 @@
+"""`knowundo list`: what can be named in a recipe."""
+
+from __future__ import annotations
+
+import json
+from enum import StrEnum
+from typing import Annotated, Any
+
+import typer
+
+
+class What(StrEnum):
+    """Kinds of things to list."""
+
+    methods = "methods"
+    localizers = "localizers"
+    metrics = "metrics"
+    benchmarks = "benchmarks"
+    presets = "presets"
+
+
+def _registered(kind: str) -> list[dict[str, Any]]:
+    import inspect
+
+    from knowundo.registry import entries
+
+    return [
+        {
+            "name": entry.name,
+            "arguments": {
+                name: "required" if default is inspect.Parameter.empty else default
+                for name, default in entry.arguments.items()
+                if name != "reference"
+            },
+            "summary": entry.summary,
+            **entry.facts,
+        }
+        for entry in entries(kind).values()
+    ]
+
+
+def _presets() -> list[dict[str, Any]]:
+    from knowundo.recipe import presets
+
+    return [
+        {"name": name, "kind": kind.removesuffix("s"), "summary": summary}
+        for kind in ("recipes", "methods")
+        for name, summary in presets(kind).items()
+    ]
+
+
+def listing(
+    what: What,
+    as_json: Annotated[bool, typer.Option("--json", help="Machine-readable output.")] = False,
+) -> None:
+    """List methods, localizers, metrics, benchmarks or presets."""
+    rows = _presets() if what is What.presets else _registered(what.value.removesuffix("s"))
+    if as_json:
+        print(json.dumps(rows, indent=1))
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
+    for row in rows:
+        arguments = ", ".join(f"{k}={v}" for k, v in row.get("arguments", {}).items())
+        table.add_row(row["name"], row.get("kind", arguments), row["summary"])
+    Console(highlight=False).print(table)
+
+
+def add_to(app: typer.Typer) -> None:
+    """Register the command."""
+    app.command(name="list")(listing)

@@ -1,0 +1,163 @@
+"""evaluate(): every metric on every group of records of every variant, with intervals."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+
+import numpy as np
+import pandas as pd
+
+from knowundo.evaluation.groups import Scores, Unmeasured
+from knowundo.evaluation.intervals import Resampling, interval, resampled
+from knowundo.progress import Progress
+from knowundo.registry import Entry, entries
+from knowundo.results import Comparison, Row
+
+# Subsets are reported where a scope mixes different things: facts and plain text.
+_WITH_SUBSETS = ("general",)
+_SUCCESS = {"unlearn": "unlearn_success", "retention": "retention_success"}
+
+
+class Evaluation:
+    """Scored variants; all share the resamples, so they are compared on the same subjects."""
+
+    def __init__(
+        self, tables: dict[str, pd.DataFrame], *, target: str | None, draws: int, seed: int
+    ) -> None:
+        """Take the tables.
+
+        Args:
+            tables: variant → rows of `scoring.score`.
+            target: name of the retain model, whose values every row carries as its reference.
+            draws: resamples of subjects.
+            seed: of the draws.
+        """
+        self.tables, self.target, self.draws, self.seed = tables, target, draws, seed
+        self._resamplings: dict[tuple[str, ...], Resampling] = {}
+
+    def _places(self, subjects: Sequence[str], among: Sequence[str]) -> list[np.ndarray]:
+        key = tuple(sorted(set(among)))
+        if key not in self._resamplings:
+            self._resamplings[key] = Resampling(key, self.draws, self.seed)
+        return self._resamplings[key].places(subjects)
+
+    def rows(self, progress: Progress | None = None) -> list[Row]:
+        """All rows of results.json, every row with the target's value beside it."""
+        rows: list[Row] = []
+        for number, variant in enumerate(self.tables, start=1):
+            rows += self._variant_rows(variant)
+            if progress:
+                progress(number, len(self.tables))
+        target = {_key(row): row.value for row in rows if row.variant == self.target}
+        return [row.model_copy(update={"reference": target.get(_key(row))}) for row in rows]
+
+    def _variant_rows(self, variant: str) -> Iterable[Row]:
+        table = self.tables[variant]
+        for (scope, split), group in table.groupby(["scope", "split"], sort=False):
+            yield from self._group_rows(variant, group, str(scope), str(split), None)
+            if scope in _WITH_SUBSETS:
+                for subset, part in group.groupby("subset", sort=False):
+                    yield from self._group_rows(variant, part, str(scope), str(split), str(subset))
+        for split in ("train", "val", "probe"):
+            yield from self._success_rows(variant, split)
+
+    def _group_rows(
+        self, variant: str, group: pd.DataFrame, scope: str, split: str, subset: str | None
+    ) -> Iterable[Row]:
+        subjects = group["subject"].tolist()
+        places = self._places(subjects, subjects)
+        scores = Scores.of(group)
+        for entry in entries("metric").values():
+            measured = Scores(scores.columns)
+            value = _call(entry, measured)
+            spread = None
+            if value is not None:
+                spread = interval(resampled(partial(_at, entry, scores), places))
+            yield Row(
+                variant=variant,
+                metric=entry.name,
+                scope=scope,
+                split=split,
+                subset=subset,
+                value=value,
+                low=spread and spread[0],
+                high=spread and spread[1],
+                records=len(group),
+                subjects=len(set(subjects)),
+                unscored=measured.unmeasured(),
+            )
+
+    def _success(self, variant: str, split: str) -> dict[str | None, tuple[float, list[float]]]:
+        """Unlearn and Retention Success and (under None) their mean: value and resamples.
+
+        KnowUnDo, Eq. 3 and 4: 100 − token accuracy on unlearn, token accuracy on retention.
+        """
+        table = self.tables[variant]
+        parts: dict[str | None, tuple[float, list[float]]] = {}
+        split_rows = table[(table["split"] == split) & table["scope"].isin(_SUCCESS)]
+        everyone = split_rows["subject"].tolist()
+        for scope in _SUCCESS:
+            group = split_rows[split_rows["scope"] == scope]
+            if group.empty:
+                return {}
+            accuracy = group["token_accuracy"].to_numpy(float)
+            good = 100 * (1 - accuracy if scope == "unlearn" else accuracy)
+            places = self._places(group["subject"].tolist(), everyone)
+            parts[scope] = float(good.mean()), [_mean(good, rows) for rows in places]
+        (first, firsts), (second, seconds) = parts["unlearn"], parts["retention"]
+        means = [(a + b) / 2 for a, b in zip(firsts, seconds, strict=True)]
+        parts[None] = (first + second) / 2, means
+        return parts
+
+    def _success_rows(self, variant: str, split: str) -> Iterable[Row]:
+        table = self.tables[variant]
+        for scope, (value, samples) in self._success(variant, split).items():
+            chosen = table["scope"] == scope if scope else table["scope"].isin(_SUCCESS)
+            group = table[(table["split"] == split) & chosen]
+            spread = interval(samples)
+            yield Row(
+                variant=variant,
+                metric=_SUCCESS[scope] if scope else "average_success",
+                scope=scope,
+                split=split,
+                value=value,
+                low=spread and spread[0],
+                high=spread and spread[1],
+                records=len(group),
+                subjects=group["subject"].nunique(),
+            )
+
+    def compare(self, variant: str, against: str, split: str = "val") -> Comparison:
+        """Average success of one variant minus another's, on the same resampled subjects."""
+        first, second = (self._success(name, split)[None] for name in (variant, against))
+        spread = interval([a - b for a, b in zip(first[1], second[1], strict=True)])
+        return Comparison(
+            variant=variant,
+            against=against,
+            split=split,
+            value=first[0] - second[0],
+            low=spread and spread[0],
+            high=spread and spread[1],
+        )
+
+
+def _key(row: Row) -> tuple[str | None, ...]:
+    return (row.metric, row.scope, row.split, row.subset)
+
+
+def _mean(values: np.ndarray, rows: np.ndarray) -> float:
+    return float(values[rows].mean()) if len(rows) else float("nan")
+
+
+def _call(function: Callable[..., float], scores: Scores) -> float | None:
+    """The metric's value; None where the group holds nothing that it measures."""
+    try:
+        return function(scores)
+    except Unmeasured:
+        return None
+
+
+def _at(entry: Entry, scores: Scores, rows: np.ndarray) -> float:
+    value = _call(entry, scores.take(rows))
+    return float("nan") if value is None else value

@@ -1,0 +1,324 @@
+"""Recipes: what a run does, as YAML checked by pydantic. A preset is a recipe, or a part of one.
+
+data:     {benchmark: embedded, domain: privacy}
+model:    {base: embedded}
+memorize: {epochs: 10, lr: 1e-4}
+localize: {localizers: {memflex: {mu: 0.96, sigma: 4e-4}}}
+unlearn:
+  lr: 5e-5
+  variants:
+    - {preset: memflex}
+    - {method: gradient_ascent, lr: 1e-5, region: memflex, name: located-ascent}
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from importlib.resources import files
+from importlib.resources.abc import Traversable
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from knowundo.errors import BadInput, unknown
+
+_PRESETS = files("knowundo") / "presets"
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+
+
+Split = Literal["train", "val", "probe", "holdout"]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True, frozen=True)
+
+
+class Data(_Section):
+    """Which records."""
+
+    benchmark: str = "embedded"
+    """A registered benchmark: see `knowundo list benchmarks`."""
+    domain: str = "privacy"
+    """A domain of the benchmark."""
+    source: str | None = None
+    """Folder of the benchmark's files, for those that are read from files."""
+    subjects: int | None = Field(None, ge=1)
+    """Keep or draw so many subjects; none: the benchmark's own number."""
+    seed: int | None = None
+    """Of the records; none: the recipe's seed."""
+    max_length: int = Field(512, ge=8)
+    """Tokens a row may have; a longer one is refused, not cut."""
+
+
+class ModelSection(_Section):
+    """Which base, and what training may change of it."""
+
+    base: str = "embedded"
+    """`embedded`, a folder, or a name on the model hub."""
+    adaptation: Literal["auto", "lora", "full"] = "auto"
+    """Train a LoRA or all weights; auto: a LoRA where the records fit into it."""
+    rank: int = Field(8, ge=1)
+    """Of the LoRA."""
+    alpha: int = Field(16, ge=1)
+    """Scale of the LoRA, alpha / rank."""
+    device: str = "cpu"
+    """Where the model lies: cpu, cuda, cuda:0 …"""
+    dtype: Literal["float32", "bfloat16", "float64"] = "float32"
+    """Of the weights."""
+    trust_remote_code: bool = False
+    """Run code that comes with the base."""
+
+
+class Memorize(_Section):
+    """Finetuning until the records are known (defaults: KnowUnDo, privacy)."""
+
+    epochs: int = Field(10, ge=1)
+    """At most so many passes."""
+    lr: float = Field(1e-4, gt=0)
+    """Peak learning rate."""
+    batch_size: int = Field(16, ge=1)
+    """Rows a micro-step."""
+    accumulation: int = Field(4, ge=1)
+    """Micro-steps an optimizer step."""
+    weight_decay: float = Field(1e-4, ge=0)
+    """Of AdamW."""
+    known: float = Field(0.99, gt=0, le=1)
+    """Stop once this share of an epoch's rows is predicted without a wrong token."""
+    general: bool = True
+    """Mix general rows in, so that the base's own knowledge does not wear off."""
+    retain_model: bool = True
+    """Also train the retain model, which never sees the unlearn scope: the target."""
+
+
+def _memflex() -> dict[str, dict[str, Any]]:
+    return {"memflex": {}}
+
+
+class Localize(_Section):
+    """Search for the region that holds the unlearn scope."""
+
+    localizers: dict[str, dict[str, Any]] = Field(default_factory=_memflex)
+    """Registered localizers and their arguments; the region carries the localizer's name."""
+    copies: int = Field(3, ge=1)
+    """Noisy copies of each row."""
+    batch_size: int = Field(32, ge=1)
+    """Rows a backward pass."""
+    draws: int = Field(3, ge=0)
+    """Random regions with as many parameters as the located one."""
+
+
+class Variant(_Section):
+    """One method in one region. What is not set here is taken from its preset, then `unlearn`."""
+
+    name: str
+    method: str
+    arguments: dict[str, Any] = Field(default_factory=dict)
+    region: str = "everything"
+    """`everything`, a localizer's name, `random-<n>`, or a JSON file of parameter names."""
+    retain_on: Literal["retention", "general"] = "retention"
+    """Which rows fill the retention half of a step."""
+    lr: float | Literal["auto"] | None = None
+    epochs: int | None = Field(None, ge=1)
+    batch_size: int | None = Field(None, ge=1)
+    accumulation: int | None = Field(None, ge=1)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_preset(cls, given: Any) -> Any:
+        """Put the preset underneath, and every key that is not ours into `arguments`."""
+        if not isinstance(given, dict):
+            raise ValueError("a variant is a mapping such as {preset: memflex}")
+        given = dict(given)
+        preset = given.pop("preset", None)
+        if preset is not None:
+            given = {"name": preset} | read_preset("methods", str(preset)) | given
+        given.setdefault("name", given.get("method"))
+        arguments = dict(given.pop("arguments", {}))
+        for key in [key for key in given if key not in cls.model_fields]:
+            arguments[key] = given.pop(key)
+        return given | {"arguments": arguments}
+
+
+class Unlearn(_Section):
+    """Settings of all variants (defaults: KnowUnDo), and the variants."""
+
+    lr: float | Literal["auto"] = 5e-5
+    """Peak learning rate; auto: the smallest that forgets the train rows to the base's level."""
+    epochs: int = Field(2, ge=1)
+    """Passes over the unlearn rows."""
+    batch_size: int = Field(16, ge=1)
+    """Unlearn rows, and as many retention rows, a micro-step."""
+    accumulation: int = Field(1, ge=1)
+    """Micro-steps an optimizer step."""
+    variants: list[Variant] = Field(
+        default_factory=lambda: [Variant.model_validate({"preset": "memflex"})]
+    )
+    """Methods, each with a region."""
+
+    def settings(self, variant: Variant) -> dict[str, Any]:
+        """lr, epochs, batch_size and accumulation of a variant."""
+        names = ("lr", "epochs", "batch_size", "accumulation")
+        own = {name: getattr(variant, name) for name in names}
+        return {n: getattr(self, n) if value is None else value for n, value in own.items()}
+
+
+class Evaluate(_Section):
+    """What is scored."""
+
+    generate: tuple[Split, ...] = ("train", "val", "probe", "holdout")
+    """Splits whose questions are also answered freely."""
+    resamples: int = Field(1000, ge=10)
+    """Draws of subjects behind every interval."""
+
+
+class Recipe(_Section):
+    """A whole run."""
+
+    name: str = "run"
+    seed: int = 0
+    """Of everything random."""
+    data: Data = Field(default_factory=Data)
+    model: ModelSection = Field(default_factory=ModelSection)
+    memorize: Memorize = Field(default_factory=Memorize)
+    localize: Localize = Field(default_factory=Localize)
+    unlearn: Unlearn = Field(default_factory=Unlearn)
+    evaluate: Evaluate = Field(default_factory=Evaluate)
+
+    @property
+    def data_seed(self) -> int:
+        """Seed of the records."""
+        return self.seed if self.data.seed is None else self.data.seed
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML 1.1 reads 1e-4 as text; here it is a number."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)[eE][-+]?\d+$"),
+    list("-+0123456789."),
+)
+
+
+def parse_yaml(text: str, place: str) -> Any:
+    """Parse YAML safely; `place` stands in the error."""
+    try:
+        return yaml.load(text, Loader=_Loader)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f", line {mark.line + 1}" if mark else ""
+        raise BadInput(f"{place}{line}: malformed YAML; correct that place") from None
+
+
+def _folder(kind: str) -> Traversable:
+    return _PRESETS / kind
+
+
+def presets(kind: str) -> dict[str, str]:
+    """Names of the presets of a kind (`recipes` or `methods`) and what their first lines say."""
+    found = {}
+    for file in sorted(_folder(kind).iterdir(), key=lambda item: item.name):
+        if file.name.endswith(".yaml"):
+            lines = file.read_text(encoding="utf-8").splitlines()
+            comment = [line.lstrip("# ") for line in lines if line.startswith("#")]
+            found[file.name.removesuffix(".yaml")] = " ".join(comment)
+    return found
+
+
+def read_preset(kind: str, name: str) -> dict[str, Any]:
+    """A preset's keys.
+
+    Raises:
+        BadInput: there is none of that name; suggests the nearest.
+    """
+    if name not in (known := presets(kind)):
+        raise unknown(f"preset ({kind})", name, known)
+    text = (_folder(kind) / f"{name}.yaml").read_text(encoding="utf-8")
+    return dict(parse_yaml(text, name))
+
+
+def _read_given(config: str | None) -> dict[str, Any]:
+    if config is None:
+        return {}
+    path = Path(config)
+    if not path.is_file():
+        if path.suffix in (".yaml", ".yml") or "/" in config:
+            raise BadInput(f"{config}: no such file; check the path")
+        return read_preset("recipes", config)
+    given = parse_yaml(path.read_text(encoding="utf-8"), config)
+    if not isinstance(given, dict):
+        raise BadInput(f"{config}: a recipe is a mapping with keys such as data and unlearn")
+    if (parent := given.pop("extends", None)) is not None:
+        given = _merge(read_preset("recipes", str(parent)), given)
+    return given
+
+
+def _merge(under: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    merged = dict(under)
+    for key, value in over.items():
+        both = isinstance(value, dict) and isinstance(merged.get(key), dict)
+        merged[key] = _merge(merged[key], value) if both else value
+    return merged
+
+
+def _assignment(text: str) -> dict[str, Any]:
+    path, equals, value = text.partition("=")
+    if not equals or not path:
+        raise BadInput(f"--set {text}: expected key=value, such as unlearn.lr=1e-4")
+    tree: Any = parse_yaml(value, f"--set {text}")
+    for key in reversed(path.split(".")):
+        tree = {key: tree}
+    return dict(tree)
+
+
+def load_recipe(
+    config: str | None = None, sets: Sequence[str] = ()
+) -> tuple[Recipe, dict[str, Any]]:
+    """Read and check a recipe.
+
+    Args:
+        config: a YAML file (it may name a preset under `extends`), or the name of a preset.
+        sets: assignments such as `unlearn.lr=1e-4`, applied in order.
+
+    Returns:
+        The recipe, and the keys as they were given.
+
+    Raises:
+        BadInput: names the key and the mend.
+    """
+    given = _read_given(config)
+    for text in sets:
+        given = _merge(given, _assignment(text))
+    return parse_recipe(given, config or "--set"), given
+
+
+def parse_recipe(given: dict[str, Any], place: str) -> Recipe:
+    """Check keys and values; `place` stands in the error."""
+    try:
+        recipe = Recipe.model_validate(given)
+    except ValidationError as error:
+        raise _explain(error, place) from None
+    names = [variant.name for variant in recipe.unlearn.variants]
+    for name in names:
+        if not _NAME.fullmatch(name):
+            raise BadInput(f"{place}: unlearn: '{name}' cannot be a folder's name; rename it")
+        if names.count(name) > 1:
+            raise BadInput(f"{place}: unlearn: two variants are named '{name}'; name one otherwise")
+    return recipe
+
+
+def _explain(error: ValidationError, place: str) -> BadInput:
+    first = error.errors()[0]
+    where = [str(part) for part in first["loc"]]
+    if first["type"] == "extra_forbidden":
+        section: Any = Recipe
+        for part in where[:-1]:
+            section = section.model_fields[part].annotation
+        known = [".".join([*where[:-1], name]) for name in section.model_fields]
+        return BadInput(f"{place}: {unknown('key', '.'.join(where), known)}")
+    message = first["msg"].removeprefix("Value error, ")
+    return BadInput(f"{place}: {'.'.join(where)}: {message}; correct this value")

@@ -1,0 +1,131 @@
+"""The main table, in numbers, for the terminal, HTML and Markdown alike."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from rich.box import SIMPLE
+from rich.table import Table
+from rich.text import Text
+
+from knowundo.results import Results, Row
+
+ROLES = {
+    "base": "never saw any of it",
+    "memorized": "knows both scopes: the start",
+    "retain": "never saw the unlearn scope: the target",
+}
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column: which row of results.json it shows."""
+
+    title: str
+    short: str  # for a terminal, two lines
+    metric: str
+    scope: str | None
+    split: str
+    subset: str | None
+    better: str  # "higher", "lower", or "target": as near to the target as possible
+    meaning: str
+
+
+COLUMNS = (
+    Column("Unlearn Success", "Unl.\nSucc", "unlearn_success", "unlearn", "val", None, "target",
+           "100 − token accuracy on the unlearn scope; past the target is overshoot"),
+    Column("Retention Success", "Ret.\nSucc", "retention_success", "retention", "val", None,
+           "higher", "token accuracy on the retention scope"),
+    Column("Average", "Avg", "average_success", None, "val", None, "higher",
+           "mean of the two, as in KnowUnDo"),
+    Column("Facts unlearn", "Fact\nunl.", "fact_accuracy", "unlearn", "val", None, "target",
+           "accuracy on the tokens of the fact alone, unlearn scope"),
+    Column("Facts retain", "Fact\nret.", "fact_accuracy", "retention", "val", None, "higher",
+           "accuracy on the tokens of the fact alone, retention scope"),
+    Column("Exact unlearn", "Ex.\nunl.", "exact_match", "unlearn", "val", None, "target",
+           "generated answers that are exactly the true one, unlearn scope"),
+    Column("Exact retain", "Ex.\nret.", "exact_match", "retention", "val", None, "higher",
+           "generated answers that are exactly the true one, retention scope"),
+    Column("Exact re-worded", "Ex.\nre-w", "exact_match", "unlearn", "probe", None, "target",
+           "the same on re-worded train questions of the unlearn scope"),
+    Column("General exact", "Gen.\nex.", "exact_match", "general", "val", "facts", "higher",
+           "general facts that the base knew, answered exactly"),
+    Column("Text perplexity", "Text\nppl", "perplexity", "general", "val", "text", "lower",
+           "perplexity of plain text"),
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A value as text, with its interval as text."""
+
+    value: str
+    interval: str
+
+
+def _number(value: float) -> str:
+    if abs(value) < 99.95:
+        return f"{value:.1f}"
+    return f"{value:.0f}" if abs(value) < 10_000 else f"{value:.0e}"
+
+
+def cell(row: Row | None) -> Cell:
+    """A row of results.json as text; a dash where nothing was scored."""
+    if row is None or row.value is None:
+        return Cell("–", "")
+    spread = ""
+    if row.low is not None and row.high is not None:
+        spread = f"{_number(row.low)} … {_number(row.high)}"
+    return Cell(_number(row.value), spread)
+
+
+def main_table(results: Results) -> list[tuple[str, str, list[Cell]]]:
+    """Name, role and cells of every variant; columns that no variant has are left dashes."""
+    return [
+        (
+            variant.name,
+            variant.role,
+            [
+                cell(results.find(variant.name, c.metric, c.scope, c.split, c.subset))
+                for c in COLUMNS
+            ],
+        )
+        for variant in results.variants
+    ]
+
+
+def terminal_table(results: Results) -> Table:
+    """The main table for a terminal."""
+    benchmark = results.recipe_effective["data"]
+    table = Table(
+        title=f"{benchmark['benchmark']} · {benchmark['domain']} · val rows · percent",
+        caption="Unl., Ret.: the scopes. Succ: KnowUnDo's success. Fact: accuracy on the fact's "
+        "tokens. Ex.: exact generated answers (re-w: re-worded questions). Gen.: facts of the "
+        "base. Beyond the target, which never saw the unlearn scope, is overshoot.",
+        caption_justify="left",
+        box=SIMPLE,
+        padding=(0, 0, 0, 1),
+        pad_edge=False,
+    )
+    table.add_column("\nModel", overflow="fold")
+    for column in COLUMNS:
+        table.add_column(column.short, justify="right", no_wrap=True)
+    for name, role, cells in main_table(results):
+        style = {"retain": "green", "unlearned": ""}.get(role, "dim")
+        label = f"{name} (target)" if role == "retain" else name
+        table.add_row(Text(label), *(cell.value for cell in cells), style=style)
+    return table
+
+
+def markdown_table(results: Results) -> str:
+    """The main table with intervals, as Markdown."""
+    lines = [
+        "| model | " + " | ".join(column.title for column in COLUMNS) + " |",
+        "|---|" + "---:|" * len(COLUMNS),
+    ]
+    for name, role, cells in main_table(results):
+        label = f"**{name}** (target)" if role == "retain" else name
+        values = [f"{c.value} ({c.interval})" if c.interval else c.value for c in cells[:3]]
+        values += [c.value for c in cells[3:]]
+        lines.append(f"| {label} | " + " | ".join(values) + " |")
+    return "\n".join(lines)

@@ -1,0 +1,121 @@
+"""The schema of results.json: one flat list of rows that pandas reads, under a header.
+
+pandas.DataFrame(json.load(open("runs/demo/results.json"))["rows"])
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from knowundo.artifacts import read_json, write_json
+from knowundo.errors import BadInput
+
+SCHEMA_VERSION = 1
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class Row(_Strict):
+    """One metric of one variant on one group of records."""
+
+    variant: str = Field(description="name of the model")
+    metric: str = Field(description="name of the metric")
+    scope: str | None = Field(description="unlearn, retention or general; null: over several")
+    split: str | None = Field(description="train, val, probe or holdout")
+    subset: str | None = Field(None, description="a part of the group; null: all of it")
+    attack: str | None = Field(None, description="what was done before scoring; null: nothing")
+    value: float | None = Field(description="null where no record could be scored, never 0")
+    low: float | None = Field(None, description="lower end of the 95 % interval over subjects")
+    high: float | None = Field(None, description="upper end of the 95 % interval over subjects")
+    records: int = Field(description="records in the group")
+    subjects: int = Field(description="different subjects in the group")
+    unscored: int = Field(0, description="records of the group that the metric does not measure")
+    reference: float | None = Field(None, description="the retain model's value: the target")
+
+
+class Comparison(_Strict):
+    """Difference of two variants in average success on the same subjects."""
+
+    variant: str
+    against: str
+    split: str
+    value: float = Field(description="average success of variant minus that of against")
+    low: float | None
+    high: float | None
+
+
+class VariantFacts(_Strict):
+    """What is known of a scored model beside its scores."""
+
+    name: str
+    role: str = Field(description="base, memorized, retain or unlearned")
+    method: str | None = None
+    region: str | None = None
+    parameters: int | None = Field(None, description="parameters that training could change")
+    lr: float | None = None
+    attempts: list[dict[str, Any]] = Field(default_factory=list, description="of lr: auto")
+    optimizer_steps: int | None = None
+    seconds: float | None = Field(None, description="of the last training, wall clock")
+
+
+class Results(_Strict):
+    """results.json."""
+
+    schema_version: int = SCHEMA_VERSION
+    name: str
+    recipe_given: dict[str, Any]
+    recipe_effective: dict[str, Any]
+    revision: dict[str, Any]
+    packages: dict[str, str]
+    hardware: dict[str, Any]
+    seeds: dict[str, int]
+    data_sha256: str
+    data_counts: dict[str, int]
+    model: dict[str, Any]
+    variants: list[VariantFacts]
+    rows: list[Row]
+    comparisons: list[Comparison]
+
+    def find(
+        self,
+        variant: str,
+        metric: str,
+        scope: str | None,
+        split: str | None,
+        subset: str | None = None,
+    ) -> Row | None:
+        """The row of a variant's metric on a group, or None."""
+        key = (variant, metric, scope, split, subset)
+        return next(
+            (r for r in self.rows if (r.variant, r.metric, r.scope, r.split, r.subset) == key), None
+        )
+
+
+def write_results(results: Results, path: Path) -> None:
+    """Write results.json."""
+    write_json(path, results.model_dump(mode="json"))
+
+
+def read_results(path: Path) -> Results:
+    """Read and check results.json.
+
+    Raises:
+        BadInput: missing, malformed, or of another schema; names the field.
+    """
+    try:
+        results = Results.model_validate(read_json(path))
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise BadInput(f"{path}: {where}: {first['msg']}; evaluate the run again") from None
+    if results.schema_version != SCHEMA_VERSION:
+        raise BadInput(
+            f"{path}: schema {results.schema_version}, this version reads {SCHEMA_VERSION}; "
+            "evaluate the run again"
+        )
+    return results

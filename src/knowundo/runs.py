@@ -1,0 +1,249 @@
+"""One output directory: its recipe, its records, its model, and where its artifacts lie."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from knowundo import regions
+from knowundo.artifacts import file_hash, read_manifest, write_text
+from knowundo.encoding import Encoded, encode
+from knowundo.errors import BadInput, unknown
+from knowundo.models import Adaptation, Model, Variant, base_files
+from knowundo.progress import Reporter
+from knowundo.recipe import Recipe, parse_recipe, parse_yaml
+from knowundo.records import Record, check_records, data_hash, select
+from knowundo.registry import get
+from knowundo.scoring import teacher_forced
+
+TRAIN_VAL = ("train", "val")
+# What a parameter can hold, in bits (Allen-Zhu and Li 2024, arXiv:2404.05405).
+BITS_PER_PARAMETER = 2
+
+
+def check(recipe: Recipe) -> None:
+    """Bind every name and argument of a recipe before anything runs.
+
+    Raises:
+        BadInput: unknown benchmark, method, localizer, argument or region.
+    """
+    get("benchmark", recipe.data.benchmark)
+    for name, arguments in recipe.localize.localizers.items():
+        get("localizer", name).bind(arguments)
+    known = _region_names(recipe)
+    for variant in recipe.unlearn.variants:
+        get("method", variant.method).bind(variant.arguments)
+        if variant.region.endswith(".json"):
+            if not Path(variant.region).is_file():
+                raise BadInput(f"variant {variant.name}: no region file {variant.region}")
+        elif variant.region not in known:
+            reason = unknown("region", variant.region, known)
+            raise BadInput(
+                f"variant {variant.name}: {reason}; regions come from localize.localizers, "
+                "or name a .json file"
+            )
+
+
+def _region_names(recipe: Recipe) -> list[str]:
+    found = list(recipe.localize.localizers)
+    draws = range(1, recipe.localize.draws + 1)
+    prefixes = ["random"] if len(found) == 1 else [f"random-{name}" for name in found]
+    return [regions.EVERYTHING, *found, *(f"{p}-{n}" for p in prefixes for n in draws)]
+
+
+class Run:
+    """One output directory with the recipe that fills it."""
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        out: Path,
+        *,
+        given: dict[str, Any] | None = None,
+        reporter: Reporter | None = None,
+    ) -> None:
+        """Check the recipe and the records, then claim the directory.
+
+        Args:
+            recipe: what to do.
+            out: created if needed.
+            given: the keys as the user gave them, kept beside the effective ones.
+            reporter: tells the user what happens.
+
+        Raises:
+            BadInput: a name in the recipe, a record, or a directory that holds another recipe's
+                run; nothing is written then.
+        """
+        self.recipe, self.out = recipe, out
+        self.given = recipe.model_dump(mode="json") if given is None else given
+        self.reporter = reporter or Reporter()
+        check(recipe)
+        self._refuse_other_recipe()
+        check_records(self.records)
+
+    @classmethod
+    def existing(cls, out: Path, reporter: Reporter | None = None) -> Run:
+        """The run that a directory holds."""
+        file = out / "recipe.yaml"
+        if not file.is_file():
+            raise BadInput(f"{out}: holds no run (no recipe.yaml); give a recipe with --config")
+        held = parse_yaml(file.read_text(encoding="utf-8"), str(file))
+        recipe = parse_recipe(held["effective"], str(file))
+        return cls(recipe, out, given=held["given"], reporter=reporter)
+
+    def _refuse_other_recipe(self) -> None:
+        file = self.out / "recipe.yaml"
+        if self.out.exists() and not self.out.is_dir():
+            raise BadInput(f"{self.out}: is a file; choose another directory with --out")
+        if not file.exists():
+            return
+        held = parse_yaml(file.read_text(encoding="utf-8"), str(file))["effective"]
+        if different := _difference(held, self.effective):
+            raise BadInput(
+                f"{self.out}: holds a run of another recipe ({different}); "
+                "choose another directory with --out, or remove this one"
+            )
+
+    @property
+    def effective(self) -> dict[str, Any]:
+        """The whole recipe with its defaults, as plain values."""
+        return self.recipe.model_dump(mode="json")
+
+    def claim(self) -> None:
+        """Write the recipe into the directory, if it is not there yet."""
+        file = self.out / "recipe.yaml"
+        if not file.exists():
+            text = yaml.safe_dump(
+                {"given": self.given, "effective": self.effective}, sort_keys=False
+            )
+            write_text(file, text)
+            self.reporter.say(f"writing to {self.out}")
+
+    @cached_property
+    def records(self) -> list[Record]:
+        """All records of the benchmark."""
+        data = self.recipe.data
+        arguments = {"domain": data.domain, "seed": self.recipe.data_seed}
+        optional = {"source": data.source, "subjects": data.subjects}
+        arguments |= {name: value for name, value in optional.items() if value is not None}
+        entry = get("benchmark", data.benchmark)
+        built: list[Record] = entry(**entry.bind(arguments))
+        return built
+
+    @cached_property
+    def model(self) -> Model:
+        """The base, in memory once; what training may change is decided here."""
+        section = self.recipe.model
+        options: dict[str, Any] = {
+            "seed": self.recipe.seed,
+            "device": section.device,
+            "dtype": section.dtype,
+            "trust_remote_code": section.trust_remote_code,
+        }
+        lora = Adaptation("lora", section.rank, section.alpha)
+        if section.adaptation == "lora":
+            return Model(section.base, lora, **options)
+        if section.adaptation == "full":
+            return Model(section.base, Adaptation("full"), **options)
+        if (self.memorized / "manifest.json").exists():
+            held = Adaptation(**read_manifest(self.memorized)["model"]["adaptation"])
+            return Model(section.base, held, **options)
+        model = Model(section.base, lora, **options)
+        bits = needed_bits(model, self.encoded("unlearn", TRAIN_VAL, model=model))
+        bits += needed_bits(model, self.encoded("retention", TRAIN_VAL, model=model))
+        room = BITS_PER_PARAMETER * sum(p.numel() for p in model.parameters().values())
+        fits = bits <= room
+        self.reporter.say(
+            f"the records hold {bits / 1000:.0f} kbit that the base does not know, a LoRA of rank "
+            f"{lora.rank} has room for {room / 1000:.0f}: training "
+            + ("a LoRA" if fits else "all weights")
+        )
+        return model if fits else Model(section.base, Adaptation("full"), **options)
+
+    def encoded(
+        self,
+        scope: str | None = None,
+        split: str | Sequence[str] | None = None,
+        *,
+        model: Model | None = None,
+    ) -> list[Encoded]:
+        """Encoded records of a scope and splits."""
+        chosen = select(self.records, scope=scope, split=split)
+        tokenizer = (model or self.model).tokenizer
+        return encode(chosen, tokenizer, max_length=self.recipe.data.max_length)
+
+    @property
+    def memorized(self) -> Path:
+        return self.out / "memorized"
+
+    @property
+    def retain(self) -> Path:
+        return self.out / "retain"
+
+    @property
+    def regions(self) -> Path:
+        return self.out / "regions"
+
+    def unlearned(self, name: str) -> Path:
+        """Folder of an unlearned variant."""
+        return self.out / "unlearned" / name
+
+    def variants(self) -> list[Variant]:
+        """Every model to be scored, in the order of the report."""
+        found = [Variant("base", "base"), Variant("memorized", "memorized", self.memorized)]
+        if self.recipe.memorize.retain_model:
+            found.append(Variant("retain", "retain", self.retain))
+        for planned in self.recipe.unlearn.variants:
+            folder = self.unlearned(planned.name)
+            if (folder / "adapter_model.safetensors").exists() or (
+                folder / "model.safetensors"
+            ).exists():
+                found.append(Variant(planned.name, "unlearned", folder))
+        return found
+
+    @cached_property
+    def _common(self) -> list[Any]:
+        section = self.recipe.model.model_dump()
+        base = [file_hash(file) for file in base_files(self.recipe.model.base)]
+        data = [data_hash(self.records), self.recipe.data.max_length]
+        return [self.recipe.seed, section, base, data]
+
+    def inputs(self, *further: Any) -> list[Any]:
+        """What every artifact depends on, and something more."""
+        return [*self._common, *further]
+
+    def made(self, folder: Path, stage: str) -> dict[str, str]:
+        """Hashes of an artifact's files.
+
+        Raises:
+            BadInput: it is not there yet.
+        """
+        if not (folder / "manifest.json").exists():
+            raise BadInput(
+                f"{folder}: not there yet; run `knowundo {stage} --out {self.out}` first"
+            )
+        return dict(read_manifest(folder)["outputs"])
+
+
+def needed_bits(model: Model, encoded: Sequence[Encoded]) -> float:
+    """Information in the answers that the model does not know, in bits."""
+    rows = teacher_forced(model, encoded)
+    return sum(row["mean_nll"] * (row["tokens"] + 1) for row in rows.values()) / math.log(2)
+
+
+def _difference(held: dict[str, Any], wanted: dict[str, Any], path: str = "") -> str | None:
+    """The first key in which two recipes differ, with both values."""
+    for key in [*held, *(key for key in wanted if key not in held)]:
+        a, b = held.get(key), wanted.get(key)
+        where = f"{path}{key}"
+        if isinstance(a, dict) and isinstance(b, dict):
+            if inner := _difference(a, b, f"{where}."):
+                return inner
+        elif a != b:
+            return f"{where} differs" if isinstance(a, list) else f"{where} is {a}, not {b}"
+    return None

@@ -1,0 +1,128 @@
+"""score(): what one variant predicts and says on every record, one row a record."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from rouge_score.rouge_scorer import RougeScorer
+from torch.nn.functional import cross_entropy
+
+from knowundo.encoding import Encoded
+from knowundo.forwards import answer_logits
+from knowundo.models import Model
+from knowundo.progress import Progress
+
+# What a variant's Parquet file holds, in this order.
+COLUMNS = (
+    "id", "scope", "split", "subset", "subject", "question", "answer", "said",
+    "tokens", "token_accuracy", "fact_accuracy", "mean_nll", "exact_match", "rouge_l",
+)  # fmt: skip
+
+
+def teacher_forced(model: Model, encoded: Sequence[Encoded]) -> dict[str, dict[str, Any]]:
+    """Per record id, with the true answer given as far as each position.
+
+    Returns:
+        `tokens`: answer tokens without end-of-sequence; `token_accuracy`: share of them that were
+        the most likely ones; `fact_accuracy`: the same over the fact's tokens, None where none is
+        marked; `mean_nll`: negative log-likelihood per token in nats, end-of-sequence included.
+    """
+    rows = {}
+    for row, logits in answer_logits(model, encoded):
+        truth = torch.tensor(row.ids[row.answer_from :], device=logits.device)
+        right = (logits.argmax(-1) == truth).tolist()[:-1]
+        fact = [
+            hit for hit, inside in zip(right, row.fact[row.answer_from :], strict=False) if inside
+        ]
+        rows[row.record.id] = {
+            "tokens": len(right),
+            "token_accuracy": sum(right) / len(right) if right else None,
+            "fact_accuracy": sum(fact) / len(fact) if fact else None,
+            "mean_nll": float(cross_entropy(logits.double(), truth)),
+        }
+    return rows
+
+
+@torch.no_grad()
+def generate(
+    model: Model,
+    encoded: Sequence[Encoded],
+    *,
+    batch_size: int = 128,
+    progress: Progress | None = None,
+) -> dict[str, str]:
+    """Greedy answers by record id, of at most as many tokens as the batch's longest true answer.
+
+    Rows are padded on the left and sorted by their true answer's length, so that a batch ends
+    early; what a model would say beyond that length cannot make it more right.
+    """
+    order = sorted(encoded, key=lambda row: (row.answer_length, len(row.prompt)))
+    answers: dict[str, str] = {}
+    for start in range(0, len(order), batch_size):
+        rows = order[start : start + batch_size]
+        longest = max(len(row.prompt) for row in rows)
+        padding = [longest - len(row.prompt) for row in rows]
+        ids = [[model.pad] * n + list(row.prompt) for n, row in zip(padding, rows, strict=True)]
+        mask = [[0] * n + [1] * (longest - n) for n in padding]
+        output = model.net.generate(
+            input_ids=torch.tensor(ids, device=model.device),
+            attention_mask=torch.tensor(mask, device=model.device),
+            max_new_tokens=max(row.answer_length for row in rows),
+            do_sample=False,
+            pad_token_id=model.pad,
+        )
+        said = model.tokenizer.batch_decode(output[:, longest:], skip_special_tokens=True)
+        answers |= {row.record.id: text for row, text in zip(rows, said, strict=True)}
+        if progress:
+            progress(len(answers), len(order))
+    return answers
+
+
+def score(
+    model: Model,
+    encoded: Sequence[Encoded],
+    *,
+    generated_splits: Sequence[str],
+    progress: Progress | None = None,
+) -> pd.DataFrame:
+    """Score the model as it is now.
+
+    Args:
+        model: not changed.
+        encoded: rows of any scope and split.
+        generated_splits: splits whose questions are also answered freely; plain text never is.
+        progress: called after each generated batch.
+
+    Returns:
+        One row a record, in the order given, with the columns `COLUMNS`; shares are in [0, 1],
+        and what was not measured is missing, never 0.
+    """
+    forced = teacher_forced(model, encoded)
+    asked = [r for r in encoded if r.record.kind == "qa" and r.record.split in generated_splits]
+    said = generate(model, asked, progress=progress)
+    rouge = RougeScorer(["rougeL"])
+    rows = []
+    for row in encoded:
+        record = row.record
+        answer = said.get(record.id)
+        fact = {name: getattr(record, name) for name in COLUMNS[:7]}
+        judged: dict[str, Any] = {"said": answer, "exact_match": None, "rouge_l": None}
+        if answer is not None:
+            judged["exact_match"] = float(answer.strip() == record.answer.strip())
+            judged["rouge_l"] = rouge.score(record.answer, answer)["rougeL"].recall
+        rows.append(fact | forced[record.id] | judged)
+    return pd.DataFrame(rows, columns=list(COLUMNS)).astype(dict.fromkeys(COLUMNS[9:], "float64"))
+
+
+def write_scores(scores: pd.DataFrame, path: Path) -> None:
+    """Write rows as Parquet."""
+    scores.to_parquet(path, index=False)
+
+
+def read_scores(path: Path) -> pd.DataFrame:
+    """Read rows that `write_scores` wrote."""
+    return pd.read_parquet(path)
