@@ -40,6 +40,10 @@ def _head(layer: torch.nn.Module, config: Any) -> Head:
     return head
 
 
+def _full_precision(logits: torch.Tensor) -> torch.Tensor:
+    return logits.to(torch.promote_types(logits.dtype, torch.float32))
+
+
 def live_head(model: Model) -> Head:
     """The model's map from hidden states to logits."""
     module = model.causal_lm()
@@ -70,8 +74,8 @@ class Half:
 
     @cached_property
     def logits(self) -> torch.Tensor:
-        """[answer tokens, vocabulary], rows one after another, in float32."""
-        return self.head(self.states).float()
+        """[answer tokens, vocabulary], rows one after another, in float32 or better."""
+        return _full_precision(self.head(self.states))
 
     def per_row(self, values: torch.Tensor) -> torch.Tensor:
         """Mean over each row's answer tokens: [answer tokens] → [rows]."""
@@ -207,4 +211,4 @@ def answer_logits(
     head = live_head(model)
     for row, states in answer_states(model, encoded):
         with torch.no_grad():
-            yield row, head(states).float()
+            yield row, _full_precision(head(states))

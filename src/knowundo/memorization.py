@@ -80,7 +80,6 @@ def memorize(
         lr=lr,
         seed=seed,
         accumulation=accumulation,
-        schedule="constant_with_warmup" if known < 1 else "cosine",
         weight_decay=weight_decay,
         progress=progress,
         stop=seen.reached,

@@ -68,6 +68,7 @@ def _finetuned(run: Run, folder: Path, title: str, scopes: Sequence[str]) -> Non
 
 def memorize(run: Run) -> None:
     """Finetune the base until it knows both scopes; also the retain model, if the recipe asks."""
+    run.encoded()  # the base and every row, checked before the first byte is written
     run.claim()
     _finetuned(run, run.memorized, "memorize", ("unlearn", "retention"))
     if run.recipe.memorize.retain_model:

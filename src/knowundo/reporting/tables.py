@@ -22,7 +22,7 @@ class Column:
     """One column: which row of results.json it shows."""
 
     title: str
-    short: str  # for a terminal, two lines
+    short: str  # for a terminal, two lines; empty: not shown there
     metric: str
     scope: str | None
     split: str
@@ -46,11 +46,11 @@ COLUMNS = (
            "generated answers that are exactly the true one, unlearn scope"),
     Column("Exact retain", "Ex.\nret.", "exact_match", "retention", "val", None, "higher",
            "generated answers that are exactly the true one, retention scope"),
-    Column("Exact re-worded", "Ex.\nre-w", "exact_match", "unlearn", "probe", None, "target",
+    Column("Exact re-worded", "", "exact_match", "unlearn", "probe", None, "target",
            "the same on re-worded train questions of the unlearn scope"),
     Column("General exact", "Gen.\nex.", "exact_match", "general", "val", "facts", "higher",
            "general facts that the base knew, answered exactly"),
-    Column("Text perplexity", "Text\nppl", "perplexity", "general", "val", "text", "lower",
+    Column("Text perplexity", "", "perplexity", "general", "val", "text", "lower",
            "perplexity of plain text"),
 )  # fmt: skip
 
@@ -95,25 +95,27 @@ def main_table(results: Results) -> list[tuple[str, str, list[Cell]]]:
 
 
 def terminal_table(results: Results) -> Table:
-    """The main table for a terminal."""
+    """The main table for a terminal of 80 columns."""
+    shown = [column for column in COLUMNS if column.short]
     benchmark = results.recipe_effective["data"]
     table = Table(
         title=f"{benchmark['benchmark']} · {benchmark['domain']} · val rows · percent",
         caption="Unl., Ret.: the scopes. Succ: KnowUnDo's success. Fact: accuracy on the fact's "
-        "tokens. Ex.: exact generated answers (re-w: re-worded questions). Gen.: facts of the "
-        "base. Beyond the target, which never saw the unlearn scope, is overshoot.",
+        "tokens. Ex.: exact generated answers. Gen.: facts of the base. Beyond the target, which "
+        "never saw the unlearn scope, is overshoot.",
         caption_justify="left",
         box=SIMPLE,
         padding=(0, 0, 0, 1),
         pad_edge=False,
     )
     table.add_column("\nModel", overflow="fold")
-    for column in COLUMNS:
+    for column in shown:
         table.add_column(column.short, justify="right", no_wrap=True)
     for name, role, cells in main_table(results):
         style = {"retain": "green", "unlearned": ""}.get(role, "dim")
         label = f"{name} (target)" if role == "retain" else name
-        table.add_row(Text(label), *(cell.value for cell in cells), style=style)
+        values = [c.value for c, column in zip(cells, COLUMNS, strict=True) if column in shown]
+        table.add_row(Text(label), *values, style=style)
     return table
 
 

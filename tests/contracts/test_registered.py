@@ -1,0 +1,149 @@
+"""What every registered thing owes, and what adding one costs: one file."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from knowundo.batches import PairedBatch, collate
+from knowundo.encoding import Encoded
+from knowundo.evaluation.groups import Scores
+from knowundo.forwards import Step
+from knowundo.localization import Gradients
+from knowundo.models import Model
+from knowundo.recipe import load_recipe, presets
+from knowundo.registry import HOMES, entries
+from knowundo.runs import check
+from knowundo.unlearning import Start, unlearn
+
+
+def test_every_kind_has_entries() -> None:
+    for kind in HOMES:
+        assert entries(kind), kind
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"), [(kind, name) for kind in HOMES for name in entries(kind)]
+)
+def test_documented(kind: str, name: str) -> None:
+    entry = entries(kind)[name]
+    assert entry.summary.endswith("."), f"{kind} {name}: the docstring begins with a sentence"
+    if entry.arguments and kind != "metric":
+        for argument in entry.arguments:
+            assert f"{argument}:" in (entry.function.__doc__ or ""), f"{name}: explain {argument}"
+
+
+@pytest.mark.parametrize("name", entries("method"))
+def test_method(toy: Model, toy_rows: dict[str, list[Encoded]], name: str) -> None:
+    """Named scalar parts with gradients; training moves the region and lowers nothing else."""
+    entry = entries("method")[name]
+    start = Start(toy, toy_rows["unlearn"], {"retention": toy_rows["retention"]}, seed=0)
+    batch = PairedBatch(
+        collate(toy_rows["unlearn"], toy.pad), collate(toy_rows["retention"], toy.pad)
+    )
+    columns = start.columns(entry)
+    toy.train_only(toy.parameters())
+    step = Step(toy, batch, reference=lambda: start.reference, columns=columns)
+    parts = entry(step, **entry.bind({}))
+    assert parts
+    for part in parts.values():
+        assert part.shape == ()
+        assert torch.isfinite(part)
+    sum(parts.values()).backward()
+    assert any(p.grad is not None and p.grad.abs().sum() > 0 for p in toy.net.parameters())
+    done = unlearn(start, method=name, lr=1e-3, epochs=1, batch_size=2)
+    assert [row["step"] for row in done.curve] == [1, 2, 3]
+    assert set(done.curve[0]["parts"]) == set(parts)
+
+
+@pytest.mark.parametrize("name", entries("metric"))
+def test_metric(name: str) -> None:
+    import numpy as np
+
+    values = np.linspace(0.1, 0.9, 5)
+    columns = ("token_accuracy", "fact_accuracy", "exact_match", "rouge_l", "mean_nll", "tokens")
+    entry = entries("metric")[name]
+    assert entry.facts["higher_is"] in ("remembered", "forgotten")
+    assert np.isfinite(entry(Scores(dict.fromkeys(columns, values))))
+
+
+@pytest.mark.parametrize("name", entries("localizer"))
+def test_localizer(name: str) -> None:
+    generator = torch.Generator().manual_seed(0)
+
+    def draw() -> dict[str, torch.Tensor]:
+        return {f"layer.{n}": torch.randn(6, generator=generator) for n in range(12)}
+
+    gradients = Gradients(draw(), draw())
+    entry = entries("localizer")[name]
+    region = entry(gradients, **entry.bind({}))
+    assert region
+    assert region < set(gradients.unlearn)
+
+
+@pytest.mark.parametrize("name", presets("recipes"))
+def test_recipe_preset_is_sound(name: str) -> None:
+    check(load_recipe(name)[0])
+
+
+@pytest.mark.parametrize("name", presets("methods"))
+def test_method_preset_is_sound(name: str) -> None:
+    recipe, _ = load_recipe(None, [f"unlearn.variants=[{{preset: {name}}}]"])
+    check(recipe)
+
+
+def test_knowundos_eight_are_presets() -> None:
+    assert len(presets("methods")) == 8
+
+
+PLUGIN = '''
+from knowundo.registry import method
+
+@method
+def gentle_ascent(step, *, gentleness: float = 0.5):
+    """Ascent, scaled down.
+
+    Args:
+        gentleness: weight of the ascent.
+    """
+    return {"unlearn": -gentleness * step.unlearn.mean_nll.mean()}
+'''
+
+
+def test_a_method_is_one_file(tmp_path: Path) -> None:
+    """Written into a folder, it is listed, validated, trained in a region, logged and scored."""
+    (tmp_path / "gentle.py").write_text(PLUGIN)
+    environment = os.environ | {"KNOWUNDO_PLUGINS": str(tmp_path)}
+
+    def knowundo(*words: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-c", "from knowundo.cli import main; main()", *words]
+        return subprocess.run(command, capture_output=True, text=True, env=environment)
+
+    listed = json.loads(knowundo("list", "methods", "--json").stdout)
+    assert {"gentleness": 0.5} in [row["arguments"] for row in listed]
+    variant = "unlearn.variants=[{method: gentle_ascent, %s, region: memflex, lr: 1e-4}]"
+    small = ["--config", "demo", "--set", "data.subjects=2", "--set", "memorize.epochs=1"]
+    small += ["--set", "unlearn.epochs=1", "--set", "evaluate.resamples=10", "--json"]
+    refused = knowundo(
+        "run", *small, "--set", variant % "gentlenes: 0.1", "--out", str(tmp_path / "no")
+    )
+    assert refused.returncode == 2
+    assert "did you mean 'gentleness'?" in refused.stderr
+    assert not (tmp_path / "no").exists()
+    done = knowundo(
+        "run", *small, "--set", variant % "gentleness: 0.1", "--out", str(tmp_path / "run")
+    )
+    assert done.returncode == 0, done.stderr
+    results = json.loads(done.stdout)
+    assert [v["method"] for v in results["variants"] if v["role"] == "unlearned"] == [
+        "gentle_ascent"
+    ]
+    curve = json.loads((tmp_path / "run/unlearned/gentle_ascent/curve.json").read_text())
+    assert set(curve[0]["parts"]) == {"unlearn"}
+    assert "gentle_ascent" in (tmp_path / "run/report.html").read_text()

@@ -1,0 +1,212 @@
+"""The whole pipeline on the embedded base, small; and on ten authors of the real benchmark."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from conftest import REAL
+from knowundo.artifacts import file_hash
+from knowundo.errors import BadInput
+from knowundo.pipeline import evaluate, localize, memorize, report, run_all, unlearn
+from knowundo.recipe import load_recipe
+from knowundo.results import Results, read_results
+from knowundo.runs import Run
+
+SMALL = (
+    "data.subjects=6",
+    "memorize.epochs=40",
+    "localize.draws=1",
+    "evaluate.resamples=50",
+    "unlearn.variants=[{preset: gradient_ascent}, {preset: ascent_plus_kl}, {preset: memflex}, "
+    "{preset: memflex, region: random-1, name: control}]",
+)
+
+
+def small(out: Path, *sets: str) -> Run:
+    recipe, given = load_recipe("demo", [*SMALL, *sets])
+    return Run(recipe, out, given=given)
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, Results]:
+    run = small(tmp_path_factory.mktemp("runs") / "small")
+    return run, run_all(run)
+
+
+def value(results: Results, variant: str, metric: str, scope: str | None, split: str) -> float:
+    row = results.find(variant, metric, scope, split)
+    assert row is not None
+    assert row.value is not None
+    return row.value
+
+
+def test_knowledge_comes_and_goes(done: tuple[Run, Results]) -> None:
+    _, results = done
+    for scope in ("unlearn", "retention"):
+        for split in ("train", "val"):
+            assert value(results, "memorized", "token_accuracy", scope, split) >= 98
+            assert value(results, "memorized", "exact_match", scope, split) >= 90
+            assert value(results, "base", "exact_match", scope, split) == 0
+    for name in ("gradient_ascent", "ascent_plus_kl", "memflex"):
+        assert value(results, name, "exact_match", "unlearn", "train") <= 20
+    assert value(results, "retain", "exact_match", "retention", "val") >= 90
+    assert value(results, "retain", "exact_match", "unlearn", "val") == 0
+
+
+def test_results_say_what_they_are(done: tuple[Run, Results]) -> None:
+    run, results = done
+    assert read_results(run.out / "results.json") == results
+    frame = pd.DataFrame(json.loads((run.out / "results.json").read_text())["rows"])
+    assert set(frame["variant"]) == {
+        "base", "memorized", "retain", "gradient_ascent", "ascent_plus_kl", "memflex", "control",
+    }  # fmt: skip
+    assert (frame["low"].isna() == frame["value"].isna()).all()
+    scored = frame.dropna(subset=["value"])
+    assert (scored["low"] <= scored["high"]).all()
+    assert results.packages["torch"]
+    assert results.hardware["threads"] == 2
+    sizes = {variant.name: variant.parameters for variant in results.variants}
+    assert sizes["memflex"] == sizes["control"]
+    pairs = [(pair.variant, pair.against) for pair in results.comparisons]
+    assert pairs == [("memflex", "control")]
+
+
+def test_rates_follow_the_stated_rule(done: tuple[Run, Results]) -> None:
+    _, results = done
+    target = value(results, "base", "token_accuracy", "unlearn", "train") / 100
+    for variant in results.variants:
+        if variant.role != "unlearned":
+            continue
+        enough = [a["lr"] for a in variant.attempts if a["token_accuracy"] <= target]
+        assert variant.lr == min(enough)
+
+
+def test_report_is_self_contained_and_complete(done: tuple[Run, Results]) -> None:
+    run, results = done
+    html = (run.out / "report.html").read_text()
+    for variant in results.variants:
+        assert variant.name in html
+    for words in ("never saw the unlearn scope", "overshoot", "heatmap", results.data_sha256):
+        assert words in html
+    assert 'src="http' not in html
+    assert 'href="http' not in html
+
+
+def test_second_call_does_nothing_again(done: tuple[Run, Results]) -> None:
+    run, results = done
+    before = {p: p.stat().st_mtime_ns for p in run.out.rglob("*.safetensors")}
+    assert run_all(Run.existing(run.out)) == results
+    assert {p: p.stat().st_mtime_ns for p in run.out.rglob("*.safetensors")} == before
+
+
+def test_same_seed_same_bytes(done: tuple[Run, Results], tmp_path: Path) -> None:
+    run, _ = done
+    run_all(small(tmp_path / "again"))
+    names = [p.relative_to(run.out) for p in run.out.rglob("*.safetensors")]
+    assert len(names) == 6
+    for name in [*names, Path("results.json"), Path("regions/memflex.json")]:
+        assert file_hash(run.out / name) == file_hash(tmp_path / "again" / name), name
+
+
+def test_another_recipe_is_refused(done: tuple[Run, Results]) -> None:
+    run, _ = done
+    with pytest.raises(BadInput, match=r"memorize\.lr is 0\.005, not 0\.001"):
+        small(run.out, "memorize.lr=1e-3")
+
+
+def test_changed_artifact_is_refused(done: tuple[Run, Results], tmp_path: Path) -> None:
+    run, _ = done
+    copy = tmp_path / "copy"
+    shutil.copytree(run.out, copy)
+    file = copy / "memorized" / "adapter_model.safetensors"
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 1
+    file.write_bytes(content)
+    with pytest.raises(BadInput, match="changed since it was written"):
+        memorize(Run.existing(copy))
+
+
+def test_missing_region_is_named(done: tuple[Run, Results], tmp_path: Path) -> None:
+    run, _ = done
+    copy = tmp_path / "copy"
+    shutil.copytree(run.out, copy)
+    (copy / "regions" / "memflex.json").unlink()
+    with pytest.raises(BadInput, match=r"memflex\.json: no such file"):
+        unlearn(Run.existing(copy), ["memflex"])
+
+
+def test_stages_by_themselves(tmp_path: Path) -> None:
+    run = small(tmp_path / "run", "memorize.epochs=1", "unlearn.lr=1e-3", "unlearn.epochs=1")
+    memorize(run)
+    localize(run)
+    assert unlearn(run, ["memflex"]) == []
+    assert {row.variant for row in evaluate(run).rows} == {"base", "memorized", "retain", "memflex"}
+    assert report(run).exists()
+
+
+def test_adapter_is_pefts(done: tuple[Run, Results]) -> None:
+    """Plain peft loads what we wrote, and says the same."""
+    import torch
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM
+
+    from knowundo.models import Variant, base_path
+
+    run, _ = done
+    base = AutoModelForCausalLM.from_pretrained(base_path("embedded"), dtype=torch.float32)
+    loaded = PeftModel.from_pretrained(base, run.memorized).eval()
+    run.model.use(Variant("memorized", "memorized", run.memorized))
+    ids = torch.tensor([run.encoded("unlearn", "val")[0].ids])
+    with torch.no_grad():
+        torch.testing.assert_close(
+            loaded(input_ids=ids).logits, run.model.net(input_ids=ids).logits
+        )
+
+
+REAL_RUN = ("data.benchmark=knowundo", f"data.source={REAL}", "localize.draws=1")
+
+
+def real(out: Path, *sets: str) -> Results:
+    recipe, given = load_recipe("demo", [*REAL_RUN, *sets])
+    return run_all(Run(recipe, out, given=given))
+
+
+def knows(results: Results) -> dict[str, Any]:
+    return {
+        f"{scope}/{split}": value(results, "memorized", "exact_match", scope, split)
+        for scope in ("unlearn", "retention")
+        for split in ("train", "val")
+    }
+
+
+@pytest.mark.skipif(not REAL.exists(), reason=f"no real KnowUnDo data at {REAL}")
+def test_ten_real_authors(tmp_path: Path) -> None:
+    results = real(
+        tmp_path / "run",
+        "data.subjects=10",
+        "evaluate.resamples=50",
+        "evaluate.generate=[val]",
+        "unlearn.variants=[{preset: memflex, lr: 1e-3}]",
+    )
+    assert results.model["adaptation"]["kind"] == "full"
+    assert value(results, "memorized", "token_accuracy", "unlearn", "train") >= 98
+    assert value(results, "memorized", "exact_match", "unlearn", "val") >= 90
+    assert value(results, "memflex", "token_accuracy", "unlearn", "train") < 90
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not REAL.exists(), reason=f"no real KnowUnDo data at {REAL}")
+def test_all_real_authors(tmp_path: Path) -> None:
+    results = real(
+        tmp_path / "run",
+        "evaluate.resamples=100",
+        "evaluate.generate=[train, val]",
+        "unlearn.variants=[{preset: ascent_plus_descent}, {preset: memflex}]",
+    )
+    assert all(share >= 90 for share in knows(results).values()), knows(results)

@@ -1,0 +1,92 @@
+"""The command line: what it prints, and that bad input is one line, code 2 and nothing written."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from knowundo.version import __version__
+
+
+def knowundo(*words: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", "from knowundo.cli import main; main()", *words]
+    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, timeout=300)
+
+
+def test_version_and_help_need_no_torch() -> None:
+    assert knowundo("--version").stdout == f"knowundo {__version__}\n"
+    code = (
+        "import sys, knowundo.cli\n"
+        "sys.argv = ['knowundo', '--help']\n"
+        "try: knowundo.cli.main()\n"
+        "except SystemExit: pass\n"
+        "assert 'torch' not in sys.modules and 'transformers' not in sys.modules\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    for command in ("demo", "run", "memorize", "localize", "unlearn", "evaluate", "report", "data"):
+        assert command in done.stdout
+
+
+@pytest.mark.parametrize("kind", ["methods", "localizers", "metrics", "benchmarks", "presets"])
+def test_list(kind: str) -> None:
+    rows = json.loads(knowundo("list", kind, "--json").stdout)
+    plain = knowundo("list", kind).stdout
+    assert rows
+    for row in rows:
+        assert row["summary"]
+        assert row["name"] in plain
+
+
+def test_data_export(tmp_path: Path) -> None:
+    done = knowundo("data", "export", "--out", "out", "--subjects", "3", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    files = sorted(str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*.json"))
+    assert files == [
+        f"out/{domain}/{scope}.json"
+        for domain in ("copyright", "privacy")
+        for scope in ("retention", "unlearn")
+    ]
+    again = knowundo("data", "export", "--out", "out", "--subjects", "3", cwd=tmp_path)
+    assert again.returncode == 2
+    assert "add --force" in again.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--config", "demmo"], "did you mean 'demo'?"),
+        (["--config", "gone.yaml"], "gone.yaml: no such file"),
+        (["--set", "unlearn.lrr=1"], "did you mean 'unlearn.lr'?"),
+        (["--set", "data.domain=privcy"], "did you mean 'privacy'?"),
+        (["--set", "data.benchmark=knowundo"], "data.source: name the folder"),
+        (
+            ["--set", "data.benchmark=knowundo", "--set", "data.source=gone"],
+            "unlearn.json: no such",
+        ),
+        (["--set", "model.base=./gone"], "model.base './gone': cannot be loaded"),
+        (["--set", "data.max_length=10"], "would be cut off; shorten the row or raise"),
+        (["--set", "localize.draws=1", "--config", "demo"], "unknown region 'random-2'"),
+    ],
+)
+def test_bad_input(tmp_path: Path, words: list[str], said: str) -> None:
+    done = knowundo("run", *words, "--out", "run", cwd=tmp_path)
+    assert done.returncode == 2, done.stderr
+    lines = done.stderr.splitlines()
+    assert lines[-1].startswith("error: ")
+    assert said in lines[-1]
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "run").exists()
+
+
+def test_stage_without_its_input(tmp_path: Path) -> None:
+    done = knowundo("report", "--out", "run", "--config", "demo", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "run `knowundo evaluate --out run` first" in done.stderr
+    done = knowundo("localize", "--out", "run", "--config", "demo", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "run `knowundo memorize --out run` first" in done.stderr

@@ -1,0 +1,104 @@
+"""Gradients, the region rule, its controls, and the guard around a region."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from conftest import naive_ce
+from knowundo import regions
+from knowundo.encoding import Encoded
+from knowundo.errors import BadInput
+from knowundo.localization import Gradients, localize, mean_gradients, noisy_copies
+from knowundo.models import Model
+from knowundo.registry import get
+from knowundo.unlearning import Start, unlearn
+
+Rows = dict[str, list[Encoded]]
+
+
+def test_batched_gradients_equal_row_by_row(toy: Model, toy_rows: Rows) -> None:
+    noisy = noisy_copies(toy_rows["unlearn"], copies=2, vocabulary=500, seed=0)
+    batched = mean_gradients(toy, noisy, batch_size=4)
+    chosen = toy.train_only(toy.parameters())
+    sums = [torch.zeros_like(p) for p in chosen]
+    for row in noisy:
+        for total, value in zip(sums, torch.autograd.grad(naive_ce(toy, row), chosen), strict=True):
+            total += value / len(noisy)
+    for value, expected in zip(batched.values(), sums, strict=True):
+        torch.testing.assert_close(value, expected, rtol=1e-5, atol=1e-6)
+        assert expected.abs().max() > 0
+
+
+def test_noise_stays_inside_the_answer(toy_rows: Rows) -> None:
+    rows = toy_rows["unlearn"]
+    noisy = noisy_copies(rows, copies=3, vocabulary=500, seed=0)
+    assert len(noisy) == 3 * len(rows)
+    changed = 0
+    for number, copy in enumerate(noisy):
+        row = rows[number // 3]
+        assert copy.prompt == row.prompt
+        assert copy.ids[-1] == row.ids[-1]
+        differ = sum(a != b for a, b in zip(copy.ids, row.ids, strict=True))
+        assert differ <= (row.answer_length - 1) // 2
+        changed += differ
+    assert changed > 0
+
+
+def planted() -> Gradients:
+    """Four tensors: only `b` has a large unlearn gradient that points away from retention's."""
+    one = torch.tensor([1.0, 1.0])
+    return Gradients(
+        unlearn={"a": one, "b": one, "c": 0.01 * one, "d": 0.01 * one},
+        retention={"a": one, "b": -one, "c": one, "d": -one},
+    )
+
+
+def test_planted_case_yields_the_known_region() -> None:
+    memflex = get("localizer", "memflex")
+    assert memflex(planted(), **memflex.bind({"mu": 0.9, "sigma": 0.1})) == {"b"}
+    assert planted().cosine("a") == pytest.approx(1)
+    assert planted().cosine("b") == pytest.approx(-1)
+    assert planted().magnitude("c") == pytest.approx(0.01)
+
+
+def test_thresholds_that_nothing_passes_are_an_error() -> None:
+    with pytest.raises(BadInput, match="raise mu or lower sigma"):
+        get("localizer", "memflex")(planted(), mu=-2.0, sigma=0.1)
+
+
+def test_controls_have_as_many_parameters(toy: Model, toy_rows: Rows) -> None:
+    found = localize(
+        toy, toy_rows["unlearn"], toy_rows["retention"], {"memflex": {}}, copies=1, draws=3
+    )
+    sizes = found["parameters"]
+    assert 0 < sizes["memflex"] < sizes["everything"]
+    draws = [found["regions"][f"random-{n}"] for n in (1, 2, 3)]
+    assert {sizes[f"random-{n}"] for n in (1, 2, 3)} == {sizes["memflex"]}
+    assert len({tuple(draw) for draw in draws}) > 1
+    assert len(found["tensors"]) == len(toy.parameters())
+
+
+@pytest.mark.parametrize(
+    "method",
+    ["gradient_ascent", "random_label", "adversarial_sample", "ascent_plus_kl_divergence"],
+)
+def test_outside_the_region_no_bit_moves(toy: Model, toy_rows: Rows, method: str) -> None:
+    before = {name: p.detach().clone() for name, p in toy.net.named_parameters()}
+    region = sorted(toy.parameters())[::3]
+    start = Start(toy, toy_rows["unlearn"], {"retention": toy_rows["retention"]}, seed=0)
+    unlearn(start, method=method, region=region, lr=1e-2, epochs=2, batch_size=2)
+    moved = {
+        name for name, p in toy.net.named_parameters() if not torch.equal(p.detach(), before[name])
+    }
+    assert moved == set(region)
+
+
+def test_overlap() -> None:
+    assert regions.overlap("ab", "bc") == pytest.approx(1 / 3)
+    assert regions.overlap([], []) == 0
+
+
+def test_place_of_a_lora_tensor() -> None:
+    name = "base_model.model.model.layers.3.mlp.down_proj.lora_A.default.weight"
+    assert regions.place(name) == {"layer": 3, "module": "down_proj", "tensor": "lora_A"}
