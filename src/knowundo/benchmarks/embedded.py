@@ -7,6 +7,7 @@ meta-information about the same book must stay. Deterministic from a seed; licen
 
 from __future__ import annotations
 
+from dataclasses import replace
 from random import Random
 
 from knowundo.errors import BadInput, unknown
@@ -56,29 +57,25 @@ def _holdout_records(subject: Subject, rng: Random) -> list[Record]:
 
 
 def general_records(seed: int, count: int = 60) -> list[Record]:
-    """Facts the embedded base knows by heart (train and val share no subject), and plain text."""
+    """Facts the embedded base knows by heart, and plain text.
+
+    Train holds every public fact of one half of the base's countries and people, val `count`
+    facts of the other half and half as many pieces of plain text.
+    """
     rng = Random(seed)
     countries, people, _ = known_subjects()
-    subjects = [*countries[:20], *people[:20]], [*countries[20:], *people[20:]]
+    halves = [*countries[:20], *people[:20]], [*countries[20:], *people[20:]]
     records = []
-    for split, pool in zip(("train", "val"), subjects, strict=True):
-        pairs = [(s, i) for s in pool for i in s.items if not i.protected]
-        for subject, item in rng.sample(pairs, count):
+    for split, half in zip(("train", "val"), halves, strict=True):
+        pairs = [(s, item) for s in half for item in s.items if not item.protected]
+        for subject, item in rng.sample(pairs, len(pairs) if split == "train" else count):
             record = _record(item, subject, "general", split, rng.randrange(4))
-            records.append(Record(**{**record.__dict__, "subset": "facts"}))
+            records.append(replace(record, subset="facts"))
     for number in range(count // 2):
         text = " ".join(everyday_sentence(rng) for _ in range(3))
+        name, subject = f"general/val/text/{number}", f"text {number}"
         records.append(
-            Record(
-                f"general/val/text/{number}",
-                "",
-                text,
-                "general",
-                "val",
-                f"text {number}",
-                "text",
-                subset="text",
-            )
+            Record(name, "", text, "general", "val", subject, kind="text", subset="text")
         )
     return records
 

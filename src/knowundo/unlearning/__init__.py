@@ -21,7 +21,7 @@ from knowundo.registry import Entry, get
 from knowundo.training import Curve, train
 
 # Candidate learning rates of `lr: auto`, smallest first.
-LEARNING_RATES = (3e-5, 1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3)
+LEARNING_RATES = (1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 1e-2)
 
 
 class Scorer:
