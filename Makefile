@@ -23,7 +23,8 @@ format: .venv/dev
 	.venv/bin/ruff check --fix
 	.venv/bin/ruff format
 
-# torch comes first and alone, so that nothing else chooses its build.
+# torch comes first and alone, so that nothing else chooses its build. Compiling every module costs
+# more than one run of the demo gains, and less than the many processes of the tests do.
 .venv/runtime: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	$(PIP) torch==2.13.0
@@ -32,6 +33,7 @@ format: .venv/dev
 
 .venv/dev: .venv/runtime
 	$(PIP) --editable '.[dev]'
+	.venv/bin/python -m compileall -q -j 2 .venv/lib > .venv/compile.log || true
 	touch $@
 
 clean:

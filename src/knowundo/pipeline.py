@@ -159,7 +159,7 @@ def _unlearn_one(run: Run, start: Start, variant: Planned, target: float) -> boo
         with run.reporter.task(variant.name) as progress:
             settings["progress"] = progress
             if lr == "auto":
-                done = unlearn_at_chosen_rate(start, target, **settings)
+                done = unlearn_at_chosen_rate(start, target, guess=variant.guess, **settings)
             else:
                 done = train_method(start, lr=lr, **settings)
     except Diverged as error:
@@ -221,7 +221,7 @@ def _results(run: Run, tables: dict[str, Any], progress: Progress) -> Results:
         model=describe(run.model),
         variants=[_facts(run, variant) for variant in run.variants()],
         rows=evaluation.rows(progress),
-        comparisons=[evaluation.compare(*pair) for pair in _controlled(run, tables)],
+        comparisons=[c for pair in _controlled(run, tables) for c in evaluation.compare(*pair)],
         **around,
     )
 

@@ -121,6 +121,8 @@ class Variant(_Section):
     retain_on: Literal["retention", "general"] = "retention"
     """Which rows fill the retention half of a step."""
     lr: float | Literal["auto"] | None = None
+    guess: float | None = Field(None, gt=0)
+    """The rate that `lr: auto` tries second; a good guess saves attempts, a bad one costs one."""
     epochs: int | None = Field(None, ge=1)
     batch_size: int | None = Field(None, ge=1)
     accumulation: int | None = Field(None, ge=1)
@@ -146,7 +148,7 @@ class Unlearn(_Section):
     """Settings of all variants (defaults: KnowUnDo), and the variants."""
 
     lr: float | Literal["auto"] = 5e-5
-    """Peak learning rate; auto: the smallest that forgets the train rows to the base's level."""
+    """Peak learning rate; auto: the one that forgets train rows just to the base's level."""
     epochs: int = Field(2, ge=1)
     """Passes over the unlearn rows."""
     batch_size: int = Field(16, ge=1)

@@ -39,12 +39,13 @@ class Row(_Strict):
 
 
 class Comparison(_Strict):
-    """Difference of two variants in average success on the same subjects."""
+    """Difference of two variants on the same resampled subjects."""
 
     variant: str
     against: str
+    metric: str = Field(description="average_success (higher is better) or gap_to_target (lower)")
     split: str
-    value: float = Field(description="average success of variant minus that of against")
+    value: float = Field(description="the metric of variant minus that of against")
     low: float | None
     high: float | None
 
@@ -58,7 +59,9 @@ class VariantFacts(_Strict):
     region: str | None = None
     parameters: int | None = Field(None, description="parameters that training could change")
     lr: float | None = None
-    attempts: list[dict[str, Any]] = Field(default_factory=list, description="of lr: auto")
+    attempts: list[dict[str, Any]] = Field(
+        default_factory=list, description="of lr: auto: rate, token accuracy on both train lists"
+    )
     optimizer_steps: int | None = None
     seconds: float | None = Field(None, description="of the last training, wall clock")
 

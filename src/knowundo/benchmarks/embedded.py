@@ -73,10 +73,8 @@ def general_records(seed: int, count: int = 60) -> list[Record]:
             records.append(replace(record, subset="facts"))
     for number in range(count // 2):
         text = " ".join(everyday_sentence(rng) for _ in range(3))
-        name, subject = f"general/val/text/{number}", f"text {number}"
-        records.append(
-            Record(name, "", text, "general", "val", subject, kind="text", subset="text")
-        )
+        name, about = f"general/val/text/{number}", f"text {number}"
+        records.append(Record(name, "", text, "general", "val", about, kind="text", subset="text"))
     return records
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from functools import partial
+from functools import cache, partial
 
 import numpy as np
 import pandas as pd
@@ -17,6 +17,11 @@ from knowundo.results import Comparison, Row
 # Subsets are reported where a scope mixes different things: facts and plain text.
 _WITH_SUBSETS = ("general",)
 _SUCCESS = {"unlearn": "unlearn_success", "retention": "retention_success"}
+# Made of both scopes: KnowUnDo's mean, and the distance to what the retain model reaches.
+AVERAGE, GAP = "average_success", "gap_to_target"
+
+# A value, and the values of the resamples.
+Sampled = tuple[float, list[float]]
 
 
 class Evaluation:
@@ -88,37 +93,43 @@ class Evaluation:
                 unscored=measured.unmeasured(),
             )
 
-    def _success(self, variant: str, split: str) -> dict[str | None, tuple[float, list[float]]]:
-        """Unlearn and Retention Success and (under None) their mean: value and resamples.
+    @cache  # noqa: B019  an evaluation lives as long as its process needs the answers
+    def _success(self, variant: str, split: str) -> dict[str, Sampled]:
+        """Unlearn and Retention Success and what is made of both, by the metric's name.
 
-        KnowUnDo, Eq. 3 and 4: 100 − token accuracy on unlearn, token accuracy on retention.
+        KnowUnDo, Eq. 3 and 4: 100 − token accuracy on unlearn, token accuracy on retention. The
+        gap is the mean over the scopes of |success − the target's success|.
         """
         table = self.tables[variant]
-        parts: dict[str | None, tuple[float, list[float]]] = {}
         split_rows = table[(table["split"] == split) & table["scope"].isin(_SUCCESS)]
         everyone = split_rows["subject"].tolist()
-        for scope in _SUCCESS:
+        found: dict[str, Sampled] = {}
+        for scope, name in _SUCCESS.items():
             group = split_rows[split_rows["scope"] == scope]
             if group.empty:
                 return {}
             accuracy = group["token_accuracy"].to_numpy(float)
             good = 100 * (1 - accuracy if scope == "unlearn" else accuracy)
             places = self._places(group["subject"].tolist(), everyone)
-            parts[scope] = float(good.mean()), [_mean(good, rows) for rows in places]
-        (first, firsts), (second, seconds) = parts["unlearn"], parts["retention"]
-        means = [(a + b) / 2 for a, b in zip(firsts, seconds, strict=True)]
-        parts[None] = (first + second) / 2, means
-        return parts
+            found[name] = float(good.mean()), [_mean(good, rows) for rows in places]
+        found[AVERAGE] = _combine(lambda a, b: (a + b) / 2, *found.values())
+        if self.target is not None and variant != self.target:
+            aim = self._success(self.target, split)
+            gaps = [_combine(lambda a, b: abs(a - b), found[n], aim[n]) for n in _SUCCESS.values()]
+            found[GAP] = _combine(lambda a, b: (a + b) / 2, *gaps)
+        return found
 
     def _success_rows(self, variant: str, split: str) -> Iterable[Row]:
         table = self.tables[variant]
-        for scope, (value, samples) in self._success(variant, split).items():
+        scopes = {name: scope for scope, name in _SUCCESS.items()}
+        for name, (value, samples) in self._success(variant, split).items():
+            scope = scopes.get(name)
             chosen = table["scope"] == scope if scope else table["scope"].isin(_SUCCESS)
             group = table[(table["split"] == split) & chosen]
             spread = interval(samples)
             yield Row(
                 variant=variant,
-                metric=_SUCCESS[scope] if scope else "average_success",
+                metric=name,
                 scope=scope,
                 split=split,
                 value=value,
@@ -128,18 +139,32 @@ class Evaluation:
                 subjects=group["subject"].nunique(),
             )
 
-    def compare(self, variant: str, against: str, split: str = "val") -> Comparison:
-        """Average success of one variant minus another's, on the same resampled subjects."""
-        first, second = (self._success(name, split)[None] for name in (variant, against))
-        spread = interval([a - b for a, b in zip(first[1], second[1], strict=True)])
-        return Comparison(
-            variant=variant,
-            against=against,
-            split=split,
-            value=first[0] - second[0],
-            low=spread and spread[0],
-            high=spread and spread[1],
-        )
+    def compare(self, variant: str, against: str, split: str = "val") -> list[Comparison]:
+        """One variant minus another on the same resampled subjects: average, and gap."""
+        first, second = self._success(variant, split), self._success(against, split)
+        found = []
+        for metric in (AVERAGE, GAP):
+            if metric in first and metric in second:
+                value, samples = _combine(lambda a, b: a - b, first[metric], second[metric])
+                spread = interval(samples)
+                found.append(
+                    Comparison(
+                        variant=variant,
+                        against=against,
+                        metric=metric,
+                        split=split,
+                        value=value,
+                        low=spread and spread[0],
+                        high=spread and spread[1],
+                    )
+                )
+        return found
+
+
+def _combine(rule: Callable[[float, float], float], first: Sampled, second: Sampled) -> Sampled:
+    """Two sampled values made one, resample by resample."""
+    samples = [rule(a, b) for a, b in zip(first[1], second[1], strict=True)]
+    return rule(first[0], second[0]), samples
 
 
 def _key(row: Row) -> tuple[str | None, ...]:

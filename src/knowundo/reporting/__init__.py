@@ -14,7 +14,7 @@ from plotly.graph_objects import Figure
 from plotly.offline import get_plotlyjs
 
 from knowundo.artifacts import write_text
-from knowundo.reporting.plots import heat_map, trade_off, training_curves
+from knowundo.reporting.plots import heat_map, paths, trade_off, training_curves
 from knowundo.reporting.tables import COLUMNS, ROLES, main_table, terminal_table
 from knowundo.reporting.words import findings
 from knowundo.results import Results
@@ -41,7 +41,9 @@ def write_report(path: Path, results: Results, material: Material) -> None:
     environment = Environment(
         loader=PackageLoader("knowundo", "reporting"), autoescape=True, undefined=StrictUndefined
     )
+    tried_rates = paths(results)
     figures = {
+        "paths": _html(tried_rates) if tried_rates else None,
         "trade_off": _html(trade_off(results), script=True),
         "heat_map": _html(heat_map(material.tensors, material.located)),
         "curves": _html(training_curves(material.curves)),
@@ -57,7 +59,7 @@ def write_report(path: Path, results: Results, material: Material) -> None:
         roles=ROLES,
         rates=rates,
         seconds=material.seconds,
-        auto=", ".join(f"{rate:g}" for rate in tried),
+        auto=f"{tried[0]:g} and {tried[-1]:g}" if tried else "",
         figures=figures,
         region=material.region,
         located=len(material.located),

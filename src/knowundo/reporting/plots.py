@@ -53,6 +53,35 @@ def trade_off(results: Results) -> go.Figure:
     return figure
 
 
+def paths(results: Results) -> go.Figure | None:
+    """Every learning rate tried, forgetting against keeping on train rows; None if none was."""
+    figure = go.Figure()
+    for variant in results.variants:
+        tried = [a for a in variant.attempts if a["unlearn"] is not None]
+        tried.sort(key=lambda attempt: attempt["lr"])
+        if not tried:
+            continue
+        figure.add_scatter(
+            x=[0, *(100 * (1 - attempt["unlearn"]) for attempt in tried)],
+            y=[100, *(100 * attempt["retention"] for attempt in tried)],
+            text=["memorized", *(f"lr {attempt['lr']:g}" for attempt in tried)],
+            mode="lines+markers",
+            line={"width": 1, "dash": "dot"},
+            marker={"size": [0, *(12 if a["lr"] == variant.lr else 6 for a in tried)]},
+            name=variant.name,
+        )
+    target = results.find("retain", "unlearn_success", "unlearn", "train")
+    if target is not None and target.value is not None:
+        figure.add_vline(x=target.value, line={"color": _TARGET, "dash": "dot", "width": 1})
+    figure.update_layout(
+        **_LAYOUT,
+        height=480,
+        xaxis={"title": "forgotten: 100 − token accuracy, unlearn/train", "range": [-3, 103]},
+        yaxis={"title": "kept: token accuracy, retention/train", "range": [-3, 103]},
+    )
+    return figure if figure.data else None
+
+
 def _bars(value: float, low: float | None, high: float | None) -> dict[str, Any] | None:
     if low is None or high is None:
         return None

@@ -38,6 +38,8 @@ COLUMNS = (
            "higher", "token accuracy on the retention scope"),
     Column("Average", "Avg", "average_success", None, "val", None, "higher",
            "mean of the two, as in KnowUnDo"),
+    Column("Gap to target", "Gap", "gap_to_target", None, "val", None, "lower",
+           "mean distance of the two from the retain model's"),
     Column("Facts unlearn", "Fact\nunl.", "fact_accuracy", "unlearn", "val", None, "target",
            "accuracy on the tokens of the fact alone, unlearn scope"),
     Column("Facts retain", "Fact\nret.", "fact_accuracy", "retention", "val", None, "higher",
@@ -105,7 +107,7 @@ def terminal_table(results: Results) -> Table:
         "never saw the unlearn scope, is overshoot.",
         caption_justify="left",
         box=SIMPLE,
-        padding=(0, 0, 0, 1),
+        padding=(0, 0),
         pad_edge=False,
     )
     table.add_column("\nModel", overflow="fold")

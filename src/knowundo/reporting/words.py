@@ -16,35 +16,45 @@ def _success(results: Results, variant: str) -> str:
     return f"Unlearn Success {unlearn:.1f}, Retention Success {retention:.1f}"
 
 
-def _controls(results: Results, located: str, pairs: list[Comparison]) -> str:
-    """One sentence on a located region against its controls.
+def _counted(pairs: list[Comparison]) -> tuple[int, int]:
+    """How many controls a variant is better and worse than; the 95 % interval must exclude 0."""
+    better = worse = 0
+    for pair in pairs:
+        sign = -1 if pair.metric == "gap_to_target" else 1
+        ends = sorted(sign * end for end in (pair.low, pair.high) if end is not None)
+        better += bool(ends) and ends[0] > 0
+        worse += bool(ends) and ends[-1] < 0
+    return better, worse
 
-    A difference counts when its 95 % interval excludes zero.
-    """
+
+def _controls(results: Results, located: str, pairs: list[Comparison]) -> str:
+    """One sentence on a located region against its controls."""
     regions = {variant.name: variant.region or "" for variant in results.variants}
     random = [pair for pair in pairs if regions[pair.against].startswith("random")]
-    better = sum(pair.low is not None and pair.low > 0 for pair in random)
-    worse = sum(pair.high is not None and pair.high < 0 for pair in random)
-    if better == len(random):
+    if not random:
+        return ""
+    (better, worse), many = _counted(random), len(random)
+    if better == many:
         verdict = "the located region did better than every random region of as many parameters"
-    elif better == 0:
-        verdict = (
-            "there is no evidence that the located region matters: random regions of as many "
-            "parameters did as well"
-        )
     else:
         verdict = (
-            f"the located region did better than {better} of {len(random)} random regions of as "
-            "many parameters, which is no clear advantage"
+            f"no evidence that the located region matters: it did better than {better} and worse "
+            f"than {worse} of {many} random regions of as many parameters"
         )
-    if worse:
-        verdict += f"; {worse} of {len(random)} did better than it"
+    whole = [pair for pair in pairs if regions[pair.against] == "everything"]
+    if whole:
+        better, worse = _counted(whole)
+        verdict += ", and " + (
+            "better than" if better else "worse than" if worse else "no different from"
+        )
+        verdict += " the same loss everywhere"
+    name = {"gap_to_target": "Gap to the target", "average_success": "Average success"}
     shown = ", ".join(
         f"{pair.against} {pair.value:+.1f} ({pair.low:+.1f} … {pair.high:+.1f})"
         for pair in pairs
         if pair.low is not None and pair.high is not None
     )
-    return f"{located}: {verdict}. Average success minus that of its controls: {shown}."
+    return f"{located}: {verdict}. {name[pairs[0].metric]} minus that of each control: {shown}."
 
 
 def findings(results: Results) -> list[str]:
@@ -57,11 +67,17 @@ def findings(results: Results) -> list[str]:
             f"{_success(results, 'retain')}. Unlearn Success beyond it is overshoot."
         )
     unlearned = [name for name, role in roles.items() if role == "unlearned"]
+    aims = "retain" in roles
+    if unlearned and aims:
+        near = min(unlearned, key=lambda n: _value(results, n, "gap_to_target", None, "val"))
+        said.append(f"Nearest to the target: {near} ({_success(results, near)}).")
     if unlearned:
         best = max(unlearned, key=lambda n: _value(results, n, "average_success", None, "val"))
-        said.append(f"Highest average: {best} ({_success(results, best)}).")
+        said.append(f"Highest average, overshoot included: {best} ({_success(results, best)}).")
+    metric = "gap_to_target" if aims else "average_success"
     by_located: dict[str, list[Comparison]] = {}
     for pair in results.comparisons:
-        by_located.setdefault(pair.variant, []).append(pair)
+        if pair.metric == metric:
+            by_located.setdefault(pair.variant, []).append(pair)
     said += [_controls(results, name, pairs) for name, pairs in by_located.items()]
-    return said
+    return [sentence for sentence in said if sentence]

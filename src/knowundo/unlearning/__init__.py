@@ -20,8 +20,9 @@ from knowundo.progress import Progress
 from knowundo.registry import Entry, get
 from knowundo.training import Curve, train
 
-# Candidate learning rates of `lr: auto`, smallest first.
-LEARNING_RATES = (1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 1e-2)
+# `lr: auto` tries this rate first, searches between these bounds, makes at most so many attempts,
+# and is content when the token accuracy comes this near to its goal.
+FIRST_RATE, BOUNDS, ATTEMPTS, NEAR = 2e-3, (1e-4, 4e-2), 5, 0.06
 
 
 class Scorer:
@@ -180,28 +181,40 @@ def unlearn(
     return Unlearned(curve, facts)
 
 
-def unlearn_at_chosen_rate(start: Start, target: float, **settings: Any) -> Unlearned:
+def unlearn_at_chosen_rate(
+    start: Start, target: float, *, guess: float | None = None, **settings: Any
+) -> Unlearned:
     """`unlearn` at the rate that the rule of `choose_rate` picks; the best attempt is kept.
+
+    The facts list every attempt with its token accuracy on the train rows of both scopes; only
+    the unlearn scope's is looked at.
 
     Args:
         start: as for `unlearn`.
-        target: token accuracy of the base, which never saw them, on the unlearn train rows.
+        target: token accuracy of the base, which never saw them, on the unlearn train rows, in
+            [0, 1].
+        guess: the rate to try second.
         settings: of `unlearn`, without `lr`.
 
     Raises:
         Diverged: at every rate tried.
     """
     kept: dict[float, tuple[dict[str, torch.Tensor], Unlearned]] = {}
+    attempts: list[dict[str, float | None]] = []
 
     def attempt(rate: float) -> float:
         try:
             unlearned = unlearn(start, lr=rate, **settings)
         except Diverged:
+            attempts.append({"lr": rate, "unlearn": None, "retention": None})
             return math.inf
         kept[rate] = start.model.state(), unlearned
-        return token_accuracy(start.model, start.unlearn_rows)
+        left = token_accuracy(start.model, start.unlearn_rows)
+        retained = token_accuracy(start.model, start.kept_rows["retention"])
+        attempts.append({"lr": rate, "unlearn": left, "retention": retained})
+        return left
 
-    rate, attempts = choose_rate(attempt, target)
+    rate = choose_rate(attempt, target, guess=guess)
     if rate not in kept:
         raise Diverged("training diverged at every learning rate tried; set unlearn.lr")
     state, unlearned = kept[rate]
@@ -223,32 +236,35 @@ def token_accuracy(model: Model, encoded: Sequence[Encoded]) -> float:
 
 
 def choose_rate(
-    attempt: Callable[[float], float], target: float, rates: Sequence[float] = LEARNING_RATES
-) -> tuple[float, list[dict[str, float | None]]]:
-    """The rule of `lr: auto`: the smallest rate that forgets as much as never having learned.
+    attempt: Callable[[float], float],
+    target: float,
+    *,
+    guess: float | None = None,
+    attempts: int = ATTEMPTS,
+) -> float:
+    """The rule of `lr: auto`: the rate that forgets just as much as never having learned.
 
     Looks at unlearn/train rows only: `attempt(rate)` trains at a rate and returns the token
-    accuracy on them (infinity: diverged); a rate suffices when it is at most `target`. Found by
-    bisection, as forgetting grows with the rate; if no rate suffices, the one with the lowest
-    accuracy tried.
-
-    Returns:
-        The rate, and every attempt `{"lr", "token_accuracy"}` in order; null where it diverged.
+    accuracy on them (infinity: diverged). Of the rates tried, the one whose accuracy comes nearest
+    to `target` is taken: less would leave knowledge, more would be overshoot. As forgetting grows
+    with the rate, rates after the first (and the guess, if there is one) are tried by false position
+    on the logarithm of the rate, kept to the middle half of the bracket, until one is within `NEAR`
+    or `attempts` are used up.
     """
-    low, high = 0, len(rates)
-    tried: dict[int, float] = {}
-    while low < high:
-        middle = (low + high) // 2
-        tried[middle] = attempt(rates[middle])
+    low, high = ((math.log(rate), end) for rate, end in zip(BOUNDS, (1.0, 0.0), strict=True))
+    rate, tried = FIRST_RATE, dict[float, float]()
+    while rate not in tried and len(tried) < attempts:
+        accuracy = tried[rate] = attempt(rate)
+        if abs(accuracy - target) <= NEAR:
+            break
         # Past the rate at which training diverges there is nothing to find.
-        if tried[middle] <= target or not math.isfinite(tried[middle]):
-            high = middle
+        if accuracy <= target or not math.isfinite(accuracy):
+            high = math.log(rate), min(accuracy, target)
         else:
-            low = middle + 1
-    enough = [i for i, accuracy in tried.items() if accuracy <= target]
-    best = min(enough) if enough else min(tried, key=lambda i: (tried[i], i))
-    attempts: list[dict[str, float | None]] = [
-        {"lr": rates[i], "token_accuracy": accuracy if math.isfinite(accuracy) else None}
-        for i, accuracy in tried.items()
-    ]
-    return rates[best], attempts
+            low = math.log(rate), accuracy
+        share = (low[1] - target) / max(low[1] - high[1], 1e-9)
+        place = low[0] + min(max(share, 0.25), 0.75) * (high[0] - low[0])
+        rate = float(f"{math.exp(place):.2g}")
+        if guess is not None and low[0] < math.log(guess) < high[0]:
+            rate, guess = guess, None
+    return min(tried, key=lambda rate: (abs(tried[rate] - target), rate))
