@@ -63,7 +63,6 @@ class VariantFacts(_Strict):
         default_factory=list, description="of lr: auto: rate, token accuracy on both train lists"
     )
     optimizer_steps: int | None = None
-    seconds: float | None = Field(None, description="of the last training, wall clock")
 
 
 class Results(_Strict):

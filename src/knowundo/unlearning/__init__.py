@@ -247,9 +247,9 @@ def choose_rate(
     Looks at unlearn/train rows only: `attempt(rate)` trains at a rate and returns the token
     accuracy on them (infinity: diverged). Of the rates tried, the one whose accuracy comes nearest
     to `target` is taken: less would leave knowledge, more would be overshoot. As forgetting grows
-    with the rate, rates after the first (and the guess, if there is one) are tried by false position
-    on the logarithm of the rate, kept to the middle half of the bracket, until one is within `NEAR`
-    or `attempts` are used up.
+    with the rate, rates after the first (and the guess, if there is one) are tried by false
+    position on the logarithm of the rate, kept to the middle half of the bracket, until one is
+    within `NEAR` or `attempts` are used up.
     """
     low, high = ((math.log(rate), end) for rate, end in zip(BOUNDS, (1.0, 0.0), strict=True))
     rate, tried = FIRST_RATE, dict[float, float]()
