@@ -1,1 +1,67 @@
-"""Remove knowledge from a language model, and show that it is gone while the rest stays."""
+"""Remove knowledge from a language model, and show that it is gone while the rest stays.
+
+    from pathlib import Path
+    from knowundo import Run, load_recipe, run_all
+
+    recipe, given = load_recipe("demo", ["data.domain=copyright"])
+    results = run_all(Run(recipe, Path("runs/copyright"), given=given))
+
+Each stage is a function of its own over a `Run`: memorize, localize, unlearn, evaluate, report.
+A method is one file with `@method` above its loss; likewise `@metric`, `@localizer`, `@benchmark`.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from knowundo.version import __version__
+
+if TYPE_CHECKING:
+    from knowundo.errors import BadInput, KnowUndoError
+    from knowundo.pipeline import evaluate, localize, memorize, report, run_all, unlearn
+    from knowundo.recipe import Recipe, load_recipe
+    from knowundo.records import Record
+    from knowundo.registry import benchmark, localizer, method, metric
+    from knowundo.results import Results, read_results
+    from knowundo.runs import Run
+
+# Where each public name lives; loaded on first use, so that importing the package is cheap.
+_HOMES = {
+    "errors": ("BadInput", "KnowUndoError"),
+    "pipeline": ("evaluate", "localize", "memorize", "report", "run_all", "unlearn"),
+    "recipe": ("Recipe", "load_recipe"),
+    "records": ("Record",),
+    "registry": ("benchmark", "localizer", "method", "metric"),
+    "results": ("Results", "read_results"),
+    "runs": ("Run",),
+}
+_HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
+
+__all__ = [
+    "BadInput",
+    "KnowUndoError",
+    "Recipe",
+    "Record",
+    "Results",
+    "Run",
+    "__version__",
+    "benchmark",
+    "evaluate",
+    "load_recipe",
+    "localize",
+    "localizer",
+    "memorize",
+    "method",
+    "metric",
+    "read_results",
+    "report",
+    "run_all",
+    "unlearn",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME_OF:
+        return getattr(import_module(f"knowundo.{_HOME_OF[name]}"), name)
+    raise AttributeError(f"module 'knowundo' has no attribute '{name}'")

@@ -32,6 +32,20 @@ def fingerprint(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()
 
 
+def read_text(path: Path) -> str:
+    """Read a UTF-8 file.
+
+    Raises:
+        BadInput: missing, or in another encoding.
+    """
+    try:
+        return path.read_text(encoding="utf-8")
+    except (FileNotFoundError, NotADirectoryError):
+        raise BadInput(f"{path}: no such file; check the path") from None
+    except UnicodeDecodeError as error:
+        raise BadInput(f"{path}: not UTF-8 at byte {error.start}; save it as UTF-8") from None
+
+
 def read_json(path: Path) -> Any:
     """Parse a JSON file.
 
@@ -39,11 +53,7 @@ def read_json(path: Path) -> Any:
         BadInput: missing file, or malformed JSON with its line and column.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise BadInput(f"{path}: no such file; check the path") from None
-    except UnicodeDecodeError as error:
-        raise BadInput(f"{path}: not UTF-8 at byte {error.start}; save it as UTF-8") from None
+        return json.loads(read_text(path))
     except json.JSONDecodeError as error:
         raise BadInput(
             f"{path}, line {error.lineno}, column {error.colno}: malformed JSON ({error.msg}); "

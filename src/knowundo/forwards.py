@@ -115,7 +115,10 @@ class Reference:
     def of(cls, model: Model, encoded: Sequence[Encoded]) -> Reference:
         """Take the states of the model as it is now."""
         unique = list({row.record.id: row for row in encoded}.values())
+        training = model.net.training
+        model.net.eval()  # no dropout in what is frozen
         states = {row.record.id: part for row, part in answer_states(model, unique)}
+        model.net.train(training)
         return cls(states, frozen_head(model))
 
     def half(self, batch: Batch) -> Half:

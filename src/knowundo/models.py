@@ -201,7 +201,8 @@ def load_state(model: Model, folder: Path) -> dict[str, torch.Tensor]:
 
 def describe(model: Model) -> dict[str, Any]:
     """What a manifest says of a model."""
-    total = sum(p.numel() for p in model.causal_lm().parameters())
+    named = model.causal_lm().named_parameters()
+    total = sum(p.numel() for name, p in named if "lora_" not in name)
     trainable = sum(p.numel() for p in model.parameters().values())
     return {
         "base": model.base,

@@ -78,6 +78,7 @@ def memorize(run: Run) -> None:
 def localize(run: Run) -> None:
     """Find the region by gradients, and the control regions."""
     settings = run.recipe.localize.model_dump()
+    splits = run.recipe.localize.splits
     inputs = run.inputs("localize", settings, run.made(run.memorized, "memorize"))
     if is_done(run.regions, inputs):
         run.reporter.say("regions: already there, skipped")
@@ -88,9 +89,9 @@ def localize(run: Run) -> None:
     with run.reporter.task("localize") as progress:
         found = find_regions(
             model,
-            run.encoded("unlearn", TRAIN_VAL),
-            run.encoded("retention", TRAIN_VAL),
-            **settings,
+            run.encoded("unlearn", splits),
+            run.encoded("retention", splits),
+            **{name: value for name, value in settings.items() if name != "splits"},
             seed=run.recipe.seed,
             progress=progress,
         )
@@ -129,8 +130,10 @@ def unlearn(run: Run, only: Iterable[str] | None = None) -> list[str]:
     if not waiting:
         return []
     rows = run.encoded("unlearn", "train")
-    run.model.restore(run.model.fresh)
+    never_saw = run.never_saw()
+    run.model.use(never_saw)
     target = token_accuracy(run.model, rows)
+    run.reporter.say(f"lr: auto aims at the {never_saw.name} model's accuracy there, {target:.1%}")
     run.model.use(Variant("memorized", "memorized", run.memorized))
     kept = {scope: run.encoded(scope, "train") for scope in ("retention", "general")}
     start = Start(run.model, rows, kept, seed=run.recipe.seed)
@@ -169,6 +172,7 @@ def _unlearn_one(run: Run, start: Start, variant: Planned, target: float) -> boo
     facts = done.facts | {
         "region": variant.region,
         "parameters": sum(sizes[name] for name in region),
+        "target": run.never_saw().name,
         "target_accuracy": target,
         **surroundings(),
     }

@@ -18,11 +18,12 @@ from collections.abc import Sequence
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from knowundo.artifacts import read_text
 from knowundo.errors import BadInput, unknown
 
 _PRESETS = files("knowundo") / "presets"
@@ -30,6 +31,9 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
 Split = Literal["train", "val", "probe", "holdout"]
+Rate = Annotated[float, Field(gt=0, allow_inf_nan=False)] | Literal["auto"]
+# Names of the models that every run holds beside its variants.
+ROLES = ("base", "memorized", "retain")
 
 
 class _Section(BaseModel):
@@ -100,8 +104,10 @@ def _memflex() -> dict[str, dict[str, Any]]:
 class Localize(_Section):
     """Search for the region that holds the unlearn scope."""
 
-    localizers: dict[str, dict[str, Any]] = Field(default_factory=_memflex)
+    localizers: dict[str, dict[str, Any]] = Field(default_factory=_memflex, min_length=1)
     """Registered localizers and their arguments; the region carries the localizer's name."""
+    splits: tuple[Split, ...] = ("train",)
+    """Rows that are looked at. KnowUnDo takes train and val; here val chooses nothing."""
     copies: int = Field(3, ge=1)
     """Noisy copies of each row."""
     batch_size: int = Field(32, ge=1)
@@ -120,7 +126,7 @@ class Variant(_Section):
     """`everything`, a localizer's name, `random-<n>`, or a JSON file of parameter names."""
     retain_on: Literal["retention", "general"] = "retention"
     """Which rows fill the retention half of a step."""
-    lr: float | Literal["auto"] | None = None
+    lr: Rate | None = None
     guess: float | None = Field(None, gt=0)
     """The rate that `lr: auto` tries second; a good guess saves attempts, a bad one costs one."""
     epochs: int | None = Field(None, ge=1)
@@ -138,7 +144,10 @@ class Variant(_Section):
         if preset is not None:
             given = {"name": preset} | read_preset("methods", str(preset)) | given
         given.setdefault("name", given.get("method"))
-        arguments = dict(given.pop("arguments", {}))
+        arguments = given.pop("arguments", {})
+        if not isinstance(arguments, dict):
+            raise ValueError("arguments is a mapping such as {ascent: 0.4}")
+        arguments = dict(arguments)
         for key in [key for key in given if key not in cls.model_fields]:
             arguments[key] = given.pop(key)
         return given | {"arguments": arguments}
@@ -147,8 +156,8 @@ class Variant(_Section):
 class Unlearn(_Section):
     """Settings of all variants (defaults: KnowUnDo), and the variants."""
 
-    lr: float | Literal["auto"] = 5e-5
-    """Peak learning rate; auto: the one that forgets train rows just to the base's level."""
+    lr: Rate = 5e-5
+    """Peak learning rate; auto: the one that forgets train rows just to the target's level."""
     epochs: int = Field(2, ge=1)
     """Passes over the unlearn rows."""
     batch_size: int = Field(16, ge=1)
@@ -251,7 +260,7 @@ def _read_given(config: str | None) -> dict[str, Any]:
         if path.suffix in (".yaml", ".yml") or "/" in config:
             raise BadInput(f"{config}: no such file; check the path")
         return read_preset("recipes", config)
-    given = parse_yaml(path.read_text(encoding="utf-8"), config)
+    given = parse_yaml(read_text(path), config)
     if not isinstance(given, dict):
         raise BadInput(f"{config}: a recipe is a mapping with keys such as data and unlearn")
     if (parent := given.pop("extends", None)) is not None:
@@ -308,6 +317,10 @@ def parse_recipe(given: dict[str, Any], place: str) -> Recipe:
     for name in names:
         if not _NAME.fullmatch(name):
             raise BadInput(f"{place}: unlearn: '{name}' cannot be a folder's name; rename it")
+        if name in ROLES:
+            raise BadInput(
+                f"{place}: unlearn: '{name}' is the name of a model of every run; rename"
+            )
         if names.count(name) > 1:
             raise BadInput(f"{place}: unlearn: two variants are named '{name}'; name one otherwise")
     return recipe

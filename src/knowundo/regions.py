@@ -28,7 +28,9 @@ def read_region(path: Path, known: Iterable[str]) -> list[str]:
 
 
 def random_like(region: Iterable[str], sizes: dict[str, int], seed: int) -> list[str]:
-    """A random region with exactly as many parameters: as many tensors of each size.
+    """A random region with exactly as many parameters: as many tensors of each kind and size.
+
+    The kind counts because A and B of a LoRA can have one size and are chosen separately.
 
     Args:
         region: names to match.
@@ -37,8 +39,9 @@ def random_like(region: Iterable[str], sizes: dict[str, int], seed: int) -> list
     """
     rng, chosen = Random(seed), set(region)
     drawn: list[str] = []
-    for size in sorted(set(sizes.values())):
-        pool = sorted(name for name in sizes if sizes[name] == size)
+    kinds = {name: (place(name)["tensor"], size) for name, size in sizes.items()}
+    for kind in sorted(set(kinds.values())):
+        pool = sorted(name for name in sizes if kinds[name] == kind)
         drawn += rng.sample(pool, sum(name in chosen for name in pool))
     return sorted(drawn)
 

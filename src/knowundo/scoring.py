@@ -55,7 +55,7 @@ def generate(
     batch_size: int = 128,
     progress: Progress | None = None,
 ) -> dict[str, str]:
-    """Greedy answers by record id, of at most as many tokens as the batch's longest true answer.
+    """Greedy answers by record id, of at most as many tokens as the true answer.
 
     Rows are padded on the left and sorted by their true answer's length, so that a batch ends
     early; what a model would say beyond that length cannot make it more right.
@@ -73,9 +73,16 @@ def generate(
             attention_mask=torch.tensor(mask, device=model.device),
             max_new_tokens=max(row.answer_length for row in rows),
             do_sample=False,
+            num_beams=1,
+            repetition_penalty=1.0,
             pad_token_id=model.pad,
+            eos_token_id=model.tokenizer.eos_token_id,
         )
-        said = model.tokenizer.batch_decode(output[:, longest:], skip_special_tokens=True)
+        # Cut to its own true answer's length, what a row says does not depend on its neighbours.
+        tokens = [
+            new[: row.answer_length] for row, new in zip(rows, output[:, longest:], strict=True)
+        ]
+        said = model.tokenizer.batch_decode(tokens, skip_special_tokens=True)
         answers |= {row.record.id: text for row, text in zip(rows, said, strict=True)}
         if progress:
             progress(len(answers), len(order))

@@ -140,11 +140,13 @@ def train(
             callbacks=[_Watch(progress, stop)],
         )
         trainer.remove_callback(PrinterCallback)  # it writes to stdout
-        trainer.train()
-    model.net.eval()
+        try:
+            trainer.train()
+        finally:
+            model.net.eval()
+            model.train_only([])
     if not all(bool(parameter.isfinite().all()) for parameter in chosen):
         raise Diverged("a weight is no longer finite after training")
-    model.train_only([])
     return _curve(trainer.parts, accumulation)
 
 

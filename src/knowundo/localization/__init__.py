@@ -96,8 +96,8 @@ def localize(
 
     Args:
         model: the memorized model; not changed.
-        unlearn: train and val rows that must go.
-        retention: train and val rows that must stay.
+        unlearn: rows that must go.
+        retention: rows that must stay.
         localizers: name → arguments.
         copies: noisy copies of each row (the paper averages 5, its code 3).
         batch_size: rows a backward pass.

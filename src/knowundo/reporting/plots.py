@@ -66,8 +66,8 @@ def paths(results: Results) -> go.Figure | None:
             y=[100, *(100 * attempt["retention"] for attempt in tried)],
             text=["memorized", *(f"lr {attempt['lr']:g}" for attempt in tried)],
             mode="lines+markers",
-            line={"width": 1, "dash": "dot"},
-            marker={"size": [0, *(12 if a["lr"] == variant.lr else 6 for a in tried)]},
+            line={"width": 1.5},
+            marker={"size": [1, *(12 if a["lr"] == variant.lr else 6 for a in tried)]},
             name=variant.name,
         )
     target = results.find("retain", "unlearn_success", "unlearn", "train")

@@ -191,7 +191,7 @@ def unlearn_at_chosen_rate(
 
     Args:
         start: as for `unlearn`.
-        target: token accuracy of the base, which never saw them, on the unlearn train rows, in
+        target: token accuracy on the unlearn train rows of a model that never saw them, in
             [0, 1].
         guess: the rate to try second.
         settings: of `unlearn`, without `lr`.
