@@ -5,19 +5,47 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
+from knowundo.cli import main
 from knowundo.version import __version__
 
 
-def knowundo(*words: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-c", "from knowundo.cli import main; main()", *words]
-    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, timeout=300)
+@dataclass
+class Done:
+    returncode: int
+    stdout: str
+    stderr: str
 
 
-def test_version_and_help_need_no_torch() -> None:
+Call = Callable[..., Done]
+
+
+@pytest.fixture
+def knowundo(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Call:
+    """Calls the command line in this process, inside a temporary folder."""
+    monkeypatch.chdir(tmp_path)
+
+    def call(*words: str) -> Done:
+        monkeypatch.setattr(sys, "argv", ["knowundo", *words])
+        capsys.readouterr()
+        code = 0
+        try:
+            main()
+        except SystemExit as stop:
+            code = int(stop.code or 0)
+        return Done(code, *capsys.readouterr())
+
+    return call
+
+
+def test_version_and_help_need_no_torch(knowundo: Call) -> None:
     assert knowundo("--version").stdout == f"knowundo {__version__}\n"
     code = (
         "import sys, knowundo.cli\n"
@@ -33,7 +61,7 @@ def test_version_and_help_need_no_torch() -> None:
 
 
 @pytest.mark.parametrize("kind", ["methods", "localizers", "metrics", "benchmarks", "presets"])
-def test_list(kind: str) -> None:
+def test_list(knowundo: Call, kind: str) -> None:
     rows = json.loads(knowundo("list", kind, "--json").stdout)
     plain = knowundo("list", kind).stdout
     assert rows
@@ -42,8 +70,8 @@ def test_list(kind: str) -> None:
         assert row["name"] in plain
 
 
-def test_data_export(tmp_path: Path) -> None:
-    done = knowundo("data", "export", "--out", "out", "--subjects", "3", cwd=tmp_path)
+def test_data_export(knowundo: Call, tmp_path: Path) -> None:
+    done = knowundo("data", "export", "--out", "out", "--subjects", "3")
     assert done.returncode == 0, done.stderr
     files = sorted(str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*.json"))
     assert files == [
@@ -51,7 +79,7 @@ def test_data_export(tmp_path: Path) -> None:
         for domain in ("copyright", "privacy")
         for scope in ("retention", "unlearn")
     ]
-    again = knowundo("data", "export", "--out", "out", "--subjects", "3", cwd=tmp_path)
+    again = knowundo("data", "export", "--out", "out", "--subjects", "3")
     assert again.returncode == 2
     assert "add --force" in again.stderr
 
@@ -71,10 +99,16 @@ def test_data_export(tmp_path: Path) -> None:
         (["--set", "model.base=./gone"], "model.base './gone': cannot be loaded"),
         (["--set", "data.max_length=10"], "would be cut off; shorten the row or raise"),
         (["--set", "localize.draws=1", "--config", "demo"], "unknown region 'random-2'"),
+        (["--set", "localize.localizers={}"], "localize.localizers"),
+        (["--set", "unlearn.lr=-1"], "unlearn.lr"),
+        (["--set", "model.device=gpu"], "model.device 'gpu': not a device"),
+        (["--set", "unlearn.variants=[{preset: memflex, ascent: high}]"], "ascent: Input should"),
+        (["--set", "unlearn.variants=[{preset: memflex, name: retain}]"], "a model of every run"),
+        (["--set", "unlearn.variants=[{preset: memflex, arguments: 3}]"], "is a mapping"),
     ],
 )
-def test_bad_input(tmp_path: Path, words: list[str], said: str) -> None:
-    done = knowundo("run", *words, "--out", "run", cwd=tmp_path)
+def test_bad_input(knowundo: Call, tmp_path: Path, words: list[str], said: str) -> None:
+    done = knowundo("run", *words, "--out", "run")
     assert done.returncode == 2, done.stderr
     lines = done.stderr.splitlines()
     assert lines[-1].startswith("error: ")
@@ -83,10 +117,10 @@ def test_bad_input(tmp_path: Path, words: list[str], said: str) -> None:
     assert not (tmp_path / "run").exists()
 
 
-def test_stage_without_its_input(tmp_path: Path) -> None:
-    done = knowundo("report", "--out", "run", "--config", "demo", cwd=tmp_path)
+def test_stage_without_its_input(knowundo: Call) -> None:
+    done = knowundo("report", "--out", "run", "--config", "demo")
     assert done.returncode == 2
     assert "run `knowundo evaluate --out run` first" in done.stderr
-    done = knowundo("localize", "--out", "run", "--config", "demo", cwd=tmp_path)
+    done = knowundo("localize", "--out", "run", "--config", "demo")
     assert done.returncode == 2
     assert "run `knowundo memorize --out run` first" in done.stderr

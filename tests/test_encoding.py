@@ -38,7 +38,7 @@ def test_text_is_answer_from_its_second_token() -> None:
 
 
 def test_answer_cut_off_is_refused() -> None:
-    with pytest.raises(BadInput, match=r"unlearn/train/2: .* would be cut off"):
+    with pytest.raises(BadInput, match=r"unlearn/train/1: .* would be cut off"):
         encode(records("unlearn", "train", 6), TOKENIZER, max_length=20)
 
 

@@ -69,7 +69,14 @@ def test_thresholds_that_nothing_passes_are_an_error() -> None:
 
 def test_controls_have_as_many_parameters(toy: Model, toy_rows: Rows) -> None:
     found = localize(
-        toy, toy_rows["unlearn"], toy_rows["retention"], {"memflex": {}}, copies=1, draws=3
+        toy,
+        toy_rows["unlearn"],
+        toy_rows["retention"],
+        {"memflex": {}},
+        copies=1,
+        draws=3,
+        batch_size=8,
+        seed=0,
     )
     sizes = found["parameters"]
     assert 0 < sizes["memflex"] < sizes["everything"]
@@ -87,18 +94,24 @@ def test_outside_the_region_no_bit_moves(toy: Model, toy_rows: Rows, method: str
     before = {name: p.detach().clone() for name, p in toy.net.named_parameters()}
     region = sorted(toy.parameters())[::3]
     start = Start(toy, toy_rows["unlearn"], {"retention": toy_rows["retention"]}, seed=0)
-    unlearn(start, method=method, region=region, lr=1e-2, epochs=2, batch_size=2)
+    unlearn(start, method=method, region=region, lr=1e-2, epochs=2, batch_size=2, accumulation=1)
     moved = {
         name for name, p in toy.net.named_parameters() if not torch.equal(p.detach(), before[name])
     }
     assert moved == set(region)
 
 
-def test_overlap() -> None:
-    assert regions.overlap("ab", "bc") == pytest.approx(1 / 3)
-    assert regions.overlap([], []) == 0
-
-
 def test_place_of_a_lora_tensor() -> None:
     name = "base_model.model.model.layers.3.mlp.down_proj.lora_A.default.weight"
     assert regions.place(name) == {"layer": 3, "module": "down_proj", "tensor": "lora_A"}
+    assert regions.place("transformer.h.0.attn.c_attn.lora_B.default.weight")["module"] == "c_attn"
+    assert regions.place("model.layers.0.input_layernorm.weight")["module"] == "input_layernorm"
+
+
+def test_random_region_matches_kind_and_size() -> None:
+    sizes = {f"{module}.lora_{x}.weight": 8 for module in "abcdef" for x in "AB"}
+    region = [name for name in sizes if "lora_B" in name][:3]
+    for seed in range(5):
+        drawn = regions.random_like(region, sizes, seed)
+        assert len(drawn) == 3
+        assert all("lora_B" in name for name in drawn)

@@ -87,7 +87,7 @@ def test_no_subject_of_the_benchmark_is_known_to_the_base() -> None:
 
 def test_export_is_knowundos_files(tmp_path: Path) -> None:
     rows = get("benchmark", "embedded")(domain="privacy", seed=1, subjects=5)
-    written = export_knowundo(rows, tmp_path / "privacy")
+    written = export_knowundo({tmp_path / "privacy": rows})
     data = json.loads((tmp_path / "privacy" / "unlearn.json").read_text())
     assert len(data) == 1
     assert set(data[0]) == {"train", "val"}
@@ -102,7 +102,7 @@ def test_export_is_knowundos_files(tmp_path: Path) -> None:
             ]
             assert pairs[0] == pairs[1]
     with pytest.raises(BadInput, match="exists already"):
-        export_knowundo(rows, tmp_path / "privacy")
+        export_knowundo({tmp_path / "privacy": rows})
 
 
 def write(folder: Path, scope: str, value: object) -> None:

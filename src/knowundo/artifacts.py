@@ -120,13 +120,23 @@ def is_done(path: Path, inputs: Any) -> bool:
     """True if the artifact at `path` was made of these inputs and its files are unchanged."""
     if not (path / MANIFEST).exists():
         return False
-    manifest = read_manifest(path)
-    if manifest.get("inputs") != fingerprint(inputs):
+    if read_manifest(path).get("inputs") != fingerprint(inputs):
         return False
-    for name, digest in manifest["outputs"].items():
+    verified(path)
+    return True
+
+
+def verified(path: Path) -> dict[str, str]:
+    """Hashes of an artifact's files, each compared with the file.
+
+    Raises:
+        BadInput: a file is gone or was changed.
+    """
+    outputs: dict[str, str] = read_manifest(path)["outputs"]
+    for name, digest in outputs.items():
         if not (path / name).exists() or file_hash(path / name) != digest:
             raise BadInput(f"{path / name}: changed since it was written; remove {path} to redo it")
-    return True
+    return outputs
 
 
 def surroundings() -> dict[str, Any]:

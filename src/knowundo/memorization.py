@@ -34,16 +34,16 @@ def memorize(
     records: Sequence[Encoded],
     general: Sequence[Encoded] = (),
     *,
-    epochs: int = 10,
-    lr: float = 1e-4,
-    batch_size: int = 16,
-    accumulation: int = 4,
-    weight_decay: float = 1e-4,
-    known: float = 0.98,
-    seed: int = 100,
+    epochs: int,
+    lr: float,
+    batch_size: int,
+    accumulation: int,
+    weight_decay: float,
+    known: float,
+    seed: int,
     progress: Progress | None = None,
 ) -> tuple[Curve, dict[str, Any]]:
-    """Train all of the adaptation's weights on the answers (settings of KnowUnDo, repository).
+    """Train all of the adaptation's weights on the answers.
 
     Args:
         model: changed in place; starts from where it is.

@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
 
@@ -85,7 +86,10 @@ class Model:
         """
         torch.set_num_threads(THREADS)
         self.base, self.adaptation = base, adaptation or Adaptation()
-        self.device = torch.device(device)
+        try:
+            self.device = torch.device(device)
+        except RuntimeError:
+            raise BadInput(f"model.device '{device}': not a device; say cpu or cuda") from None
         path = base_path(base)
         options = {"trust_remote_code": trust_remote_code}
         try:
@@ -93,7 +97,7 @@ class Model:
             model: Any = AutoModelForCausalLM.from_pretrained(
                 path, dtype=getattr(torch, dtype), use_safetensors=True, **options
             )
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, SafetensorError) as error:
             reason = str(error).strip().split("\n")[0]
             raise BadInput(f"model.base '{base}': cannot be loaded ({reason})") from None
         torch.manual_seed(seed)
@@ -194,7 +198,10 @@ def load_state(model: Model, folder: Path) -> dict[str, torch.Tensor]:
         config = json.loads((folder / "adapter_config.json").read_text())
         if (owner := config.get("base_model_name_or_path")) != model.base:
             raise BadInput(f"{folder}: an adapter of base '{owner}', not of '{model.base}'")
-    tensors = load_file(file)
+    try:
+        tensors = load_file(file)
+    except SafetensorError as error:
+        raise BadInput(f"{file}: damaged ({error}); make it again") from None
     names = {_plain(name): name for name in model.parameters()}
     return {names.get(name, name): value for name, value in tensors.items()}
 

@@ -1,6 +1,6 @@
 """The five stages over one output directory, each reading artifacts and writing one.
 
-    run = Run(recipe, given, Path("runs/demo"))
+    run = Run(recipe, Path("runs/demo"))
     memorize(run); localize(run); unlearn(run); evaluate(run); report(run)
 
 A stage whose artifact was made of the same inputs is skipped, so a run can be interrupted at any
@@ -14,7 +14,6 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from knowundo import regions
 from knowundo.artifacts import (
     is_done,
     new_folder,
@@ -33,15 +32,15 @@ from knowundo.recipe import Variant as Planned
 from knowundo.records import data_hash
 from knowundo.reporting import Material, write_report
 from knowundo.results import Results, VariantFacts, read_results, write_results
-from knowundo.runs import TRAIN_VAL, Run
-from knowundo.scoring import read_scores, score, write_scores
-from knowundo.unlearning import Start, token_accuracy, unlearn_at_chosen_rate
+from knowundo.runs import BOTH, TRAIN_VAL, Run
+from knowundo.scoring import read_scores, score, token_accuracy, write_scores
+from knowundo.unlearning import Start, unlearn_at_chosen_rate
 from knowundo.unlearning import unlearn as train_method
 
 
 def _finetuned(run: Run, folder: Path, title: str, scopes: Sequence[str]) -> None:
     settings = run.recipe.memorize.model_dump(exclude={"general", "retain_model"})
-    inputs = run.inputs("memorize", settings, run.recipe.memorize.general, scopes)
+    inputs = run.memorize_inputs(scopes)
     if is_done(folder, inputs):
         run.reporter.say(f"{folder.name}: already there, skipped")
         return
@@ -70,16 +69,16 @@ def memorize(run: Run) -> None:
     """Finetune the base until it knows both scopes; also the retain model, if the recipe asks."""
     run.encoded()  # the base and every row, checked before the first byte is written
     run.claim()
-    _finetuned(run, run.memorized, "memorize", ("unlearn", "retention"))
+    _finetuned(run, run.memorized, "memorize", BOTH)
     if run.recipe.memorize.retain_model:
         _finetuned(run, run.retain, "memorize (retain model)", ("retention",))
 
 
 def localize(run: Run) -> None:
     """Find the region by gradients, and the control regions."""
-    settings = run.recipe.localize.model_dump()
+    settings = run.recipe.localize.model_dump(exclude={"splits"})
     splits = run.recipe.localize.splits
-    inputs = run.inputs("localize", settings, run.made(run.memorized, "memorize"))
+    inputs = run.localize_inputs()
     if is_done(run.regions, inputs):
         run.reporter.say("regions: already there, skipped")
         return
@@ -91,7 +90,7 @@ def localize(run: Run) -> None:
             model,
             run.encoded("unlearn", splits),
             run.encoded("retention", splits),
-            **{name: value for name, value in settings.items() if name != "splits"},
+            **settings,
             seed=run.recipe.seed,
             progress=progress,
         )
@@ -100,11 +99,6 @@ def localize(run: Run) -> None:
         write_json(aside / "tensors.json", found["tensors"])
         for name, region in found["regions"].items():
             write_json(aside / f"{name}.json", region)
-
-
-def _region(run: Run, name: str) -> list[str]:
-    file = Path(name) if name.endswith(".json") else run.regions / f"{name}.json"
-    return regions.read_region(file, run.model.parameters())
 
 
 def unlearn(run: Run, only: Iterable[str] | None = None) -> list[str]:
@@ -123,7 +117,9 @@ def unlearn(run: Run, only: Iterable[str] | None = None) -> list[str]:
             raise unknown("variant", name, planned)
     run.made(run.memorized, "memorize")
     run.made(run.regions, "localize")
-    waiting = [planned[n] for n in chosen if not is_done(run.unlearned(n), _plan(run, planned[n]))]
+    waiting = [
+        planned[n] for n in chosen if not is_done(run.unlearned(n), run.unlearn_inputs(planned[n]))
+    ]
     for name in chosen:
         if planned[name] not in waiting:
             run.reporter.say(f"{name}: already there, skipped")
@@ -140,18 +136,11 @@ def unlearn(run: Run, only: Iterable[str] | None = None) -> list[str]:
     return [variant.name for variant in waiting if not _unlearn_one(run, start, variant, target)]
 
 
-def _plan(run: Run, variant: Planned) -> list[Any]:
-    """What an unlearned variant depends on."""
-    region = _region(run, variant.region)
-    settings = variant.model_dump(exclude={"name"}) | run.recipe.unlearn.settings(variant)
-    return run.inputs("unlearn", settings, region, run.made(run.memorized, "memorize"))
-
-
 def _unlearn_one(run: Run, start: Start, variant: Planned, target: float) -> bool:
     """Train one variant and write it; False if it diverged."""
     settings = run.recipe.unlearn.settings(variant)
     lr = settings.pop("lr")
-    region = _region(run, variant.region)
+    region = run.region(variant.region)
     settings |= {
         "method": variant.method,
         "arguments": variant.arguments,
@@ -176,7 +165,7 @@ def _unlearn_one(run: Run, start: Start, variant: Planned, target: float) -> boo
         "target_accuracy": target,
         **surroundings(),
     }
-    with new_folder(run.unlearned(variant.name), _plan(run, variant), **facts) as aside:
+    with new_folder(run.unlearned(variant.name), run.unlearn_inputs(variant), **facts) as aside:
         save_state(run.model, aside)
         write_json(aside / "curve.json", done.curve)
     return True
@@ -189,7 +178,8 @@ def evaluate(run: Run) -> Results:
     tables = {}
     for variant in run.variants():
         folder = run.out / "scores" / variant.name
-        weights = run.made(variant.folder, "unlearn") if variant.folder else None
+        stage = "unlearn" if variant.role == "unlearned" else "memorize"
+        weights = run.made(variant.folder, stage) if variant.folder else None
         splits = run.recipe.evaluate.generate
         inputs = run.inputs("score", weights, splits)
         if not is_done(folder, inputs):
@@ -245,7 +235,7 @@ def _controlled(run: Run, tables: dict[str, Any]) -> list[tuple[str, str]]:
     """Pairs that differ in their region only: a located one against every control of it."""
     variants = [v for v in run.recipe.unlearn.variants if v.name in tables]
 
-    def recipe_but_region(variant: Planned) -> Any:
+    def all_but_region(variant: Planned) -> Any:
         settings = run.recipe.unlearn.settings(variant)
         return variant.method, variant.arguments, variant.retain_on, settings
 
@@ -254,8 +244,8 @@ def _controlled(run: Run, tables: dict[str, Any]) -> list[tuple[str, str]]:
         for located in variants
         if located.region in run.recipe.localize.localizers
         for control in variants
-        if control.region not in run.recipe.localize.localizers
-        and recipe_but_region(control) == recipe_but_region(located)
+        if control.region in run.controls(located.region)
+        and all_but_region(control) == all_but_region(located)
     ]
 
 

@@ -46,18 +46,9 @@ def random_like(region: Iterable[str], sizes: dict[str, int], seed: int) -> list
     return sorted(drawn)
 
 
-def overlap(a: Iterable[str], b: Iterable[str]) -> float:
-    """Jaccard index of two regions; 0 for two empty ones."""
-    first, second = set(a), set(b)
-    return len(first & second) / len(first | second) if first | second else 0.0
-
-
 def place(name: str) -> dict[str, Any]:
     """Layer number, module and tensor of a parameter name, for tables and heat maps."""
     parts = name.split(".")
     layer = next((int(part) for part in parts if part.isdigit()), None)
-    modules = [
-        p for p in parts if p.endswith(("_proj", "norm", "layernorm", "head", "embed_tokens"))
-    ]
-    tensor = next((p for p in parts if p.startswith("lora_")), "weight")
-    return {"layer": layer, "module": modules[-1] if modules else parts[-2], "tensor": tensor}
+    tensor = next((part for part in parts if part.startswith("lora_")), parts[-1])
+    return {"layer": layer, "module": parts[parts.index(tensor) - 1], "tensor": tensor}

@@ -19,7 +19,7 @@ from functools import cache
 from importlib.metadata import entry_points
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 from knowundo.errors import BadInput, unknown
 
@@ -61,15 +61,35 @@ class Entry:
         """The first line of the docstring."""
         return (inspect.getdoc(self.function) or "").split("\n")[0]
 
+    @property
+    def source(self) -> str:
+        """The code of the function and its `prepare`: what an artifact made by it depends on."""
+        functions = filter(None, (self.function, self.prepare_function))
+        return "\n".join(inspect.getsource(function) for function in functions)
+
+    def _check_type(self, name: str, value: Any) -> None:
+        from pydantic import TypeAdapter, ValidationError
+
+        hints = get_type_hints(self.function)
+        if name not in hints:
+            return
+        try:
+            TypeAdapter(hints[name]).validate_python(value)
+        except ValidationError as error:
+            said = error.errors()[0]["msg"]
+            raise BadInput(f"{self.kind} {self.name}: {name}: {said}; correct this value") from None
+
     def bind(self, arguments: dict[str, Any]) -> dict[str, Any]:
         """All hyper-parameters, the given ones over the defaults.
 
         Raises:
-            BadInput: for a name that the signature does not have, or one that is missing.
+            BadInput: for a name that the signature does not have, one that is missing, or a value
+                of another type than annotated.
         """
         for name in arguments:
             if name not in self.arguments:
                 raise unknown(f"argument of {self.kind} {self.name}", name, self.arguments)
+            self._check_type(name, arguments[name])
         bound = self.arguments | arguments
         for name, value in bound.items():
             if value is inspect.Parameter.empty:
@@ -98,7 +118,7 @@ def localizer(function: Callable[..., Any]) -> Entry:
 
 
 def metric(*, higher_is: str, unit: str = "percent") -> Callable[[Callable[..., Any]], Entry]:
-    """Register `(scores, *, reference=None) -> float`.
+    """Register `(scores) -> float`.
 
     Args:
         higher_is: what a high value means, e.g. "remembered".

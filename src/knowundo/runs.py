@@ -11,17 +11,26 @@ from typing import Any
 import yaml
 
 from knowundo import regions
-from knowundo.artifacts import file_hash, read_manifest, write_text
+from knowundo.artifacts import (
+    file_hash,
+    fingerprint,
+    is_done,
+    read_manifest,
+    read_text,
+    verified,
+    write_text,
+)
 from knowundo.encoding import Encoded, encode
 from knowundo.errors import BadInput, unknown
 from knowundo.models import Adaptation, Model, Variant, base_files
 from knowundo.progress import Reporter
 from knowundo.recipe import Recipe, parse_recipe, parse_yaml
+from knowundo.recipe import Variant as Planned
 from knowundo.records import Record, check_records, data_hash, select
 from knowundo.registry import get
 from knowundo.scoring import teacher_forced
 
-TRAIN_VAL = ("train", "val")
+TRAIN_VAL, BOTH = ("train", "val"), ("unlearn", "retention")
 # What a parameter holds after some dozen exposures, in bits. Allen-Zhu and Li 2024
 # (arXiv:2404.05405) find 2 after 1,000 exposures and 1 after 100.
 BITS_PER_PARAMETER = 0.5
@@ -68,7 +77,7 @@ class Run:
         given: dict[str, Any] | None = None,
         reporter: Reporter | None = None,
     ) -> None:
-        """Check the recipe and the records, then claim the directory.
+        """Check the recipe and the records; nothing is written before `claim`.
 
         Args:
             recipe: what to do.
@@ -86,6 +95,15 @@ class Run:
         check(recipe)
         self._refuse_other_recipe()
         check_records(self.records)
+        self._check_scopes()
+
+    def _check_scopes(self) -> None:
+        for variant in self.recipe.unlearn.variants:
+            if not select(self.records, scope=variant.retain_on, split="train"):
+                raise BadInput(
+                    f"variant {variant.name}: there are no {variant.retain_on}/train rows to "
+                    "retain on; general ones come with the embedded base only"
+                )
 
     @classmethod
     def existing(cls, out: Path, reporter: Reporter | None = None) -> Run:
@@ -93,7 +111,7 @@ class Run:
         file = out / "recipe.yaml"
         if not file.is_file():
             raise BadInput(f"{out}: holds no run (no recipe.yaml); give a recipe with --config")
-        held = parse_yaml(file.read_text(encoding="utf-8"), str(file))
+        held = _read_held(file)
         recipe = parse_recipe(held["effective"], str(file))
         return cls(recipe, out, given=held["given"], reporter=reporter)
 
@@ -103,8 +121,7 @@ class Run:
             raise BadInput(f"{self.out}: is a file; choose another directory with --out")
         if not file.exists():
             return
-        held = parse_yaml(file.read_text(encoding="utf-8"), str(file))["effective"]
-        if different := _difference(held, self.effective):
+        if different := _difference(_read_held(file)["effective"], self.effective):
             raise BadInput(
                 f"{self.out}: holds a run of another recipe ({different}); "
                 "choose another directory with --out, or remove this one"
@@ -112,8 +129,14 @@ class Run:
 
     @property
     def effective(self) -> dict[str, Any]:
-        """The whole recipe with its defaults, as plain values."""
-        return self.recipe.model_dump(mode="json")
+        """The whole recipe with its defaults, those of methods and localizers too."""
+        recipe = self.recipe.model_dump(mode="json")
+        for variant in recipe["unlearn"]["variants"]:
+            variant["arguments"] = get("method", variant["method"]).bind(variant["arguments"])
+        localizers = recipe["localize"]["localizers"]
+        for name in localizers:
+            localizers[name] = get("localizer", name).bind(localizers[name])
+        return recipe
 
     def claim(self) -> None:
         """Write the recipe into the directory, if it is not there yet."""
@@ -134,7 +157,10 @@ class Run:
         arguments |= {name: value for name, value in optional.items() if value is not None}
         entry = get("benchmark", data.benchmark)
         built: list[Record] = entry(**entry.bind(arguments))
-        return built
+        if self.recipe.model.base == "embedded":
+            return built
+        # The benchmarks' general facts are what the embedded base knows; no other base knows them.
+        return [r for r in built if (r.scope, r.subset) != ("general", "facts")]
 
     @cached_property
     def model(self) -> Model:
@@ -151,9 +177,11 @@ class Run:
             return Model(section.base, lora, **options)
         if section.adaptation == "full":
             return Model(section.base, Adaptation("full"), **options)
-        if (self.memorized / "manifest.json").exists():
-            held = Adaptation(**read_manifest(self.memorized)["model"]["adaptation"])
-            return Model(section.base, held, **options)
+        if (self.memorized / "manifest.json").exists():  # decided before, for the same inputs
+            manifest = read_manifest(self.memorized)
+            if manifest["inputs"] == fingerprint(self.memorize_inputs(BOTH)):
+                held = Adaptation(**manifest["model"]["adaptation"])
+                return Model(section.base, held, **options)
         model = Model(section.base, lora, **options)
         bits = needed_bits(model, self.encoded("unlearn", TRAIN_VAL, model=model))
         bits += needed_bits(model, self.encoded("retention", TRAIN_VAL, model=model))
@@ -201,17 +229,58 @@ class Run:
         return Variant("base", "base")
 
     def variants(self) -> list[Variant]:
-        """Every model to be scored, in the order of the report."""
+        """Every model to be scored, in the order of the report; stale ones are left out.
+
+        Raises:
+            BadInput: a variant is older than what it would be made of now.
+        """
         found = [Variant("base", "base"), Variant("memorized", "memorized", self.memorized)]
         if self.recipe.memorize.retain_model:
             found.append(Variant("retain", "retain", self.retain))
         for planned in self.recipe.unlearn.variants:
             folder = self.unlearned(planned.name)
-            if (folder / "adapter_model.safetensors").exists() or (
-                folder / "model.safetensors"
-            ).exists():
-                found.append(Variant(planned.name, "unlearned", folder))
+            if not (folder / "manifest.json").exists():
+                continue
+            if not is_done(folder, self.unlearn_inputs(planned)):
+                raise BadInput(
+                    f"{folder}: made of other inputs than are there now; run "
+                    f"`knowundo unlearn --out {self.out}` again"
+                )
+            found.append(Variant(planned.name, "unlearned", folder))
         return found
+
+    def region(self, name: str) -> list[str]:
+        """Parameter names of a region: one that localize found, or a JSON file."""
+        file = Path(name) if name.endswith(".json") else self.regions / f"{name}.json"
+        return regions.read_region(file, self.model.parameters())
+
+    def controls(self, located: str) -> list[str]:
+        """Names of the regions that a located one is measured against."""
+        prefix = "random" if len(self.recipe.localize.localizers) == 1 else f"random-{located}"
+        draws = range(1, self.recipe.localize.draws + 1)
+        return [*(f"{prefix}-{n}" for n in draws), regions.EVERYTHING]
+
+    def memorize_inputs(self, scopes: Sequence[str]) -> list[Any]:
+        """What the memorized model (both scopes) or the retain model is made of."""
+        section = self.recipe.memorize.model_dump(exclude={"retain_model"})
+        return self.inputs("memorize", section, list(scopes))
+
+    def localize_inputs(self) -> list[Any]:
+        """What the regions are made of."""
+        section = self.effective["localize"]
+        code = [get("localizer", name).source for name in section["localizers"]]
+        return self.inputs("localize", section, code, self.made(self.memorized, "memorize"))
+
+    def unlearn_inputs(self, variant: Planned) -> list[Any]:
+        """What an unlearned variant is made of."""
+        method = get("method", variant.method)
+        settings = variant.model_dump(exclude={"name"}) | self.recipe.unlearn.settings(variant)
+        settings["arguments"] = method.bind(variant.arguments)
+        start = self.made(self.memorized, "memorize")
+        aim = self.never_saw().folder
+        target = self.made(aim, "memorize") if aim and settings["lr"] == "auto" else None
+        region = self.region(variant.region)
+        return self.inputs("unlearn", settings, method.source, region, start, target)
 
     @cached_property
     def _common(self) -> list[Any]:
@@ -225,22 +294,28 @@ class Run:
         return [*self._common, *further]
 
     def made(self, folder: Path, stage: str) -> dict[str, str]:
-        """Hashes of an artifact's files.
+        """Hashes of an artifact's files, each compared with the file.
 
         Raises:
-            BadInput: it is not there yet.
+            BadInput: it is not there yet, or was changed.
         """
         if not (folder / "manifest.json").exists():
-            raise BadInput(
-                f"{folder}: not there yet; run `knowundo {stage} --out {self.out}` first"
-            )
-        return dict(read_manifest(folder)["outputs"])
+            raise BadInput(f"{folder}: not there; run `knowundo {stage} --out {self.out}` first")
+        return verified(folder)
 
 
 def needed_bits(model: Model, encoded: Sequence[Encoded]) -> float:
     """Information in the answers that the model does not know, in bits."""
     rows = teacher_forced(model, encoded)
     return sum(row["mean_nll"] * (row["tokens"] + 1) for row in rows.values()) / math.log(2)
+
+
+def _read_held(file: Path) -> dict[str, Any]:
+    """The recipe that a run's directory holds."""
+    held = parse_yaml(read_text(file), str(file))
+    if not isinstance(held, dict) or not {"given", "effective"} <= set(held):
+        raise BadInput(f"{file}: not a run's recipe; choose another directory with --out")
+    return held
 
 
 def _difference(held: dict[str, Any], wanted: dict[str, Any], path: str = "") -> str | None:

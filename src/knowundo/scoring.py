@@ -12,6 +12,7 @@ from rouge_score.rouge_scorer import RougeScorer
 from torch.nn.functional import cross_entropy
 
 from knowundo.encoding import Encoded
+from knowundo.errors import BadInput
 from knowundo.forwards import answer_logits
 from knowundo.models import Model
 from knowundo.progress import Progress
@@ -45,6 +46,13 @@ def teacher_forced(model: Model, encoded: Sequence[Encoded]) -> dict[str, dict[s
             "mean_nll": float(cross_entropy(logits.double(), truth)),
         }
     return rows
+
+
+def token_accuracy(model: Model, encoded: Sequence[Encoded]) -> float:
+    """Token accuracy, mean over rows, in [0, 1]."""
+    rows = [row["token_accuracy"] for row in teacher_forced(model, encoded).values()]
+    measured = [value for value in rows if value is not None]
+    return sum(measured) / len(measured)
 
 
 @torch.no_grad()
@@ -117,6 +125,7 @@ def score(
         record = row.record
         answer = said.get(record.id)
         fact = {name: getattr(record, name) for name in COLUMNS[:7]}
+        fact["subject"] = record.subject or record.id  # intervals resample subjects
         judged: dict[str, Any] = {"said": answer, "exact_match": None, "rouge_l": None}
         if answer is not None:
             judged["exact_match"] = float(answer.strip() == record.answer.strip())
@@ -131,5 +140,11 @@ def write_scores(scores: pd.DataFrame, path: Path) -> None:
 
 
 def read_scores(path: Path) -> pd.DataFrame:
-    """Read rows that `write_scores` wrote."""
+    """Read rows that `write_scores` wrote.
+
+    Raises:
+        BadInput: the file is not there.
+    """
+    if not path.is_file():
+        raise BadInput(f"{path}: no such file; evaluate the run again")
     return pd.read_parquet(path)

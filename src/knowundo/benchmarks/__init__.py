@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from knowundo.artifacts import write_json
@@ -11,12 +11,16 @@ from knowundo.records import Record, select
 
 
 def export_knowundo(
-    records: Sequence[Record], folder: Path, *, force: bool = False
+    domains: Mapping[Path, Sequence[Record]], *, force: bool = False
 ) -> dict[Path, int]:
     """Write `unlearn.json` and `retention.json` as zjunlp/KnowUnDo holds them.
 
     Each is a list with one object that holds `train` and `val`, lists of
     `{"text": question, "labels": answer}`. Other scopes and splits have no place there.
+
+    Args:
+        domains: folder → records of one domain.
+        force: overwrite files.
 
     Returns:
         Rows written, by file.
@@ -24,19 +28,24 @@ def export_knowundo(
     Raises:
         BadInput: a file exists and `force` is off; nothing is written then.
     """
-    files = {scope: folder / f"{scope}.json" for scope in ("unlearn", "retention")}
-    for file in files.values():
+    files = {
+        folder / f"{scope}.json": [_rows(records, scope)]
+        for folder, records in domains.items()
+        for scope in ("unlearn", "retention")
+    }
+    for file in files:
         if file.exists() and not force:
             raise BadInput(f"{file}: exists already; choose another --out or add --force")
-    written = {}
-    for scope, file in files.items():
-        rows = {
-            split: [
-                {"text": record.question, "labels": record.answer}
-                for record in select(records, scope=scope, split=split)
-            ]
-            for split in ("train", "val")
-        }
-        write_json(file, [rows])
-        written[file] = sum(map(len, rows.values()))
-    return written
+    for file, content in files.items():
+        write_json(file, content)
+    return {file: sum(map(len, content[0].values())) for file, content in files.items()}
+
+
+def _rows(records: Sequence[Record], scope: str) -> dict[str, list[dict[str, str]]]:
+    return {
+        split: [
+            {"text": record.question, "labels": record.answer}
+            for record in select(records, scope=scope, split=split)
+        ]
+        for split in ("train", "val")
+    }

@@ -99,6 +99,8 @@ def knowundo(
         raise unknown("domain of benchmark knowundo", domain, DOMAINS)
     if source is None:
         raise BadInput("data.source: name the folder that holds <domain>/unlearn.json")
+    if subjects is not None and subjects < 1:
+        raise BadInput(f"data.subjects: {subjects} is less than 1; choose a larger number")
     folder = Path(source) / domain
     records = _read_scope(folder / "unlearn.json", "unlearn")
     records += _read_scope(folder / "retention.json", "retention")

@@ -23,7 +23,7 @@ def export(
         list[str] | None, typer.Option(help="Which domain; may be repeated; none: all.")
     ] = None,
     source: Annotated[str | None, typer.Option(help="Folder of the benchmark's files.")] = None,
-    subjects: Annotated[int | None, typer.Option(help="How many subjects.")] = None,
+    subjects: Annotated[int | None, typer.Option(min=1, help="How many subjects.")] = None,
     seed: Annotated[int, typer.Option(help="Of the records.")] = 0,
     force: Annotated[bool, typer.Option("--force", help="Overwrite files.")] = False,
 ) -> None:
@@ -35,7 +35,6 @@ def export(
     arguments = {"source": source, "subjects": subjects}
     given = {name: value for name, value in arguments.items() if value is not None}
     chosen = domain or list(entry.facts["domains"])
-    built = {d: entry(**entry.bind({"domain": d, "seed": seed} | given)) for d in chosen}
-    for name, records in built.items():
-        for path, count in export_knowundo(records, out / name, force=force).items():
-            print(f"{path}: {count} rows")
+    built = {out / d: entry(**entry.bind({"domain": d, "seed": seed} | given)) for d in chosen}
+    for path, count in export_knowundo(built, force=force).items():
+        print(f"{path}: {count} rows")

@@ -30,7 +30,6 @@ def _registered(kind: str) -> list[dict[str, Any]]:
             "arguments": {
                 name: "required" if default is inspect.Parameter.empty else default
                 for name, default in entry.arguments.items()
-                if name != "reference"
             },
             "summary": entry.summary,
             **entry.facts,

@@ -13,9 +13,10 @@ LEVEL = 95
 
 
 class Resampling:
-    """Draws of subjects with replacement, the same for every variant, metric and scope.
+    """Draws of subjects with replacement, the same wherever the subjects are the same.
 
-    Because all share the draws, differences between variants are differences on the same subjects.
+    Because variants share the draws, their differences are differences on the same subjects. One
+    subject alone has no spread to resample: there are no draws then, and so no interval.
     """
 
     def __init__(self, subjects: Sequence[str], draws: int, seed: int) -> None:
@@ -27,7 +28,7 @@ class Resampling:
             seed: of the draws.
         """
         self.names = sorted(set(subjects))
-        shape = (draws, len(self.names))
+        shape = (draws if len(self.names) > 1 else 0, len(self.names))
         self.drawn = np.random.default_rng(seed).integers(len(self.names), size=shape)
 
     def places(self, subjects: Sequence[str]) -> list[np.ndarray]:

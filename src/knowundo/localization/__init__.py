@@ -86,10 +86,10 @@ def localize(
     retention: Sequence[Encoded],
     localizers: dict[str, dict[str, Any]],
     *,
-    copies: int = 3,
-    batch_size: int = 32,
-    draws: int = 3,
-    seed: int = 42,
+    copies: int,
+    batch_size: int,
+    draws: int,
+    seed: int,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Find regions by gradients, and the controls that any claim needs.

@@ -56,14 +56,21 @@ def trade_off(results: Results) -> go.Figure:
 def paths(results: Results) -> go.Figure | None:
     """Every learning rate tried, forgetting against keeping on train rows; None if none was."""
     figure = go.Figure()
+    began = [
+        row.value if row and row.value is not None else None
+        for row in (
+            results.find("memorized", "unlearn_success", "unlearn", "train"),
+            results.find("memorized", "retention_success", "retention", "train"),
+        )
+    ]
     for variant in results.variants:
         tried = [a for a in variant.attempts if a["unlearn"] is not None]
         tried.sort(key=lambda attempt: attempt["lr"])
         if not tried:
             continue
         figure.add_scatter(
-            x=[0, *(100 * (1 - attempt["unlearn"]) for attempt in tried)],
-            y=[100, *(100 * attempt["retention"] for attempt in tried)],
+            x=[began[0], *(100 * (1 - attempt["unlearn"]) for attempt in tried)],
+            y=[began[1], *(100 * attempt["retention"] for attempt in tried)],
             text=["memorized", *(f"lr {attempt['lr']:g}" for attempt in tried)],
             mode="lines+markers",
             line={"width": 1.5},

@@ -30,7 +30,7 @@ def _counted(pairs: list[Comparison]) -> tuple[int, int]:
 def _controls(results: Results, located: str, pairs: list[Comparison]) -> str:
     """One sentence on a located region against its controls."""
     regions = {variant.name: variant.region or "" for variant in results.variants}
-    random = [pair for pair in pairs if regions[pair.against].startswith("random")]
+    random = [pair for pair in pairs if regions[pair.against] != "everything"]
     if not random:
         return ""
     (better, worse), many = _counted(random), len(random)

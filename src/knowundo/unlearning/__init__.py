@@ -18,6 +18,7 @@ from knowundo.forwards import Columns, Parts, Reference, Step, answer_logits
 from knowundo.models import Model
 from knowundo.progress import Progress
 from knowundo.registry import Entry, get
+from knowundo.scoring import token_accuracy
 from knowundo.training import Curve, train
 
 # `lr: auto` tries this rate first, searches between these bounds, makes at most so many attempts,
@@ -111,13 +112,13 @@ def unlearn(
     arguments: dict[str, Any] | None = None,
     region: Sequence[str] | None = None,
     retain_on: str = "retention",
-    lr: float = 5e-5,
-    epochs: int = 2,
-    batch_size: int = 16,
-    accumulation: int = 1,
+    lr: float,
+    epochs: int,
+    batch_size: int,
+    accumulation: int,
     progress: Progress | None = None,
 ) -> Unlearned:
-    """Train one method from the memorized model (default settings: KnowUnDo's repository).
+    """Train one method from the memorized model.
 
     Args:
         start: its model is changed in place, inside the region only.
@@ -221,18 +222,6 @@ def unlearn_at_chosen_rate(
     start.model.restore(state)
     unlearned.facts["attempts"] = attempts
     return unlearned
-
-
-@torch.no_grad()
-def token_accuracy(model: Model, encoded: Sequence[Encoded]) -> float:
-    """Share of answer tokens predicted, mean over rows, without end-of-sequence."""
-    rates = [
-        (logits.argmax(-1).tolist()[:-1], row.ids[row.answer_from : -1])
-        for row, logits in answer_logits(model, encoded)
-    ]
-    return sum(
-        sum(a == b for a, b in zip(*pair, strict=True)) / max(len(pair[1]), 1) for pair in rates
-    ) / len(rates)
 
 
 def choose_rate(

@@ -1,1 +1,1 @@
-"""Metrics: (scores, *, reference=None) → float over the rows of one group; any number a file."""
+"""Metrics: (scores) → float over the rows of one group; any number a file."""

@@ -7,12 +7,12 @@ from knowundo.registry import metric
 
 
 @metric(higher_is="remembered")
-def token_accuracy(scores: Scores, *, reference: Scores | None = None) -> float:
+def token_accuracy(scores: Scores) -> float:
     """Share of answer tokens predicted, mean over records (KnowUnDo, Eq. 3 and 4)."""
     return 100 * float(scores["token_accuracy"].mean())
 
 
 @metric(higher_is="remembered")
-def fact_accuracy(scores: Scores, *, reference: Scores | None = None) -> float:
+def fact_accuracy(scores: Scores) -> float:
     """Share of the fact's own tokens predicted, mean over records that mark a fact."""
     return 100 * float(scores["fact_accuracy"].mean())

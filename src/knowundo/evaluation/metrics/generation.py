@@ -7,12 +7,12 @@ from knowundo.registry import metric
 
 
 @metric(higher_is="remembered")
-def exact_match(scores: Scores, *, reference: Scores | None = None) -> float:
+def exact_match(scores: Scores) -> float:
     """Share of generated answers that equal the true one, but for space around it."""
     return 100 * float(scores["exact_match"].mean())
 
 
 @metric(higher_is="remembered")
-def rouge_l(scores: Scores, *, reference: Scores | None = None) -> float:
+def rouge_l(scores: Scores) -> float:
     """ROUGE-L recall of generated answers (Lin 2004; recall as in TOFU, arXiv:2401.06121)."""
     return 100 * float(scores["rouge_l"].mean())

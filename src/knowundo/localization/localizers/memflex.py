@@ -32,6 +32,9 @@ def memflex(
     Raises:
         BadInput: no tensor passes.
     """
+    for name, share in (("cosine", cosine_quantile), ("magnitude", magnitude_quantile)):
+        if not 0 <= share <= 1:
+            raise BadInput(f"localize.memflex: {name}_quantile: {share} is not between 0 and 1")
     kinds: dict[str, list[str]] = {}
     for name in gradients.unlearn:
         kinds.setdefault("lora_B" if "lora_B" in name else "other", []).append(name)
