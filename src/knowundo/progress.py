@@ -46,3 +46,6 @@ class RichReporter(Reporter):
         with Bars(*columns, console=self.console, refresh_per_second=4) as bars:
             bar = bars.add_task(title, total=None)
             yield lambda done, total: bars.update(bar, completed=done, total=total)
+            bars.update(
+                bar, total=bars.tasks[0].completed
+            )  # it may have stopped early, and is done

@@ -69,7 +69,7 @@ class ModelSection(_Section):
     alpha: int = Field(16, ge=1)
     """Scale of the LoRA, alpha / rank."""
     device: str = "cpu"
-    """Where the model lies: cpu, cuda, cuda:0 …"""
+    """Where the model lies: cpu or cuda."""
     dtype: Literal["float32", "bfloat16", "float64"] = "float32"
     """Of the weights."""
     trust_remote_code: bool = False

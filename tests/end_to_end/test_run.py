@@ -194,6 +194,7 @@ def test_ten_real_authors(tmp_path: Path) -> None:
     results = real(
         tmp_path / "run",
         "data.subjects=10",
+        "memorize.retain_model=false",
         "evaluate.resamples=50",
         "evaluate.generate=[val]",
         "unlearn.variants=[{preset: memflex, lr: 1e-3}]",

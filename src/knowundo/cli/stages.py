@@ -26,6 +26,8 @@ AsJson = Annotated[bool, typer.Option("--json", help="Machine-readable output on
 
 def _open(config: str | None, sets: list[str] | None, out: Path) -> Run:
     """The run of a recipe; without one, the run that the directory holds."""
+    import warnings
+
     from transformers.utils import logging
 
     from knowundo.progress import RichReporter
@@ -34,6 +36,7 @@ def _open(config: str | None, sets: list[str] | None, out: Path) -> Run:
 
     logging.disable_progress_bar()
     logging.set_verbosity_error()
+    warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
     if config is None and not sets and (out / "recipe.yaml").is_file():
         return Run.existing(out, RichReporter())
     recipe, given = load_recipe(config, sets or [])

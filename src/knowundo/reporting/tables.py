@@ -119,17 +119,3 @@ def terminal_table(results: Results) -> Table:
         values = [c.value for c, column in zip(cells, COLUMNS, strict=True) if column in shown]
         table.add_row(Text(label), *values, style=style)
     return table
-
-
-def markdown_table(results: Results) -> str:
-    """The main table with intervals, as Markdown."""
-    lines = [
-        "| model | " + " | ".join(column.title for column in COLUMNS) + " |",
-        "|---|" + "---:|" * len(COLUMNS),
-    ]
-    for name, role, cells in main_table(results):
-        label = f"**{name}** (target)" if role == "retain" else name
-        values = [f"{c.value} ({c.interval})" if c.interval else c.value for c in cells[:3]]
-        values += [c.value for c in cells[3:]]
-        lines.append(f"| {label} | " + " | ".join(values) + " |")
-    return "\n".join(lines)
