@@ -78,6 +78,10 @@ def test_interval_resamples_subjects() -> None:
     assert interval(means) == (0.0, 1.0)
 
 
+def test_one_subject_has_no_interval() -> None:
+    assert Resampling(["A", "A"], draws=100, seed=0).places(["A", "A"]) == []
+
+
 def test_interval_is_the_middle_95_percent() -> None:
     low, high = interval([float(n) for n in range(1001)]) or (0, 0)
     assert (low, high) == (25.0, 975.0)

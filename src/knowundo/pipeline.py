@@ -129,7 +129,11 @@ def unlearn(run: Run, only: Iterable[str] | None = None) -> list[str]:
     never_saw = run.never_saw()
     run.model.use(never_saw)
     target = token_accuracy(run.model, rows)
-    run.reporter.say(f"lr: auto aims at the {never_saw.name} model's accuracy there, {target:.1%}")
+    if any(run.recipe.unlearn.settings(variant)["lr"] == "auto" for variant in waiting):
+        run.reporter.say(
+            f"lr: auto aims at a token accuracy of {target:.1%} on unlearn/train rows, the "
+            f"{never_saw.name} model's"
+        )
     run.model.use(Variant("memorized", "memorized", run.memorized))
     kept = {scope: run.encoded(scope, "train") for scope in ("retention", "general")}
     start = Start(run.model, rows, kept, seed=run.recipe.seed)

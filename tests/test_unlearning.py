@@ -1,0 +1,104 @@
+"""The rule of `lr: auto`, and what happens when training blows up."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+
+from knowundo.encoding import Encoded
+from knowundo.errors import Diverged, MethodsFailed
+from knowundo.models import Model
+from knowundo.pipeline import run_all
+from knowundo.recipe import load_recipe
+from knowundo.results import read_results
+from knowundo.runs import Run
+from knowundo.unlearning import NEAR, Start, choose_rate, unlearn_at_chosen_rate
+
+
+def falling(half: float, steepness: float = 3.0) -> tuple[list[float], object]:
+    """Accuracy falls from 1 to 0 around the rate `half`; remembers what was tried."""
+    tried: list[float] = []
+
+    def attempt(rate: float) -> float:
+        tried.append(rate)
+        return 1 / (1 + (rate / half) ** steepness)
+
+    return tried, attempt
+
+
+@pytest.mark.parametrize("half", [5e-4, 1e-3, 3e-3, 1.5e-2])
+def test_rate_comes_near_the_target(half: float) -> None:
+    tried, attempt = falling(half)
+    rate = choose_rate(attempt, 0.6)  # type: ignore[arg-type]
+    assert len(tried) <= 5
+    assert len(set(tried)) == len(tried)
+    off = [abs(1 / (1 + (r / half) ** 3.0) - 0.6) for r in tried]
+    assert off[tried.index(rate)] == min(off) <= NEAR
+
+
+def test_good_guess_saves_attempts() -> None:
+    tried, attempt = falling(8e-3)
+    assert choose_rate(attempt, 0.5, guess=8e-3) == 8e-3  # type: ignore[arg-type]
+    assert tried == [2e-3, 8e-3]
+
+
+def test_divergence_moves_the_search_down() -> None:
+    tried: list[float] = []
+
+    def attempt(rate: float) -> float:
+        tried.append(rate)
+        return math.inf if rate > 1e-3 else 0.6
+
+    assert choose_rate(attempt, 0.6) < 1e-3
+    assert tried[0] > 1e-3
+
+
+BLOWS_UP = '''
+from knowundo.registry import method
+
+@method
+def blows_up(step):
+    """A loss that is not finite from its second step on."""
+    nll = step.unlearn.mean_nll.mean()
+    blows_up.calls = getattr(blows_up, "calls", 0) + 1
+    return {"unlearn": nll / 0.0 if blows_up.calls > 1 else nll}
+'''
+
+
+@pytest.fixture
+def blows_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "plugins"
+    folder.mkdir()
+    (folder / "blows_up.py").write_text(BLOWS_UP)
+    monkeypatch.setenv("KNOWUNDO_PLUGINS", str(folder))
+
+
+@pytest.mark.usefixtures("blows_up")
+def test_diverged_at_every_rate(toy: Model, toy_rows: dict[str, list[Encoded]]) -> None:
+    start = Start(toy, toy_rows["unlearn"], {"retention": toy_rows["retention"]}, seed=0)
+    with pytest.raises(Diverged, match="every learning rate"):
+        unlearn_at_chosen_rate(
+            start, 0.5, method="blows_up", epochs=2, batch_size=2, accumulation=1
+        )
+    assert not toy.net.training
+
+
+@pytest.mark.usefixtures("blows_up")
+def test_other_variants_go_on(tmp_path: Path) -> None:
+    sets = [
+        "data.subjects=2",
+        "memorize.epochs=1",
+        "memorize.retain_model=false",
+        "evaluate.resamples=10",
+        "unlearn.variants=[{method: blows_up, lr: 1e-3}, {preset: gradient_ascent, lr: 1e-4}]",
+    ]
+    recipe, given = load_recipe("demo", sets)
+    with pytest.raises(MethodsFailed, match="blows_up"):
+        run_all(Run(recipe, tmp_path / "run", given=given))
+    results = read_results(tmp_path / "run" / "results.json")
+    names = [variant.name for variant in results.variants]
+    assert names == ["base", "memorized", "gradient_ascent"]
+    assert (tmp_path / "run" / "report.html").exists()
+    assert all(row.reference is None for row in results.rows)
