@@ -76,22 +76,11 @@ class Evaluation:
         for entry in entries("metric").values():
             measured = Scores(scores.columns)
             value = _call(entry, measured)
-            spread = None
+            samples = []
             if value is not None:
-                spread = interval(resampled(partial(_at, entry, scores), places))
-            yield Row(
-                variant=variant,
-                metric=entry.name,
-                scope=scope,
-                split=split,
-                subset=subset,
-                value=value,
-                low=spread and spread[0],
-                high=spread and spread[1],
-                records=len(group),
-                subjects=len(set(subjects)),
-                unscored=measured.unmeasured(),
-            )
+                samples = resampled(partial(_at, entry, scores), places)
+            row = _row(variant, entry.name, scope, split, group, value, samples)
+            yield row.model_copy(update={"subset": subset, "unscored": measured.unmeasured()})
 
     @cache  # noqa: B019  an evaluation lives as long as its process needs the answers
     def _success(self, variant: str, split: str) -> dict[str, Sampled]:
@@ -126,18 +115,7 @@ class Evaluation:
             scope = scopes.get(name)
             chosen = table["scope"] == scope if scope else table["scope"].isin(_SUCCESS)
             group = table[(table["split"] == split) & chosen]
-            spread = interval(samples)
-            yield Row(
-                variant=variant,
-                metric=name,
-                scope=scope,
-                split=split,
-                value=value,
-                low=spread and spread[0],
-                high=spread and spread[1],
-                records=len(group),
-                subjects=group["subject"].nunique(),
-            )
+            yield _row(variant, name, scope, split, group, value, samples)
 
     def compare(self, variant: str, against: str, split: str = "val") -> list[Comparison]:
         """One variant minus another on the same resampled subjects: average, and gap."""
@@ -159,6 +137,29 @@ class Evaluation:
                     )
                 )
         return found
+
+
+def _row(
+    variant: str,
+    metric: str,
+    scope: str | None,
+    split: str,
+    group: pd.DataFrame,
+    value: float | None,
+    samples: list[float],
+) -> Row:
+    spread = interval(samples)
+    return Row(
+        variant=variant,
+        metric=metric,
+        scope=scope,
+        split=split,
+        value=value,
+        low=spread and spread[0],
+        high=spread and spread[1],
+        records=len(group),
+        subjects=group["subject"].nunique(),
+    )
 
 
 def _combine(rule: Callable[[float, float], float], first: Sampled, second: Sampled) -> Sampled:
