@@ -24,8 +24,8 @@ from knowundo.training import Curve, train
 # `lr: auto` tries this rate first, searches between these bounds, makes at most so many attempts,
 # and is content when the token accuracy comes this near to its goal.
 FIRST_RATE, BOUNDS, ATTEMPTS, NEAR = 2e-3, (1e-4, 4e-2), 5, 0.06
-# These rates, and guesses, are a LoRA's; training all weights takes a tenth of them (Schulman et al.
-# 2025, "LoRA Without Regret").
+# These rates, and guesses, are a LoRA's; training all weights takes a tenth of them (Schulman et
+# al. 2025, "LoRA Without Regret").
 ALL_WEIGHTS = 0.1
 
 
