@@ -11,6 +11,7 @@ from pathlib import Path
 from statistics import mean
 
 from knowundo.reporting.tables import COLUMNS
+from knowundo.reporting.words import matched
 from knowundo.results import Results, read_results
 
 
@@ -62,7 +63,10 @@ def at_first_rate(runs: list[Results]) -> str:
 
 def controls(runs: list[Results]) -> str:
     """Differences of the located region and its controls, run by run."""
-    lines = ["| seed | control | average success | gap to target |", "|--:|---|--:|--:|"]
+    lines = [
+        "| seed | control | average success | gap to target | forgot equally |",
+        "|--:|---|--:|--:|---|",
+    ]
     for run in runs:
         for against in dict.fromkeys(pair.against for pair in run.comparisons):
             pairs = {p.metric: p for p in run.comparisons if p.against == against}
@@ -72,7 +76,10 @@ def controls(runs: list[Results]) -> str:
                 else "–"
                 for metric in ("average_success", "gap_to_target")
             ]
-            lines.append(f"| {run.seeds['recipe']} | {against} | {cells[0]} | {cells[1]} |")
+            fair = "yes" if matched(run, next(iter(pairs.values()))) else "no"
+            lines.append(
+                f"| {run.seeds['recipe']} | {against} | {cells[0]} | {cells[1]} | {fair} |"
+            )
     return "\n".join(lines)
 
 

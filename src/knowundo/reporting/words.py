@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from knowundo.results import Comparison, Results
 
+# Points of Unlearn Success on train rows: twice what the search for a rate is content with.
+MATCHED = 12
+
 
 def _value(results: Results, variant: str, metric: str, scope: str | None, split: str) -> float:
     row = results.find(variant, metric, scope, split)
@@ -27,34 +30,49 @@ def _counted(pairs: list[Comparison]) -> tuple[int, int]:
     return better, worse
 
 
+def matched(results: Results, pair: Comparison) -> bool:
+    """True if both forgot the train rows about equally; only then can what is left be compared."""
+    forgot = [
+        _value(results, name, "unlearn_success", "unlearn", "train")
+        for name in (pair.variant, pair.against)
+    ]
+    return abs(forgot[0] - forgot[1]) <= MATCHED
+
+
 def _controls(results: Results, located: str, pairs: list[Comparison]) -> str:
     """One sentence on a located region against its controls."""
     regions = {variant.name: variant.region or "" for variant in results.variants}
-    random = [pair for pair in pairs if regions[pair.against] != "everything"]
-    if not random:
-        return ""
+    fair = [pair for pair in pairs if matched(results, pair)]
+    random = [pair for pair in fair if regions[pair.against] != "everything"]
     (better, worse), many = _counted(random), len(random)
-    if better == many:
+    if random and better == many:
         verdict = "the located region did better than every random region of as many parameters"
-    else:
+    elif random:
         verdict = (
             f"no evidence that the located region matters: it did better than {better} and worse "
             f"than {worse} of {many} random regions of as many parameters"
         )
-    whole = [pair for pair in pairs if regions[pair.against] == "everything"]
-    if whole:
+    else:
+        verdict = "no verdict on the located region"
+    if whole := [pair for pair in fair if regions[pair.against] == "everything"]:
         better, worse = _counted(whole)
         verdict += ", and " + (
             "better than" if better else "worse than" if worse else "no different from"
         )
         verdict += " the same loss everywhere"
+    if unfair := [pair.against for pair in pairs if pair not in fair]:
+        verdict += (
+            f"; not compared, because it forgot the train rows to another degree (by over "
+            f"{MATCHED} points): {', '.join(unfair)}"
+        )
     name = {"gap_to_target": "Gap to the target", "average_success": "Average success"}
     shown = ", ".join(
         f"{pair.against} {pair.value:+.1f} ({pair.low:+.1f} … {pair.high:+.1f})"
-        for pair in pairs
+        for pair in fair
         if pair.low is not None and pair.high is not None
     )
-    return f"{located}: {verdict}. {name[pairs[0].metric]} minus that of each control: {shown}."
+    numbers = f" {name[pairs[0].metric]} minus that of each control: {shown}." if shown else ""
+    return f"{located}: {verdict}.{numbers}"
 
 
 def findings(results: Results) -> list[str]:
@@ -80,4 +98,4 @@ def findings(results: Results) -> list[str]:
         if pair.metric == metric:
             by_located.setdefault(pair.variant, []).append(pair)
     said += [_controls(results, name, pairs) for name, pairs in by_located.items()]
-    return [sentence for sentence in said if sentence]
+    return said
