@@ -24,7 +24,8 @@ format: .venv/dev
 	.venv/bin/ruff format
 
 # torch comes first and alone, so that nothing else chooses its build. Compiling every module costs
-# more than one run of the demo gains, and less than the many processes of the tests do.
+# more than one run of the demo gains, and less than the many processes of the tests do; some
+# packages ship files for other Pythons, which do not compile and are never imported.
 .venv/runtime: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	$(PIP) torch==2.13.0
