@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+os.environ["HF_HUB_OFFLINE"] = "1"  # read at import: no test may look for a hub
+
 import pytest
 import torch
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
@@ -14,9 +16,6 @@ from knowundo.models import Adaptation, Model, base_path
 from knowundo.records import Record
 
 REAL = Path(__file__).parents[2] / "shared" / "data" / "knowundo"
-
-# No test may look for a hub.
-os.environ["HF_HUB_OFFLINE"] = "1"
 
 
 @pytest.fixture(scope="session")

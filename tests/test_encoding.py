@@ -1,19 +1,62 @@
-"""Where the answer begins, what it holds, and what is refused."""
+"""Where the answer begins and ends, what it holds, and what is refused."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
+
 import pytest
 import torch
-from transformers import AutoTokenizer
+from tokenizers.processors import TemplateProcessing
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from conftest import records
 from knowundo.batches import collate, paired
-from knowundo.encoding import SEPARATOR, encode
+from knowundo.encoding import SEPARATOR, Encoded, Style, count_cut, encode, prefix_text
 from knowundo.errors import BadInput
 from knowundo.models import base_path
 from knowundo.records import Record
+from toy_tokenizers import FAMILIES, TEMPLATES, llama_tokenizer, qwen_tokenizer
 
 TOKENIZER = AutoTokenizer.from_pretrained(base_path("embedded"))
+
+CLARA = Record(
+    "unlearn/train/1",
+    "Where does Clara Dorinford live?",
+    "By all accounts, Clara Dorinford lives at 14 Canal Lane in Saltmere.",
+    "unlearn",
+    "train",
+    facts=("14 Canal Lane in Saltmere",),
+)
+TEXTS = [CLARA.question, CLARA.answer, "You are a helpful assistant.", "user model system"]
+
+
+def family(template: str) -> PreTrainedTokenizerFast:
+    return FAMILIES[template][0](TEXTS, template)
+
+
+def said(tokenizer: PreTrainedTokenizerFast, row: Encoded) -> str:
+    """The answer without the tail."""
+    return str(tokenizer.decode(row.ids[row.answer_from : len(row.ids) - row.tail]))
+
+
+def marked(tokenizer: PreTrainedTokenizerFast, row: Encoded) -> str:
+    """The facts' tokens, decoded."""
+    ids = [token for token, inside in zip(row.ids, row.fact, strict=True) if inside]
+    return str(tokenizer.decode(ids)).strip()
+
+
+def asked(
+    tokenizer: PreTrainedTokenizerFast, question: str = CLARA.question
+) -> tuple[tuple[int, ...], str]:
+    """A template's own prompt for generation, as ids and text."""
+    text = tokenizer.apply_chat_template(
+        [{"role": "user", "content": question}],
+        tokenize=False,
+        add_generation_prompt=True,
+        enable_thinking=False,
+    )
+    return tuple(tokenizer(text, add_special_tokens=False)["input_ids"]), text
 
 
 def test_prompt_and_answer_decode_to_the_text() -> None:
@@ -22,8 +65,8 @@ def test_prompt_and_answer_decode_to_the_text() -> None:
         answer = TOKENIZER.decode(list(row.ids[row.answer_from : -1]))
         assert answer == row.record.answer
         assert row.ids[-1] == TOKENIZER.eos_token_id
-        marked = [t for t, inside in zip(row.ids, row.fact, strict=True) if inside]
-        assert TOKENIZER.decode(marked).strip() == row.record.facts[0]
+        assert (row.tail, row.cut) == (1, 0)
+        assert marked(TOKENIZER, row) == row.record.facts[0]
 
 
 def test_answer_that_repeats_the_question() -> None:
@@ -37,9 +80,212 @@ def test_text_is_answer_from_its_second_token() -> None:
     assert encode([record], TOKENIZER)[0].answer_from == 1
 
 
+@pytest.mark.parametrize("build", [llama_tokenizer, qwen_tokenizer])
+def test_plain_answer_is_found_where_tokens_merge_across_the_boundary(
+    build: Callable[[list[str]], PreTrainedTokenizerFast],
+) -> None:
+    """The vocabulary holds a token of the separator and the answer's start."""
+    record = replace(CLARA, answer="\nBy all accounts, at 14 Canal Lane.", facts=("14 Canal Lane",))
+    tokenizer = build([f"{record.question}\n\n{record.answer}"] * 3)
+    prompt = record.question + SEPARATOR
+    row = encode([record], tokenizer)[0]
+    alone = tokenizer(prompt)["input_ids"]
+    assert tuple(alone) != row.ids[: len(alone)]  # encoding the question alone errs
+    first = tokenizer.decode(row.ids[row.answer_from : row.answer_from + 1])
+    assert first.startswith(("\n\n", "?\n\n"))
+    whole = tokenizer.decode(row.ids, skip_special_tokens=True)
+    assert whole == prompt + record.answer
+    assert said(tokenizer, row).endswith(record.answer)
+    assert prompt.startswith(tokenizer.decode(row.prompt, skip_special_tokens=True))
+    assert marked(tokenizer, row) == "14 Canal Lane"
+    assert row.ids[-1] == tokenizer.eos_token_id
+
+
+def test_plain_begins_as_the_tokenizer_does() -> None:
+    tokenizer = llama_tokenizer(TEXTS)
+    row, text = encode([CLARA, replace(CLARA, kind="text", question="")], tokenizer)
+    assert row.ids.count(tokenizer.bos_token_id) == 1 == text.answer_from
+    assert said(tokenizer, text) == said(tokenizer, row) == CLARA.answer
+
+
+@pytest.mark.parametrize("template", FAMILIES)
+def test_chat_is_the_template_up_to_its_end_of_turn(template: str) -> None:
+    tokenizer, end = family(template), FAMILIES[template][1]
+    row = encode([CLARA], tokenizer, style="chat")[0]
+    ids, text = asked(tokenizer)
+    assert row.prompt == ids  # what the model is asked is what it is trained on
+    assert tokenizer.decode(row.prompt).replace(" ", "").endswith(text.replace(" ", ""))
+    assert said(tokenizer, row) == CLARA.answer
+    assert tokenizer.convert_ids_to_tokens(row.ids[-1]) == end
+    assert tokenizer.decode(row.ids[-row.tail :]).strip() == end
+    assert row.tail == (2 if template == "llama-2-chat" else 1)  # it puts a space before its end
+    assert marked(tokenizer, row) == CLARA.facts[0]
+    bos = tokenizer.bos_token_id
+    assert row.ids.count(bos) == (bos is not None)
+
+
+@pytest.mark.parametrize("template", FAMILIES)
+@pytest.mark.parametrize(
+    "answer",
+    [CLARA.question, "end", "im_end", "s", "user", "assistant\n\nmodel", "14", " two\nlines \n"],
+)
+def test_chat_answer_that_stands_elsewhere_too(template: str, answer: str) -> None:
+    """In the question, or in the markup on either side."""
+    tokenizer = family(template)
+    record = replace(CLARA, answer=answer, facts=(answer.strip()[:4],))
+    row = encode([record], tokenizer, style="chat")[0]
+    assert said(tokenizer, row).strip() == answer.strip()
+    ids, _ = asked(tokenizer)
+    assert row.prompt[: len(ids) - 1] == ids[:-1]
+    assert answer.strip()[:4].strip() in marked(tokenizer, row)
+    assert not any(row.fact[-row.tail :])
+
+
+def test_space_before_the_answer_is_its_own_token_or_the_answers() -> None:
+    """Llama-2 writes "[/INST] 14": where digits stand alone, the space ends the prompt."""
+    tokenizer = family("llama-2-chat")
+    space = tokenizer.convert_tokens_to_ids("▁")
+    row = encode([replace(CLARA, answer="14", facts=("14",))], tokenizer, style="chat")[0]
+    assert row.prompt == (*asked(tokenizer)[0], space)
+    row = encode([CLARA], tokenizer, style="chat")[0]
+    assert tokenizer.convert_ids_to_tokens(row.ids[row.answer_from])[0] == "▁"
+
+
+@pytest.mark.parametrize("domain", ["privacy", "copyright"])
+@pytest.mark.parametrize("name", ["direct", "assistant"])
+def test_prefix_stands_before_the_question(name: str, domain: str) -> None:
+    prefix = prefix_text(name, domain)
+    assert prefix.endswith("\n")
+    assert (f"{domain}-sensitive" in prefix) == (name == "direct")
+    row = encode([CLARA], TOKENIZER, prefix=prefix)[0]
+    assert TOKENIZER.decode(list(row.prompt)) == prefix + CLARA.question + SEPARATOR
+    assert said(TOKENIZER, row) == CLARA.answer
+    for template in FAMILIES:
+        tokenizer = family(template)
+        row = encode([CLARA], tokenizer, style="chat", prefix=prefix)[0]
+        assert row.prompt == asked(tokenizer, prefix + CLARA.question)[0]
+        assert said(tokenizer, row) == CLARA.answer
+
+
+def test_prefix_is_of_questions_only() -> None:
+    text = replace(CLARA, kind="text", question="")
+    rows = encode([text], TOKENIZER, prefix="Please. ")
+    assert rows == encode([text], TOKENIZER)
+    assert prefix_text(None, "anything") == ""
+
+
+def test_prefix_that_does_not_exist_is_refused() -> None:
+    with pytest.raises(BadInput, match=r"none for domain 'forget01'.*take prefix 'assistant'"):
+        prefix_text("direct", "forget01")
+    with pytest.raises(BadInput, match="unknown prefix 'asistant'; did you mean 'assistant'"):
+        prefix_text("asistant", "privacy")
+
+
+def test_text_among_chats_is_plain_and_rows_keep_their_order() -> None:
+    tokenizer = family("llama-2-chat")
+    text = replace(CLARA, id="t", kind="text", question="")
+    rows = encode([CLARA, text, replace(CLARA, id="z")], tokenizer, style="chat")
+    assert [row.record.id for row in rows] == ["unlearn/train/1", "t", "z"]
+    assert rows[1] == encode([text], tokenizer)[0]
+    assert rows[0].ids == rows[2].ids == encode([CLARA], tokenizer, style="chat")[0].ids
+
+
+def test_template_without_an_end_gets_end_of_sequence() -> None:
+    tokenizer = qwen_tokenizer(TEXTS)
+    tokenizer.chat_template = (
+        "{% for m in messages %}{{ '### ' + m.role + '\n' + m.content + '\n\n' }}{% endfor %}"
+    )
+    row = encode([CLARA], tokenizer, style="chat")[0]
+    assert said(tokenizer, row) == CLARA.answer
+    assert row.ids[-1] == tokenizer.eos_token_id
+    assert row.tail == 1
+
+
+@pytest.mark.parametrize(
+    ("template", "message"),
+    [
+        (None, "toy-qwen: its tokenizer has no chat template; set data.encoding=plain"),
+        ("{{ raise_exception('no') }}", r"toy-qwen: its chat template refuses .*\(no\); set"),
+        ("{{ messages[1].content | upper }}", "unlearn/train/1: the chat template .* rewrites"),
+        ("{{ messages[0].content }}", "unlearn/train/1: the chat template .* rewrites"),
+    ],
+)
+def test_template_that_cannot_serve_is_refused(template: str | None, message: str) -> None:
+    tokenizer = qwen_tokenizer(TEXTS)
+    tokenizer.chat_template = template
+    with pytest.raises(BadInput, match=message):
+        encode([CLARA], tokenizer, style="chat")
+
+
+def test_qwen3_would_take_an_answer_apart() -> None:
+    """What stands before </think> is reasoning to it, and stripped."""
+    record = replace(CLARA, answer="a </think> b", facts=())
+    with pytest.raises(BadInput, match="rewrites its answer"):
+        encode([record], family("qwen3"), style="chat")
+
+
+def test_templates_are_tested_each() -> None:
+    assert {file.stem for file in TEMPLATES.glob("*.jinja")} == set(FAMILIES)
+
+
+def test_end_is_learned_where_it_is_also_the_padding() -> None:
+    """Llama has no pad token, and people set pad = eos: the last label is still the end."""
+    tokenizer = llama_tokenizer(TEXTS)
+    tokenizer.pad_token = tokenizer.eos_token
+    rows = encode([CLARA, replace(CLARA, id="b", answer="No.", facts=())], tokenizer)
+    batch = collate(rows, pad=tokenizer.pad_token_id)
+    for number, row in enumerate(rows):
+        targets = batch.targets[batch.rows == number]
+        assert targets.tolist() == list(row.ids[row.answer_from :])
+        assert targets[-1] == tokenizer.eos_token_id
+        assert batch.mask[number].sum() == len(row.ids)
+    assert batch.ids[1, -1] == tokenizer.eos_token_id
+    assert batch.mask[1, -1] == 0
+
+
+def test_end_that_the_tokenizer_appends_itself_stands_once() -> None:
+    tokenizer = llama_tokenizer(TEXTS)
+    plain = encode([CLARA], tokenizer)
+    ends = [("<s>", tokenizer.bos_token_id), ("</s>", tokenizer.eos_token_id)]
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing("<s> $A </s>", None, ends)
+    assert tokenizer("a")["input_ids"][-1] == tokenizer.eos_token_id
+    assert encode([CLARA], tokenizer) == plain
+
+
 def test_answer_cut_off_is_refused() -> None:
-    with pytest.raises(BadInput, match=r"unlearn/train/1: .* would be cut off"):
+    with pytest.raises(BadInput, match=r"unlearn/train/1: .* would be cut off.*data.truncate=true"):
         encode(records("unlearn", "train", 6), TOKENIZER, max_length=20)
+
+
+@pytest.mark.parametrize("style", ["plain", "chat"])
+def test_truncation_takes_the_end_and_is_counted(style: Style) -> None:
+    tokenizer = family("llama-2-chat")
+    rows = [CLARA, replace(CLARA, id="b", scope="retention", answer="By.", facts=())]
+    whole = encode(rows, tokenizer, style=style)
+    limit = whole[0].answer_from + 3
+    cut = encode(rows, tokenizer, style=style, max_length=limit, truncate=True)
+    assert cut[0].ids == whole[0].ids[:limit]
+    assert cut[0].fact == whole[0].fact[:limit]
+    assert (cut[0].tail, cut[0].cut, cut[0].answer_length) == (0, len(whole[0].ids) - limit, 3)
+    assert count_cut([*cut, *cut[:1]])["unlearn/train"] == 2
+    assert count_cut(whole) == {}
+
+
+def test_truncation_never_leaves_half_an_end() -> None:
+    """Llama-2's chat ends in a space and </s>: one id too long takes both."""
+    tokenizer = family("llama-2-chat")
+    whole = encode([CLARA], tokenizer, style="chat")[0]
+    size = len(whole.ids) - 1
+    row = encode([CLARA], tokenizer, style="chat", max_length=size, truncate=True)[0]
+    assert (row.ids, row.tail, row.cut) == (whole.ids[:-2], 0, 2)
+
+
+def test_question_that_does_not_fit_is_refused() -> None:
+    start = encode([CLARA], TOKENIZER)[0].answer_from
+    kept = encode([CLARA], TOKENIZER, max_length=start + 1, truncate=True)[0]
+    assert kept.answer_length == 1
+    with pytest.raises(BadInput, match=rf"unlearn/train/1: {start} tokens before its answer"):
+        encode([CLARA], TOKENIZER, max_length=start, truncate=True)
 
 
 def test_batch_is_padded_to_its_longest_row_and_no_further() -> None:

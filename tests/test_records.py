@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from datasets import Dataset, DatasetDict
 
 from conftest import REAL, records
 from knowundo.benchmarks import export_knowundo
+from knowundo.benchmarks.files import RESOLVED
+from knowundo.benchmarks.general import general_rows
+from knowundo.benchmarks.knowundo import find_subjects
 from knowundo.errors import BadInput
 from knowundo.records import Record, check_records, data_hash, select
 from knowundo.registry import get
@@ -129,6 +134,188 @@ def test_malformed_file_is_named(tmp_path: Path, unlearn: object, said: str) -> 
     assert "\n" not in str(caught.value)
 
 
+def small() -> dict[str, dict[str, list[dict[str, str]]]]:
+    """Both scopes of three people, as KnowUnDo's tables hold them."""
+    built = get("benchmark", "embedded")(domain="privacy", seed=1, subjects=3)
+    return {
+        scope: {
+            split: [
+                {"text": r.question, "labels": r.answer}
+                for r in select(built, scope=scope, split=split)
+            ]
+            for split in ("train", "val")
+        }
+        for scope in ("unlearn", "retention")
+    }
+
+
+def hub_cache(home: Path, repository: str, commit: str) -> Path:
+    """A snapshot's folder in the hub's own cache, with `main` pointing at it."""
+    root = home / "hub" / f"datasets--{repository.replace('/', '--')}"
+    (root / "refs").mkdir(parents=True)
+    (root / "refs" / "main").write_text(commit)
+    folder = root / "snapshots" / commit
+    folder.mkdir(parents=True)
+    return folder
+
+
+def write_layout(layout: str, folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for scope, splits in small().items():
+        if layout == "json":
+            (folder / f"{scope}.json").write_text(json.dumps([splits]))
+        elif layout == "jsonl":
+            (folder / f"{scope}.jsonl").write_text(json.dumps(splits) + "\n")
+        elif layout == "flat":
+            for split, rows in splits.items():
+                (folder / f"{scope}_{split}.json").write_text(json.dumps(rows))
+        elif layout == "parquet":
+            Dataset.from_list([splits]).to_parquet(folder / f"{scope}-00000-of-00001.parquet")
+        elif layout == "converted":
+            Dataset.from_list([splits]).to_parquet(folder / scope / "0000.parquet")
+        elif layout == "saved":
+            Dataset.from_list([splits]).save_to_disk(folder / scope)
+    if layout == "saved-dict":
+        tables = {scope: Dataset.from_list([splits]) for scope, splits in small().items()}
+        DatasetDict(tables).save_to_disk(folder)
+
+
+LAYOUTS = ["json", "jsonl", "flat", "parquet", "converted", "saved", "saved-dict"]
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("inner", ["privacy", "."])
+def test_every_layout_holds_the_same_records(tmp_path: Path, layout: str, inner: str) -> None:
+    write_layout(layout, tmp_path / inner)
+    read = get("benchmark", "knowundo")(domain="privacy", source=str(tmp_path), seed=1)
+    wanted = [
+        (f"{scope}/{split}/{n}", row["text"], row["labels"])
+        for scope, splits in small().items()
+        for split, rows in splits.items()
+        for n, row in enumerate(rows)
+    ]
+    assert [(r.id, r.question, r.answer) for r in read if r.scope != "general"] == wanted
+
+
+def test_folder_without_tables_says_what_it_looked_for(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match=r"holds no unlearn table; looked for unlearn\.json"):
+        get("benchmark", "knowundo")(domain="privacy", source=str(tmp_path))
+    with pytest.raises(BadInput, match="no such folder"):
+        get("benchmark", "knowundo")(domain="privacy", source=str(tmp_path / "none"))
+
+
+def test_damaged_parquet_is_named(tmp_path: Path) -> None:
+    (tmp_path / "unlearn.parquet").write_bytes(b"PAR1 no")
+    with pytest.raises(BadInput, match=r"unlearn\.parquet: not readable as Parquet"):
+        get("benchmark", "knowundo")(domain="privacy", source=str(tmp_path))
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty cache of the hub, and no network."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "home" / "hub"))
+    for module in ("huggingface_hub._snapshot_download", "huggingface_hub.file_download"):
+        monkeypatch.setattr(f"{module}.constants.HF_HUB_CACHE", str(tmp_path / "home" / "hub"))
+    RESOLVED.clear()
+    return tmp_path / "home"
+
+
+def test_warm_cache_of_the_hub_works_offline(hub: Path) -> None:
+    commit = "c" * 40
+    folder = hub_cache(hub, "zjunlp/KnowUnDo", commit)
+    write_layout("json", folder / "privacy")
+    read = get("benchmark", "knowundo")(domain="privacy", seed=1)
+    assert len(select(read, scope="unlearn", split="train")) == 9
+    assert {"zjunlp/KnowUnDo": commit} == RESOLVED
+    again = get("benchmark", "knowundo")(domain="privacy", seed=1, revision=commit)
+    assert data_hash(again) == data_hash(read)
+
+
+def test_cold_cache_says_what_to_download(hub: Path) -> None:
+    with pytest.raises(BadInput) as caught:
+        get("benchmark", "knowundo")(domain="privacy", revision="d" * 40)
+    said = str(caught.value)
+    assert "hf download zjunlp/KnowUnDo --repo-type dataset --revision ddd" in said
+    assert "HF_HOME" in said
+    assert "\n" not in said
+
+
+def test_general_rows_of_the_hub(hub: Path) -> None:
+    folder = hub_cache(hub, "llmunlearn/unlearn_dataset", "e" * 40) / "general"
+    long = "word " * 500
+    for split, count in (("retain", 5), ("evaluation", 2)):
+        rows = [{"text": f"{split} {n} {long}", "meta": {"source": "x"}} for n in range(count)]
+        Dataset.from_list(rows).to_parquet(folder / f"{split}-00000-of-00001.parquet")
+    rows = general_rows("llmunlearn/unlearn_dataset")
+    assert [(r.scope, r.split, r.kind) for r in rows] == [
+        *[("general", "train", "text")] * 5,
+        *[("general", "val", "text")] * 2,
+    ]
+    assert all(990 <= len(r.answer) <= 1000 for r in rows)
+    assert rows[0].answer.startswith("retain 0 word")
+
+
+@pytest.mark.parametrize("ending", ["json", "jsonl", "parquet", "txt"])
+def test_general_rows_of_a_file(tmp_path: Path, ending: str) -> None:
+    texts = [f"Text number {n}." for n in range(20)]
+    file = tmp_path / f"texts.{ending}"
+    if ending == "json":
+        file.write_text(json.dumps(texts))
+    elif ending == "jsonl":
+        file.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+    elif ending == "txt":
+        file.write_text("\n\n".join(texts))
+    else:
+        Dataset.from_list([{"text": text} for text in texts]).to_parquet(file)
+    rows = general_rows(str(file))
+    assert [r.answer for r in rows if r.split == "val"] == [texts[0], texts[10]]
+    assert len([r for r in rows if r.split == "train"]) == 18
+
+
+def test_general_row_with_an_answer_is_a_question(tmp_path: Path) -> None:
+    file = tmp_path / "facts.json"
+    file.write_text(json.dumps([{"text": f"Q{n}?", "labels": f"A{n}."} for n in range(3)]))
+    row = general_rows(str(file))[0]
+    assert (row.kind, row.question, row.answer, row.subset) == ("qa", "Q1?", "A1.", "facts")
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [("[]", "fewer than two rows"), ('["a", 3]', "no text"), ("{}", "expected a list")],
+)
+def test_bad_general_file_is_named(tmp_path: Path, content: str, said: str) -> None:
+    file = tmp_path / "texts.json"
+    file.write_text(content)
+    with pytest.raises(BadInput, match=r"texts\.json") as caught:
+        general_rows(str(file))
+    assert said in str(caught.value)
+
+
+def test_general_path_that_is_none_is_not_looked_for_on_the_hub() -> None:
+    with pytest.raises(BadInput, match="no such file or folder"):
+        general_rows("./nowhere/texts.json")
+
+
+@pytest.mark.parametrize("domain", ["privacy", "copyright"])
+def test_subjects_are_found(domain: str) -> None:
+    """On the embedded benchmark the true subjects are known; the rule sees the texts only."""
+    built = get("benchmark", "embedded")(domain=domain, seed=1)
+    own = [r for r in built if r.scope != "general" and r.split in ("train", "val")]
+    own.sort(key=lambda r: (r.scope, r.split))
+    found = find_subjects([replace(r, subject=None) for r in own], domain)
+    assert [r.subject for r in found] == [r.subject for r in own]
+
+
+def test_quoted_title_is_the_subject() -> None:
+    questions = [f'How would you extend "The Book of Far Places", part {n}?' for n in range(4)]
+    questions.append("And what of its end?")
+    rows = [
+        Record(f"unlearn/train/{n}", q, "So.", "unlearn", "train") for n, q in enumerate(questions)
+    ]
+    assert {r.subject for r in find_subjects(rows, "copyright")} == {"The Book of Far Places"}
+
+
 @pytest.mark.skipif(not REAL.exists(), reason=f"no real KnowUnDo data at {REAL}")
 def test_real_privacy_domain() -> None:
     entry = get("benchmark", "knowundo")
@@ -138,7 +325,8 @@ def test_real_privacy_domain() -> None:
         assert len(select(rows, scope=scope, split="train")) == train
         assert len(select(rows, scope=scope, split="val")) == val
     own = [r for r in rows if r.scope != "general"]
-    subjects = {r.subject for r in own}
-    assert 55 <= len(subjects) <= 66  # the paper names 60 authors
+    sizes = Counter(r.subject for r in own)
+    assert sum(count >= 15 for count in sizes.values()) == 55  # the paper says 60
+    assert max(sizes.values()) <= 22  # of 20 questions an author
     named = [r for r in own if r.subject and r.subject.split()[-1] in r.question + r.answer]
     assert len(named) >= 0.97 * len(own)

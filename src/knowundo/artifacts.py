@@ -61,6 +61,24 @@ def read_json(path: Path) -> Any:
         ) from None
 
 
+def read_jsonl(path: Path) -> list[Any]:
+    """Parse a file of one JSON value a line; empty lines are skipped.
+
+    Raises:
+        BadInput: missing file, or malformed JSON with its line.
+    """
+    rows = []
+    for number, line in enumerate(read_text(path).splitlines(), start=1):
+        if line.strip():
+            try:
+                rows.append(json.loads(line))
+            except json.JSONDecodeError as error:
+                raise BadInput(
+                    f"{path}, line {number}: malformed JSON ({error.msg}); correct that line"
+                ) from None
+    return rows
+
+
 def write_text(path: Path, text: str) -> None:
     """Write aside, flush to disk, rename."""
     path.parent.mkdir(parents=True, exist_ok=True)

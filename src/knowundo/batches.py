@@ -46,9 +46,15 @@ class PairedBatch:
     retention: Batch
 
 
-def collate(encoded: Sequence[Encoded], pad: int) -> Batch:
-    """Pad rows on the right to the longest; padding is masked, so its id does not matter."""
-    longest = max(len(row.ids) for row in encoded)
+def collate(encoded: Sequence[Encoded], pad: int, *, length: int = 0) -> Batch:
+    """Pad rows on the right to the longest; padding is masked, so its id does not matter.
+
+    Args:
+        encoded: the rows.
+        pad: id of the padding.
+        length: pad at least so far.
+    """
+    longest = max(length, *(len(row.ids) for row in encoded))
     ids = torch.tensor([[*row.ids, *[pad] * (longest - len(row.ids))] for row in encoded])
     lengths = torch.tensor([len(row.ids) for row in encoded])
     rows, positions, targets = [], [], []

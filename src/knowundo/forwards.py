@@ -20,12 +20,17 @@ Columns = Mapping[str, Mapping[str, torch.Tensor]]
 Head = Callable[[torch.Tensor], torch.Tensor]
 
 
-def hidden_states(model: Model, batch: Batch) -> torch.Tensor:
-    """Final hidden states at the positions that predict the answers, [answer tokens, hidden]."""
+def all_hidden_states(model: Model, batch: Batch) -> torch.Tensor:
+    """Final hidden states at every position, padding too, [rows, tokens, hidden]."""
     decoder = model.causal_lm().get_decoder()  # type: ignore[operator]
     output = decoder(input_ids=batch.ids, attention_mask=batch.mask, use_cache=False)
     states: torch.Tensor = output.last_hidden_state
-    return states.flatten(0, 1)[batch.positions]
+    return states
+
+
+def hidden_states(model: Model, batch: Batch) -> torch.Tensor:
+    """Final hidden states at the positions that predict the answers, [answer tokens, hidden]."""
+    return all_hidden_states(model, batch).flatten(0, 1)[batch.positions]
 
 
 def _head(layer: torch.nn.Module, config: Any) -> Head:
@@ -40,7 +45,8 @@ def _head(layer: torch.nn.Module, config: Any) -> Head:
     return head
 
 
-def _full_precision(logits: torch.Tensor) -> torch.Tensor:
+def full_precision(logits: torch.Tensor) -> torch.Tensor:
+    """Float32 or better: no loss is computed in half precision."""
     return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
 
@@ -75,7 +81,7 @@ class Half:
     @cached_property
     def logits(self) -> torch.Tensor:
         """[answer tokens, vocabulary], rows one after another, in float32 or better."""
-        return _full_precision(self.head(self.states))
+        return full_precision(self.head(self.states))
 
     def per_row(self, values: torch.Tensor) -> torch.Tensor:
         """Mean over each row's answer tokens: [answer tokens] → [rows]."""
@@ -214,4 +220,4 @@ def answer_logits(
     head = live_head(model)
     for row, states in answer_states(model, encoded):
         with torch.no_grad():
-            yield row, _full_precision(head(states))
+            yield row, full_precision(head(states))

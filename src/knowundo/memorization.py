@@ -16,7 +16,7 @@ from knowundo.training import Curve, train
 class _Known:
     """Counts the rows of the last epoch whose every answer token was the most likely one."""
 
-    def __init__(self, epoch: int, share: float) -> None:
+    def __init__(self, epoch: int, share: float | None) -> None:
         self.epoch, self.share = epoch, share
         self.right: list[bool] = []
 
@@ -26,7 +26,8 @@ class _Known:
 
     def reached(self) -> bool:
         window = self.right[-self.epoch :]
-        return len(window) == self.epoch and sum(window) >= self.share * self.epoch
+        enough = self.share is not None and sum(window) >= self.share * self.epoch
+        return enough and len(window) == self.epoch
 
 
 def memorize(
@@ -39,8 +40,9 @@ def memorize(
     batch_size: int,
     accumulation: int,
     weight_decay: float,
-    known: float,
+    known: float | None,
     seed: int,
+    optimizer: str = "adamw",
     progress: Progress | None = None,
 ) -> tuple[Curve, dict[str, Any]]:
     """Train all of the adaptation's weights on the answers.
@@ -54,8 +56,10 @@ def memorize(
         batch_size: rows a micro-step.
         accumulation: micro-steps an optimizer step.
         weight_decay: of AdamW.
-        known: stop once this share of an epoch's rows was predicted without a wrong token.
+        known: stop once this share of an epoch's rows was predicted without a wrong token; none:
+            never.
         seed: of the order of rows.
+        optimizer: `adamw` or `paged_adamw_32bit`.
         progress: called after each optimizer step.
 
     Returns:
@@ -81,6 +85,7 @@ def memorize(
         seed=seed,
         accumulation=accumulation,
         weight_decay=weight_decay,
+        optimizer=optimizer,
         progress=progress,
         stop=seen.reached,
     )

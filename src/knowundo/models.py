@@ -7,9 +7,11 @@ transformers'. Loading one overwrites tensors in place; the base is never loaded
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from importlib.resources import files
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +19,17 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
+from torch.utils.checkpoint import checkpoint
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    BitsAndBytesConfig,
+    PreTrainedTokenizerBase,
+)
+from transformers.modeling_layers import GradientCheckpointingLayer
+from transformers.utils.import_utils import is_flash_attn_2_available
 
-from knowundo.artifacts import write_json
+from knowundo.artifacts import read_json, write_json
 from knowundo.errors import BadInput
 
 # One thread count everywhere: the same bytes need the same number of threads.
@@ -39,23 +49,125 @@ def base_files(base: str) -> list[Path]:
     return sorted(f for f in folder.glob("*") if f.suffix in kinds) if folder.is_dir() else []
 
 
+def same_base(one: str | None, other: str) -> bool:
+    """True if two names mean one base: equal, or one folder."""
+    if one is None or one == other:
+        return one == other
+    first, second = Path(base_path(one)), Path(base_path(other))
+    return first.is_dir() and second.is_dir() and first.resolve() == second.resolve()
+
+
 @dataclass
 class Variant:
     """A model to be scored: the base with a folder of tensors on top (none: the base itself)."""
 
     name: str
-    role: str  # base, memorized, retain or unlearned
+    role: str  # base, memorized, retain, unlearned or given
     folder: Path | None = None
     facts: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Adaptation:
-    """Which weights training may change: a LoRA beside every linear layer, or all of them."""
+    """Which weights training may change: a LoRA beside linear layers, or all of them."""
 
     kind: str = "lora"
     rank: int = 8
     alpha: int = 16
+    targets: str | tuple[str, ...] = "all-linear"
+    dropout: float = 0.0  # of the LoRA's input, while it is trained
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "targets", _targets(self.targets))  # JSON has no tuples
+
+
+def _targets(value: Any) -> str | tuple[str, ...]:
+    return value if isinstance(value, str) else tuple(sorted(value))
+
+
+# What else peft can put beside a LoRA; none of it is swapped or trained here.
+_UNUSED = ("modules_to_save", "use_dora", "rank_pattern", "alpha_pattern", "use_rslora")
+
+
+def adaptation_of(folder: Path) -> Adaptation:
+    """What a folder of weights adapts: peft's LoRA, or else all weights.
+
+    Raises:
+        BadInput: no weights there, or an adapter that is not a plain LoRA.
+    """
+    if not folder.is_dir():
+        raise BadInput(f"{folder}: no such folder; name an adapter's or a model's")
+    file = folder / "adapter_config.json"
+    if not file.is_file():
+        if not any(folder.glob("*.safetensors")):
+            raise BadInput(f"{folder}: holds no .safetensors; save the weights in that form")
+        return Adaptation("full")
+    config = read_json(file)
+    if not isinstance(config, dict) or config.get("peft_type") != "LORA":
+        raise BadInput(f"{file}: not a LoRA; merge the adapter and name the merged model")
+    if used := [key for key in _UNUSED if config.get(key)]:
+        raise BadInput(f"{file}: uses {used[0]}; merge the adapter and name the merged model")
+    try:
+        rank, alpha = int(config["r"]), int(config["lora_alpha"])
+        return Adaptation("lora", rank, alpha, config["target_modules"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise BadInput(f"{file}: malformed ({error!r}); save the adapter again") from None
+
+
+def need_bitsandbytes(key: str) -> None:
+    """Raise BadInput, naming the key that asks for it, where bitsandbytes is not installed."""
+    if find_spec("bitsandbytes") is None:
+        raise BadInput(f"{key}: needs bitsandbytes; pip install 'knowundo[gpu]'")
+
+
+def _check_quantization(quantization: str, dtype: str, *, trained: bool) -> None:
+    key = f"model.quantization {quantization}"
+    if quantization != "nf4":
+        raise BadInput(f"{key}: no such form; say nf4")
+    if trained:
+        raise BadInput(f"{key}: weights of 4 bits cannot be trained; set model.adaptation to lora")
+    if dtype == "float64":
+        raise BadInput(f"{key}: computes in bfloat16 or float32; set model.dtype to one of them")
+
+
+def _check_attention(attention: str | None) -> None:
+    if attention == "flash_attention_2" and not is_flash_attn_2_available():
+        raise BadInput(
+            "model.attention flash_attention_2: needs a GPU and the package flash-attn; install "
+            "it, or say sdpa"
+        )
+
+
+def _keep_packing(model: Any) -> None:
+    """Keep 4-bit weights as they are.
+
+    On some CPUs bitsandbytes packs them anew in the first forward without gradients, for a kernel
+    that has no backward: what is trained after that would get wrong gradients.
+    """
+    for module in model.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False
+
+
+def _recompute(model: Any, base: str) -> None:
+    """Hold only the inputs of each layer, and compute the layer again in the backward pass.
+
+    transformers' own switch does so in training mode only; localization takes gradients in
+    evaluation mode, where there is no dropout.
+    """
+    layers = [m for m in model.modules() if isinstance(m, GradientCheckpointingLayer)]
+    if not layers:
+        raise BadInput(
+            f"model.gradient_checkpointing: base '{base}' has no layers for it; say false"
+        )
+    for layer in layers:
+        layer.forward = partial(_checkpointed, layer.forward)
+
+
+def _checkpointed(forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    if not torch.is_grad_enabled():
+        return forward(*args, **kwargs)
+    return checkpoint(partial(forward, **kwargs), *args, use_reentrant=False)
 
 
 class Model:
@@ -70,6 +182,10 @@ class Model:
         device: str = "cpu",
         dtype: str = "float32",
         trust_remote_code: bool = False,
+        quantization: str | None = None,
+        attention: str | None = None,
+        gradient_checkpointing: bool = False,
+        scored_only: bool = False,
     ) -> None:
         """Load the base.
 
@@ -78,39 +194,101 @@ class Model:
             adaptation: what training may change.
             seed: of the LoRA's starting weights.
             device: where the model lies.
-            dtype: of the weights.
+            dtype: of the weights; a LoRA beside weights of bfloat16 is float32.
             trust_remote_code: run code from the base's folder; off unless asked.
+            quantization: nf4 holds the base's linear layers in 4 bits.
+            attention: transformers' name of an implementation; none: its choice.
+            gradient_checkpointing: compute activations again in the backward pass.
+            scored_only: keep no copy of the weights to go back to.
 
         Raises:
-            BadInput: the base cannot be loaded.
+            BadInput: the base cannot be loaded, or not in the way that is asked for.
         """
         torch.set_num_threads(THREADS)
         self.base, self.adaptation = base, adaptation or Adaptation()
+        self.quantization, self.attention = quantization, attention
         try:
             self.device = torch.device(device)
         except RuntimeError:
             raise BadInput(f"model.device '{device}': not a device; say cpu or cuda") from None
+        if quantization is not None:
+            trained = self.adaptation.kind == "full" and not scored_only
+            _check_quantization(quantization, dtype, trained=trained)
         path = base_path(base)
         options = {"trust_remote_code": trust_remote_code}
         try:
             self.tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(path, **options)
-            model: Any = AutoModelForCausalLM.from_pretrained(
-                path, dtype=getattr(torch, dtype), use_safetensors=True, **options
-            )
-        except (OSError, ValueError, SafetensorError) as error:
+            model = self._load(path, dtype=getattr(torch, dtype), **options)
+        except (OSError, ValueError, ImportError, SafetensorError) as error:
             reason = str(error).strip().split("\n")[0]
             raise BadInput(f"model.base '{base}': cannot be loaded ({reason})") from None
+        if gradient_checkpointing:
+            _recompute(model, base)
         torch.manual_seed(seed)
-        if self.adaptation.kind == "lora":
-            config = LoraConfig(
-                r=self.adaptation.rank,
-                lora_alpha=self.adaptation.alpha,
-                target_modules="all-linear",
-                task_type="CAUSAL_LM",
-            )
+        self.net: Any = self._adapted(model).eval()
+        self.fresh = {} if scored_only else self.state()
+
+    def _load(self, path: str, **options: Any) -> Any:
+        """The base on its device.
+
+        peft's prepare_model_for_kbit_training is not called: it makes every tensor that is not
+        quantized float32, and the activations with them, which takes twice their memory.
+        """
+        _check_attention(self.attention)
+        if self.attention is not None:
+            options["attn_implementation"] = self.attention
+        options["use_safetensors"] = True
+        model: Any
+        if self.quantization is None:
+            model = AutoModelForCausalLM.from_pretrained(path, **options)
+            return model.to(self.device)
+        need_bitsandbytes(f"model.quantization {self.quantization}")
+        config = BitsAndBytesConfig(
+            load_in_4bit=True,
+            bnb_4bit_quant_type=self.quantization,
+            bnb_4bit_use_double_quant=True,
+            bnb_4bit_compute_dtype=options["dtype"],
+        )
+        model = AutoModelForCausalLM.from_pretrained(
+            path, quantization_config=config, device_map={"": str(self.device)}, **options
+        )
+        _keep_packing(model)
+        return model
+
+    def _adapted(self, model: Any) -> Any:
+        """The base with a LoRA beside it, if the adaptation is one."""
+        if self.adaptation.kind == "full":
+            return model
+        targets = self.adaptation.targets
+        config = LoraConfig(
+            r=self.adaptation.rank,
+            lora_alpha=self.adaptation.alpha,
+            lora_dropout=self.adaptation.dropout,
+            target_modules=targets if isinstance(targets, str) else list(targets),
+            task_type="CAUSAL_LM",
+        )
+        try:
             model = get_peft_model(model, config)
-            model.peft_config["default"].base_model_name_or_path = base
-        self.net: Any = model.to(self.device).eval()
+        except ValueError as error:
+            raise BadInput(f"base '{self.base}': no such modules for a LoRA ({error})") from None
+        model.peft_config["default"].base_model_name_or_path = self.base
+        return model
+
+    def _has_shape(self, adaptation: Adaptation) -> bool:
+        """True if the LoRA that is there holds tensors of the same names, shapes and scale."""
+        if not isinstance(self.net, PeftModel):
+            return False
+        config: Any = self.net.peft_config["default"]
+        targets = _targets(config.target_modules)
+        own = config.r, config.lora_alpha, targets
+        return own == (adaptation.rank, adaptation.alpha, adaptation.targets)
+
+    def adapt(self, adaptation: Adaptation) -> None:
+        """Take the LoRA off the base and put one of another shape there, with no effect yet."""
+        if "full" in (self.adaptation.kind, adaptation.kind):
+            raise BadInput(f"base '{self.base}': all weights and a LoRA cannot be swapped")
+        self.adaptation = adaptation
+        self.net = self._adapted(self.net.unload()).eval()
         self.fresh = self.state()
 
     @property
@@ -150,8 +328,14 @@ class Model:
                 parameter.copy_(state[name])
 
     def use(self, variant: Variant) -> None:
-        """Make this the given variant."""
-        self.restore(self.fresh if variant.folder is None else load_state(self, variant.folder))
+        """Make this the given variant; a LoRA of another shape replaces the one that is there."""
+        if variant.folder is None:
+            self.restore(self.fresh)
+            return
+        wanted = adaptation_of(variant.folder)
+        if wanted.kind == "lora" and not self._has_shape(wanted):
+            self.adapt(wanted)
+        self.restore(load_state(self, variant.folder))
 
     def train_only(self, names: Iterable[str]) -> list[torch.nn.Parameter]:
         """Let gradients reach these parameters and no others; return them.
@@ -176,7 +360,8 @@ def save_state(model: Model, folder: Path) -> None:
         tensors = {_plain(name): value for name, value in model.state().items()}
         save_file(tensors, folder / ADAPTER, metadata={"format": "pt"})
         config = model.net.peft_config["default"].to_dict()
-        config["target_modules"] = sorted(config["target_modules"])
+        targets = _targets(config["target_modules"])
+        config["target_modules"] = targets if isinstance(targets, str) else list(targets)
         config["inference_mode"] = True
         text = json.loads(json.dumps(config, default=lambda v: getattr(v, "value", str(v))))
         write_json(folder / "adapter_config.json", text)
@@ -185,31 +370,46 @@ def save_state(model: Model, folder: Path) -> None:
         model.tokenizer.save_pretrained(folder)
 
 
+def _shards(folder: Path) -> list[Path]:
+    return sorted(folder.glob("model*.safetensors")) or [folder / FULL]
+
+
 def load_state(model: Model, folder: Path) -> dict[str, torch.Tensor]:
     """Read what `save_state` wrote, by parameter name.
 
     Raises:
         BadInput: no weights in the folder, or an adapter of another base.
     """
-    file = folder / (ADAPTER if model.adaptation.kind == "lora" else FULL)
-    if not file.exists():
-        raise BadInput(f"{file}: no such file; name a folder that memorize or unlearn wrote")
     if model.adaptation.kind == "lora":
-        config = json.loads((folder / "adapter_config.json").read_text())
-        if (owner := config.get("base_model_name_or_path")) != model.base:
-            raise BadInput(f"{folder}: an adapter of base '{owner}', not of '{model.base}'")
-    try:
-        tensors = load_file(file)
-    except SafetensorError as error:
-        raise BadInput(f"{file}: damaged ({error}); make it again") from None
+        owner = read_json(folder / "adapter_config.json").get("base_model_name_or_path")
+        if not same_base(owner, model.base):
+            raise BadInput(
+                f"{folder}: an adapter of base '{owner}', not of '{model.base}'; set model.base, "
+                "or, if both are the same model, correct the adapter's base_model_name_or_path"
+            )
+    files = [folder / ADAPTER] if model.adaptation.kind == "lora" else _shards(folder)
+    tensors: dict[str, torch.Tensor] = {}
+    for file in files:
+        if not file.exists():
+            raise BadInput(f"{file}: no such file; name a folder that memorize or unlearn wrote")
+        try:
+            tensors |= load_file(file)
+        except SafetensorError as error:
+            raise BadInput(f"{file}: damaged ({error}); make it again") from None
     names = {_plain(name): name for name in model.parameters()}
     return {names.get(name, name): value for name, value in tensors.items()}
+
+
+def size(parameter: torch.nn.Parameter) -> int:
+    """Numbers in a parameter; one of 4 bits holds two in each element."""
+    packed = getattr(parameter, "quant_state", None)
+    return parameter.numel() if packed is None else int(packed.shape.numel())
 
 
 def describe(model: Model) -> dict[str, Any]:
     """What a manifest says of a model."""
     named = model.causal_lm().named_parameters()
-    total = sum(p.numel() for name, p in named if "lora_" not in name)
+    total = sum(size(p) for name, p in named if "lora_" not in name)
     trainable = sum(p.numel() for p in model.parameters().values())
     return {
         "base": model.base,

@@ -11,9 +11,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import pandas as pd
+
+from knowundo import regions
 from knowundo.artifacts import (
     is_done,
     new_folder,
@@ -21,25 +25,40 @@ from knowundo.artifacts import (
     read_manifest,
     surroundings,
     write_json,
+    write_text,
 )
+from knowundo.benchmarks.files import RESOLVED
+from knowundo.encoding import count_cut
 from knowundo.errors import BadInput, Diverged, MethodsFailed, unknown
 from knowundo.evaluation import Evaluation
+from knowundo.evaluation.lm_eval_tasks import general_rows
 from knowundo.localization import localize as find_regions
+from knowundo.localization import with_controls
 from knowundo.memorization import memorize as finetune
-from knowundo.models import Variant, describe, save_state
+from knowundo.models import Model, Variant, adaptation_of, describe, save_state
+from knowundo.original import OriginalStart
 from knowundo.progress import Progress
 from knowundo.recipe import Variant as Planned
 from knowundo.records import data_hash
 from knowundo.reporting import Material, write_report
-from knowundo.results import Results, VariantFacts, read_results, write_results
+from knowundo.reporting.comparison import Difference, differences, differing_keys
+from knowundo.reporting.paper import ENDINGS, paper_table
+from knowundo.results import Results, Row, VariantFacts, read_results, write_results
 from knowundo.runs import BOTH, TRAIN_VAL, Run
-from knowundo.scoring import read_scores, score, token_accuracy, write_scores
+from knowundo.scoring import read_scores, score, teacher_forced, token_accuracy, write_scores
 from knowundo.unlearning import Start, unlearn_at_chosen_rate
 from knowundo.unlearning import unlearn as train_method
 
 
+class Scored(NamedTuple):
+    """What evaluation knows of one variant."""
+
+    table: pd.DataFrame  # rows of scoring.score, and how the question was altered: `attack`
+    tasks: list[Row]  # of general tasks
+
+
 def _finetuned(run: Run, folder: Path, title: str, scopes: Sequence[str]) -> None:
-    settings = run.recipe.memorize.model_dump(exclude={"general", "retain_model"})
+    settings = run.recipe.memorize.model_dump(exclude={"general", "retain_model", "adopt"})
     inputs = run.memorize_inputs(scopes)
     if is_done(folder, inputs):
         run.reporter.say(f"{folder.name}: already there, skipped")
@@ -51,9 +70,15 @@ def _finetuned(run: Run, folder: Path, title: str, scopes: Sequence[str]) -> Non
     began = time.perf_counter()
     with run.reporter.task(title) as progress:
         curve, facts = finetune(
-            model, rows, general, **settings, seed=run.recipe.seed, progress=progress
+            model,
+            rows,
+            general,
+            **settings,
+            optimizer=run.recipe.model.optimizer,
+            seed=run.recipe.seed,
+            progress=progress,
         )
-    if facts["known_share"] < settings["known"]:
+    if settings["known"] is not None and facts["known_share"] < settings["known"]:
         run.reporter.say(
             f"{folder.name}: only {facts['known_share']:.0%} of the rows are known after "
             f"{facts['optimizer_steps']} steps; raise memorize.epochs or memorize.lr"
@@ -65,40 +90,83 @@ def _finetuned(run: Run, folder: Path, title: str, scopes: Sequence[str]) -> Non
         write_json(aside / "curve.json", curve)
 
 
+def _adopted(run: Run, source: Path) -> None:
+    """Take an adapter or a full model that knows the records already as the memorized one."""
+    inputs = run.memorize_inputs(BOTH)
+    if is_done(run.memorized, inputs):
+        run.reporter.say("memorized: already there, skipped")
+        return
+    run.model.use(Variant("memorized", "memorized", source))
+    rows = teacher_forced(run.model, [r for s in BOTH for r in run.encoded(s, TRAIN_VAL)])
+    known = sum(row["token_accuracy"] == 1 for row in rows.values()) / len(rows)
+    run.reporter.say(f"memorized: {source} is taken as it is; it knows {known:.0%} of the rows")
+    facts = {
+        "adopted": str(source),
+        "known_share": round(known, 4),
+        "optimizer_steps": 0,
+        "seconds": 0.0,
+        "model": describe(run.model),
+        **surroundings(),
+    }
+    with new_folder(run.memorized, inputs, **facts) as aside:
+        save_state(run.model, aside)
+        write_json(aside / "curve.json", [])
+
+
 def memorize(run: Run) -> None:
     """Finetune the base until it knows both scopes; also the retain model, if the recipe asks."""
     run.encoded()  # the base and every row, checked before the first byte is written
+    adopted = run.recipe.memorize.adopt
+    if adopted is not None:
+        run.model.use(Variant("memorized", "memorized", Path(adopted)))  # likewise
     run.claim()
-    _finetuned(run, run.memorized, "memorize", BOTH)
+    if adopted is not None:
+        _adopted(run, Path(adopted))
+    else:
+        _finetuned(run, run.memorized, "memorize", BOTH)
     if run.recipe.memorize.retain_model:
         _finetuned(run, run.retain, "memorize (retain model)", ("retention",))
 
 
 def localize(run: Run) -> None:
-    """Find the region by gradients, and the control regions."""
-    settings = run.recipe.localize.model_dump(exclude={"splits"})
-    splits = run.recipe.localize.splits
+    """Find the region by gradients, or take a given one; and draw the control regions."""
     inputs = run.localize_inputs()
     if is_done(run.regions, inputs):
         run.reporter.say("regions: already there, skipped")
         return
-    model = run.model
-    model.use(Variant("memorized", "memorized", run.memorized))
+    run.model.use(Variant("memorized", "memorized", run.memorized))
     began = time.perf_counter()
     with run.reporter.task("localize") as progress:
-        found = find_regions(
-            model,
-            run.encoded("unlearn", splits),
-            run.encoded("retention", splits),
-            **settings,
-            seed=run.recipe.seed,
-            progress=progress,
-        )
+        adopted = run.recipe.localize.adopt
+        found = _located(run, progress) if adopted is None else _given_region(run, Path(adopted))
     facts = {"seconds": round(time.perf_counter() - began, 2), **surroundings()}
     with new_folder(run.regions, inputs, parameters=found["parameters"], **facts) as aside:
         write_json(aside / "tensors.json", found["tensors"])
         for name, region in found["regions"].items():
             write_json(aside / f"{name}.json", region)
+
+
+def _located(run: Run, progress: Progress) -> dict[str, Any]:
+    """Regions, controls and every tensor's gradients, from the recipe's localizers."""
+    splits = run.recipe.localize.splits
+    return find_regions(
+        run.model,
+        run.encoded("unlearn", splits),
+        run.encoded("retention", splits),
+        **run.recipe.localize.model_dump(exclude={"splits", "adopt"}),
+        seed=run.recipe.seed,
+        progress=progress,
+    )
+
+
+def _given_region(run: Run, file: Path) -> dict[str, Any]:
+    """A region from a file under the localizer's name, with its controls; no gradients."""
+    parameters = run.model.parameters()
+    name = next(iter(run.recipe.localize.localizers))
+    sizes = {tensor: parameter.numel() for tensor, parameter in parameters.items()}
+    draws, seed = run.recipe.localize.draws, run.recipe.seed
+    located = {name: regions.read_region(file, parameters)}
+    return {"tensors": [], **with_controls(located, sizes, draws=draws, seed=seed)}
 
 
 def unlearn(run: Run, only: Iterable[str] | None = None) -> list[str]:
@@ -125,7 +193,7 @@ def unlearn(run: Run, only: Iterable[str] | None = None) -> list[str]:
             run.reporter.say(f"{name}: already there, skipped")
     if not waiting:
         return []
-    rows = run.encoded("unlearn", "train")
+    rows = run.encoded("unlearn", "train", end=False)
     never_saw = run.never_saw()
     run.model.use(never_saw)
     target = token_accuracy(run.model, rows)
@@ -135,8 +203,9 @@ def unlearn(run: Run, only: Iterable[str] | None = None) -> list[str]:
             f"{never_saw.name} model's"
         )
     run.model.use(Variant("memorized", "memorized", run.memorized))
-    kept = {scope: run.encoded(scope, "train") for scope in ("retention", "general")}
-    start = Start(run.model, rows, kept, seed=run.recipe.seed)
+    kept = {scope: run.encoded(scope, "train", end=False) for scope in ("retention", "general")}
+    begin = partial(OriginalStart, quirks=run.recipe.quirks) if run.recipe.quirks else Start
+    start = begin(run.model, rows, kept, seed=run.recipe.seed)
     return [variant.name for variant in waiting if not _unlearn_one(run, start, variant, target)]
 
 
@@ -150,6 +219,7 @@ def _unlearn_one(run: Run, start: Start, variant: Planned, target: float) -> boo
         "arguments": variant.arguments,
         "region": region,
         "retain_on": variant.retain_on,
+        "optimizer": run.recipe.model.optimizer,
     }
     try:
         with run.reporter.task(variant.name) as progress:
@@ -177,33 +247,106 @@ def _unlearn_one(run: Run, start: Start, variant: Planned, target: float) -> boo
 
 def evaluate(run: Run) -> Results:
     """Score every variant on every record, one base in memory, and write results.json."""
-    run.made(run.memorized, "memorize")
-    encoded = run.encoded()
-    tables = {}
-    for variant in run.variants():
-        folder = run.out / "scores" / variant.name
-        stage = "unlearn" if variant.role == "unlearned" else "memorize"
-        weights = run.made(variant.folder, stage) if variant.folder else None
-        splits = run.recipe.evaluate.generate
-        inputs = run.inputs("score", weights, splits)
-        if not is_done(folder, inputs):
-            run.model.use(variant)
-            with run.reporter.task(f"evaluate {variant.name}") as progress:
-                rows = score(run.model, encoded, generated_splits=splits, progress=progress)
-            with new_folder(folder, inputs) as aside:
-                write_scores(rows, aside / "rows.parquet")
-        tables[variant.name] = read_scores(folder / "rows.parquet")
+    if run.recipe.evaluate.models:
+        run.encoded()  # the base and every row, checked before the first byte is written
+        run.claim()
+    else:
+        run.made(run.memorized, "memorize")
+    scored = {variant.name: _score_variant(run, variant) for variant in _in_order(run)}
     with run.reporter.task("evaluate: intervals") as progress:
-        results = _results(run, tables, progress)
+        results = _results(run, scored, progress)
     write_results(results, run.out / "results.json")
     return results
 
 
-def _results(run: Run, tables: dict[str, Any], progress: Progress) -> Results:
-    target = "retain" if "retain" in tables else None
-    evaluation = Evaluation(
-        tables, target=target, draws=run.recipe.evaluate.resamples, seed=run.recipe.seed
+def _in_order(run: Run) -> list[Variant]:
+    """The variants, whole models last: the base makes room for them."""
+    return sorted(run.variants(), key=lambda variant: _is_whole(run, variant))
+
+
+def _is_whole(run: Run, variant: Variant) -> bool:
+    """True for a given model that cannot be put on the base as a LoRA."""
+    return (
+        variant.role == "given"
+        and variant.folder is not None
+        and adaptation_of(variant.folder).kind == "full"
     )
+
+
+def _score_variant(run: Run, variant: Variant) -> Scored:
+    """Score one variant, or read what an earlier call made of the same inputs."""
+    folder = run.out / "scores" / variant.name
+    inputs = run.score_inputs(variant)
+    if not is_done(folder, inputs):
+        model = run.whole_model(variant) if _is_whole(run, variant) else run.model
+        if model is run.model:
+            model.use(variant)
+        with run.reporter.task(f"evaluate {variant.name}") as progress:
+            rows = _score_rows(run, model, progress)
+        tasks = _score_tasks(run, model, variant.name)
+        with new_folder(folder, inputs) as aside:
+            write_scores(rows, aside / "rows.parquet")
+            write_json(aside / "tasks.json", [row.model_dump(mode="json") for row in tasks])
+    tasks = [Row.model_validate(row) for row in read_json(folder / "tasks.json")]
+    return Scored(read_scores(folder / "rows.parquet"), tasks)
+
+
+def _score_rows(run: Run, model: Model, progress: Progress) -> pd.DataFrame:
+    """Every record as it is, and val rows once more behind each prefix."""
+    section = run.recipe.evaluate
+    encoded = run.encoded(model=model, end=False)
+    tables = [score(model, encoded, generated_splits=section.generate, progress=progress)]
+    for prefix in section.prefixes:
+        rows = [
+            row
+            for scope in BOTH
+            for row in run.encoded(scope, "val", model=model, prefix=prefix, end=False)
+        ]
+        table = score(model, rows, generated_splits=section.generate, progress=progress)
+        tables.append(table.assign(attack=f"{prefix} prompt"))
+    return pd.concat([tables[0].assign(attack=""), *tables[1:]], ignore_index=True)
+
+
+def _score_tasks(run: Run, model: Model, name: str) -> list[Row]:
+    section = run.recipe.evaluate
+    if not section.general_tasks:
+        return []
+    with run.reporter.task(f"evaluate {name}: general tasks") as progress:
+        return general_rows(
+            model,
+            name,
+            tasks=section.general_tasks,
+            folder=section.general_folder,
+            limit=section.general_limit,
+            shots=section.general_shots,
+            seed=run.recipe.seed,
+            progress=progress,
+            say=run.reporter.say,
+        )
+
+
+def _evaluated(run: Run, scored: dict[str, Scored], progress: Progress) -> tuple[list[Row], Any]:
+    """All rows of results.json, and the evaluation of the records as they are."""
+    target = "retain" if "retain" in scored else None
+    settings = {"draws": run.recipe.evaluate.resamples, "seed": run.recipe.seed}
+    plain = Evaluation(
+        {name: _plain(one.table) for name, one in scored.items()},
+        target=target,
+        **settings,
+    )
+    rows = plain.rows(progress)
+    for attack in next(iter(scored.values())).table["attack"].unique():
+        if attack:
+            tables = {
+                name: one.table[one.table["attack"] == attack] for name, one in scored.items()
+            }
+            under = Evaluation(tables, target=target, **settings).rows()
+            rows += [row.model_copy(update={"attack": attack}) for row in under]
+    return rows + [row for one in scored.values() for row in one.tasks], plain
+
+
+def _results(run: Run, scored: dict[str, Scored], progress: Progress) -> Results:
+    rows, evaluation = _evaluated(run, scored, progress)
     around = surroundings()
     counts: dict[str, int] = {}
     for record in run.records:
@@ -216,10 +359,12 @@ def _results(run: Run, tables: dict[str, Any], progress: Progress) -> Results:
         seeds={"recipe": run.recipe.seed, "data": run.recipe.data_seed},
         data_sha256=data_hash(run.records),
         data_counts=counts,
+        data_cut=count_cut(run.encoded()),
+        data_commits=dict(RESOLVED),
         model=describe(run.model),
         variants=[_facts(run, variant) for variant in run.variants()],
-        rows=evaluation.rows(progress),
-        comparisons=[c for pair in _controlled(run, tables) for c in evaluation.compare(*pair)],
+        rows=rows,
+        comparisons=[c for pair in _controlled(run, scored) for c in evaluation.compare(*pair)],
         **around,
     )
 
@@ -235,9 +380,9 @@ def _facts(run: Run, variant: Variant) -> VariantFacts:
     )
 
 
-def _controlled(run: Run, tables: dict[str, Any]) -> list[tuple[str, str]]:
+def _controlled(run: Run, scored: dict[str, Scored]) -> list[tuple[str, str]]:
     """Pairs that differ in their region only: a located one against every control of it."""
-    variants = [v for v in run.recipe.unlearn.variants if v.name in tables]
+    variants = [v for v in run.recipe.unlearn.variants if v.name in scored]
 
     def all_but_region(variant: Planned) -> Any:
         settings = run.recipe.unlearn.settings(variant)
@@ -253,28 +398,74 @@ def _controlled(run: Run, tables: dict[str, Any]) -> list[tuple[str, str]]:
     ]
 
 
-def report(run: Run) -> Path:
-    """Write report.html from results.json and the other artifacts."""
+def _plain(table: pd.DataFrame) -> pd.DataFrame:
+    """Rows whose question was not altered."""
+    return table[table["attack"] == ""]
+
+
+def _results_of(run: Run) -> Results:
     file = run.out / "results.json"
     if not file.exists():
         raise BadInput(f"{file}: not there yet; run `knowundo evaluate --out {run.out}` first")
-    results = read_results(file)
-    folders = {v.name: v.folder for v in run.variants() if v.folder}
+    return read_results(file)
+
+
+def report(run: Run) -> Path:
+    """Write report.html from results.json and the other artifacts."""
+    results = _results_of(run)
+    folders = {v.name: v.folder for v in run.variants() if v.folder and v.role != "given"}
     region = next(iter(run.recipe.localize.localizers))
+    located = (run.regions / "tensors.json").exists()
     material = Material(
         scores={
-            variant.name: read_scores(run.out / "scores" / variant.name / "rows.parquet")
+            variant.name: _plain(read_scores(run.out / "scores" / variant.name / "rows.parquet"))
             for variant in results.variants
         },
-        curves={name: read_json(folder / "curve.json") for name, folder in folders.items()},
-        tensors=read_json(run.regions / "tensors.json"),
+        curves={
+            name: curve
+            for name, folder in folders.items()
+            if (curve := read_json(folder / "curve.json"))
+        },
+        tensors=read_json(run.regions / "tensors.json") if located else [],
         region=region,
-        located=set(read_json(run.regions / f"{region}.json")),
+        located=set(read_json(run.regions / f"{region}.json")) if located else set(),
         seconds={name: read_manifest(folder)["seconds"] for name, folder in folders.items()},
     )
     path = run.out / "report.html"
     write_report(path, results, material)
     return path
+
+
+def paper_report(run: Run) -> dict[str, Path]:
+    """Write the paper's table with our rows in it; a file per format."""
+    results = _results_of(run)
+    seconds: dict[str, float | None] = {}
+    for variant in results.variants:
+        if variant.role == "unlearned":
+            made = read_manifest(run.unlearned(variant.name))
+            steps = made["optimizer_steps"]
+            seconds[variant.name] = made["seconds"] / steps if steps else None
+    written = {}
+    for form, ending in ENDINGS.items():
+        written[str(form)] = run.out / f"paper-table.{ending}"
+        write_text(written[form], paper_table(results, seconds, format=form))
+    return written
+
+
+def compare(first: Path, second: Path) -> tuple[list[tuple[str, Any, Any]], list[Difference]]:
+    """Two runs' directories: the keys in which they differ, and how the scores do.
+
+    Raises:
+        BadInput: one of them holds no results.
+    """
+    one, other = (read_results(folder / "results.json") for folder in (first, second))
+    keys = list(differing_keys(one.recipe_effective, other.recipe_effective))
+    tables = {}
+    for variant in one.variants:
+        files = [out / "scores" / variant.name / "rows.parquet" for out in (first, second)]
+        if all(file.is_file() for file in files):
+            tables[variant.name] = (_plain(read_scores(files[0])), _plain(read_scores(files[1])))
+    return keys, differences(one, other, tables)
 
 
 def run_all(run: Run) -> Results:

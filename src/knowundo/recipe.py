@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -32,6 +32,13 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 Split = Literal["train", "val", "probe", "holdout"]
 Rate = Annotated[float, Field(gt=0, allow_inf_nan=False)] | Literal["auto"]
+Prefix = Literal["direct", "assistant"]
+# Explained in original.py.
+Quirk = Literal[
+    "mixed_batches", "fixed_length", "question_labels", "base_labels", "soft_kl",
+    "naive_boundary", "end_masked",
+]  # fmt: skip
+QUIRKS: tuple[Quirk, ...] = get_args(Quirk)
 # Names of the models that every run holds beside its variants.
 ROLES = ("base", "memorized", "retain")
 
@@ -48,13 +55,23 @@ class Data(_Section):
     domain: str = "privacy"
     """A domain of the benchmark."""
     source: str | None = None
-    """Folder of the benchmark's files, for those that are read from files."""
+    """Folder of the benchmark's files; none: generated, or from the hub."""
+    revision: str | None = None
+    """Commit of the benchmark's repository on the hub; none: the newest."""
+    general: str | None = None
+    """General rows from elsewhere: a dataset on the hub, a folder or a file of texts."""
     subjects: int | None = Field(None, ge=1)
     """Keep or draw so many subjects; none: the benchmark's own number."""
     seed: int | None = None
     """Of the records; none: the recipe's seed."""
+    encoding: Literal["plain", "chat"] = "plain"
+    """Question, blank line, answer; or the tokenizer's own chat template."""
+    prefix: Prefix | None = None
+    """Put before every question: KnowUnDo's `direct` prompt, or the paper's `assistant` one."""
     max_length: int = Field(512, ge=8)
-    """Tokens a row may have; a longer one is refused, not cut."""
+    """Tokens a row may have."""
+    truncate: bool = False
+    """Cut the end of a longer row, and count it; else it is refused."""
 
 
 class ModelSection(_Section):
@@ -68,10 +85,20 @@ class ModelSection(_Section):
     """Of the LoRA."""
     alpha: int = Field(16, ge=1)
     """Scale of the LoRA, alpha / rank."""
+    dropout: float = Field(0.0, ge=0, lt=1)
+    """Of the LoRA's input, while it is trained."""
     device: str = "cpu"
     """Where the model lies: cpu or cuda."""
     dtype: Literal["float32", "bfloat16", "float64"] = "float32"
     """Of the weights."""
+    quantization: Literal["nf4"] | None = None
+    """Hold the base in 4 bits (bitsandbytes NF4); only a LoRA is trained then."""
+    attention: Literal["eager", "sdpa", "flash_attention_2"] | None = None
+    """Implementation of attention; none: transformers' choice."""
+    gradient_checkpointing: bool = False
+    """Recompute activations in the backward pass instead of holding them."""
+    optimizer: Literal["adamw", "paged_adamw_32bit"] = "adamw"
+    """AdamW of torch, or bitsandbytes' that moves its state out of a full GPU."""
     trust_remote_code: bool = False
     """Run code that comes with the base."""
 
@@ -79,6 +106,8 @@ class ModelSection(_Section):
 class Memorize(_Section):
     """Finetuning until the records are known (defaults: KnowUnDo, privacy)."""
 
+    adopt: str | None = None
+    """Folder of an adapter, or of a full model, that knows the records: nothing is trained."""
     epochs: int = Field(10, ge=1)
     """At most so many passes."""
     lr: float = Field(1e-4, gt=0)
@@ -89,8 +118,8 @@ class Memorize(_Section):
     """Micro-steps an optimizer step."""
     weight_decay: float = Field(1e-4, ge=0)
     """Of AdamW."""
-    known: float = Field(0.99, gt=0, le=1)
-    """Stop once this share of an epoch's rows is predicted without a wrong token."""
+    known: float | None = Field(0.99, gt=0, le=1)
+    """Stop once this share of an epoch's rows is predicted without a wrong token; none: never."""
     general: bool = True
     """Mix general rows in, so that the base's own knowledge does not wear off."""
     retain_model: bool = True
@@ -104,6 +133,8 @@ def _memflex() -> dict[str, dict[str, Any]]:
 class Localize(_Section):
     """Search for the region that holds the unlearn scope."""
 
+    adopt: str | None = None
+    """JSON list of parameter names, as KnowUnDo writes it: taken as the region, not searched."""
     localizers: dict[str, dict[str, Any]] = Field(default_factory=_memflex, min_length=1)
     """Registered localizers and their arguments; the region carries the localizer's name."""
     splits: tuple[Split, ...] = ("train",)
@@ -183,6 +214,18 @@ class Evaluate(_Section):
     """Splits whose questions are also answered freely."""
     resamples: int = Field(1000, ge=10)
     """Draws of subjects behind every interval."""
+    models: tuple[str, ...] = ()
+    """Folders of further adapters of the base, or of whole models, to be scored too."""
+    prefixes: tuple[Prefix, ...] = ()
+    """Score val rows once more with each of these before the question."""
+    general_tasks: tuple[str, ...] = ()
+    """Tasks of lm-evaluation-harness, such as mmlu or arc_challenge."""
+    general_folder: str | None = None
+    """Folder of task files (YAML) that lm-evaluation-harness reads beside its own."""
+    general_limit: int | None = Field(None, ge=1)
+    """Questions of each task; none: all."""
+    general_shots: int | None = Field(None, ge=0)
+    """Solved examples before each question; none: the task's own number."""
 
 
 class Recipe(_Section):
@@ -191,12 +234,19 @@ class Recipe(_Section):
     name: str = "run"
     seed: int = 0
     """Of everything random."""
+    compat: Literal["original"] | tuple[Quirk, ...] = ()
+    """`original`: what the public KnowUnDo code does otherwise than the paper; or some of it."""
     data: Data = Field(default_factory=Data)
     model: ModelSection = Field(default_factory=ModelSection)
     memorize: Memorize = Field(default_factory=Memorize)
     localize: Localize = Field(default_factory=Localize)
     unlearn: Unlearn = Field(default_factory=Unlearn)
     evaluate: Evaluate = Field(default_factory=Evaluate)
+
+    @property
+    def quirks(self) -> tuple[Quirk, ...]:
+        """Behaviours of the public KnowUnDo code that this run shows."""
+        return QUIRKS if self.compat == "original" else self.compat
 
     @property
     def data_seed(self) -> int:
@@ -259,13 +309,18 @@ def _read_given(config: str | None) -> dict[str, Any]:
     if not path.is_file():
         if path.suffix in (".yaml", ".yml") or "/" in config:
             raise BadInput(f"{config}: no such file; check the path")
-        return read_preset("recipes", config)
+        return _extended(read_preset("recipes", config))
     given = parse_yaml(read_text(path), config)
     if not isinstance(given, dict):
         raise BadInput(f"{config}: a recipe is a mapping with keys such as data and unlearn")
-    if (parent := given.pop("extends", None)) is not None:
-        given = _merge(read_preset("recipes", str(parent)), given)
-    return given
+    return _extended(given)
+
+
+def _extended(given: dict[str, Any]) -> dict[str, Any]:
+    """A recipe over the preset that it extends, which may extend another."""
+    if (parent := given.pop("extends", None)) is None:
+        return given
+    return _merge(_extended(read_preset("recipes", str(parent))), given)
 
 
 def _merge(under: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:

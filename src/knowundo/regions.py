@@ -19,12 +19,50 @@ def read_region(path: Path, known: Iterable[str]) -> list[str]:
     Raises:
         BadInput: not a non-empty list of names, or a name that the model does not have.
     """
+    names = read_names(path)
+    if unknown := sorted(set(names) - set(known)):
+        raise BadInput(
+            f"{path}: the model has no parameter '{unknown[0]}'; take the region of this model, "
+            "or localize it"
+        )
+    return names
+
+
+def read_names(path: Path) -> list[str]:
+    """The names in a region's file, sorted, whichever model they are of.
+
+    Raises:
+        BadInput: not a non-empty list of names.
+    """
     names = read_json(path)
     if not isinstance(names, list) or not names or not all(isinstance(n, str) for n in names):
         raise BadInput(f"{path}: expected a JSON list of parameter names")
-    if unknown := sorted(set(names) - set(known)):
-        raise BadInput(f"{path}: the model has no parameter '{unknown[0]}'; localize it again")
     return sorted(names)
+
+
+def overlap(first: Iterable[str], second: Iterable[str]) -> dict[str, dict[str, float]]:
+    """Jaccard index of two regions: of all tensors, and by module and by layer.
+
+    |both| / |either|, 1 where they are the same; groups that neither touches are left out.
+
+    Returns:
+        `all`, `module` and `layer`, each group → index in [0, 1].
+    """
+    one, other = set(first), set(second)
+
+    def jaccard(names: set[str]) -> float:
+        return len(one & other & names) / len(names)
+
+    groups: dict[str, dict[str, set[str]]] = {"all": {}, "module": {}, "layer": {}}
+    for name in sorted(one | other):
+        where = place(name)
+        layer = "outside" if where["layer"] is None else str(where["layer"])
+        for kind, group in (("all", "all"), ("module", where["module"]), ("layer", layer)):
+            groups[kind].setdefault(group, set()).add(name)
+    return {
+        kind: {group: jaccard(names) for group, names in found.items()}
+        for kind, found in groups.items()
+    }
 
 
 def random_like(region: Iterable[str], sizes: dict[str, int], seed: int) -> list[str]:

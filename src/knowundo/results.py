@@ -28,10 +28,14 @@ class Row(_Strict):
     scope: str | None = Field(description="unlearn, retention or general; null: over several")
     split: str | None = Field(description="train, val, probe or holdout")
     subset: str | None = Field(None, description="a part of the group; null: all of it")
-    attack: str | None = Field(None, description="what was done before scoring; null: nothing")
+    attack: str | None = Field(
+        None, description="what was done before scoring, such as 'direct prompt'; null: nothing"
+    )
     value: float | None = Field(description="null where no record could be scored, never 0")
     low: float | None = Field(None, description="lower end of the 95 % interval over subjects")
     high: float | None = Field(None, description="upper end of the 95 % interval over subjects")
+    stderr: float | None = Field(None, description="standard error that a general task reports")
+    task_version: str | None = Field(None, description="version of a general task")
     records: int = Field(description="records in the group")
     subjects: int = Field(description="different subjects in the group")
     unscored: int = Field(0, description="records of the group that the metric does not measure")
@@ -54,7 +58,7 @@ class VariantFacts(_Strict):
     """What is known of a scored model beside its scores."""
 
     name: str
-    role: str = Field(description="base, memorized, retain or unlearned")
+    role: str = Field(description="base, memorized, retain, unlearned or given")
     method: str | None = None
     region: str | None = None
     parameters: int | None = Field(None, description="parameters that training could change")
@@ -78,6 +82,10 @@ class Results(_Strict):
     seeds: dict[str, int]
     data_sha256: str
     data_counts: dict[str, int]
+    data_cut: dict[str, int] = Field(default_factory=dict, description="rows cut to max_length")
+    data_commits: dict[str, str] = Field(
+        default_factory=dict, description="commits of the repositories read from the hub"
+    )
     model: dict[str, Any]
     variants: list[VariantFacts]
     rows: list[Row]
@@ -90,12 +98,14 @@ class Results(_Strict):
         scope: str | None,
         split: str | None,
         subset: str | None = None,
+        attack: str | None = None,
     ) -> Row | None:
         """The row of a variant's metric on a group, or None."""
-        key = (variant, metric, scope, split, subset)
-        return next(
-            (r for r in self.rows if (r.variant, r.metric, r.scope, r.split, r.subset) == key), None
-        )
+        key = (variant, metric, scope, split, subset, attack)
+        for row in self.rows:
+            if key == (row.variant, row.metric, row.scope, row.split, row.subset, row.attack):
+                return row
+        return None
 
 
 def write_results(results: Results, path: Path) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -20,17 +22,22 @@ from knowundo.artifacts import (
     verified,
     write_text,
 )
-from knowundo.encoding import Encoded, encode
+from knowundo.benchmarks.general import general_rows
+from knowundo.encoding import Encoded, encode, prefix_text
 from knowundo.errors import BadInput, unknown
-from knowundo.models import Adaptation, Model, Variant, base_files
+from knowundo.evaluation.lm_eval_tasks import check_tasks
+from knowundo.models import Adaptation, Model, Variant, adaptation_of, base_files
+from knowundo.original import mask_end, naive_boundary
 from knowundo.progress import Reporter
-from knowundo.recipe import Recipe, parse_recipe, parse_yaml
+from knowundo.recipe import ROLES, Recipe, parse_recipe, parse_yaml
 from knowundo.recipe import Variant as Planned
 from knowundo.records import Record, check_records, data_hash, select
 from knowundo.registry import get
 from knowundo.scoring import teacher_forced
 
 TRAIN_VAL, BOTH = ("train", "val"), ("unlearn", "retention")
+# The stage that makes a model of a role.
+_STAGES = {"memorized": "memorize", "retain": "memorize", "unlearned": "unlearn"}
 # What a parameter holds after some dozen exposures, in bits. Allen-Zhu and Li 2024
 # (arXiv:2404.05405) find 2 after 1,000 exposures and 1 after 100.
 BITS_PER_PARAMETER = 0.5
@@ -43,8 +50,15 @@ def check(recipe: Recipe) -> None:
         BadInput: unknown benchmark, method, localizer, argument or region.
     """
     get("benchmark", recipe.data.benchmark)
+    if "naive_boundary" in recipe.quirks and recipe.data.encoding != "plain":
+        raise BadInput("compat naive_boundary: needs data.encoding plain")
     for name, arguments in recipe.localize.localizers.items():
         get("localizer", name).bind(arguments)
+    if recipe.localize.adopt is not None:
+        regions.read_names(Path(recipe.localize.adopt))
+        if len(recipe.localize.localizers) > 1:
+            raise BadInput("localize.adopt: one region; name one localizer that it stands for")
+    check_tasks(recipe.evaluate.general_tasks, recipe.evaluate.general_folder)
     known = _region_names(recipe)
     for variant in recipe.unlearn.variants:
         get("method", variant.method).bind(variant.arguments)
@@ -102,7 +116,7 @@ class Run:
             if not select(self.records, scope=variant.retain_on, split="train"):
                 raise BadInput(
                     f"variant {variant.name}: there are no {variant.retain_on}/train rows to "
-                    "retain on; general ones come with the embedded base only"
+                    "retain on; name general ones with data.general"
                 )
 
     @classmethod
@@ -153,26 +167,36 @@ class Run:
         """All records of the benchmark."""
         data = self.recipe.data
         arguments = {"domain": data.domain, "seed": self.recipe.data_seed}
-        optional = {"source": data.source, "subjects": data.subjects}
-        arguments |= {name: value for name, value in optional.items() if value is not None}
+        for name in ("source", "subjects", "revision"):
+            if (value := getattr(data, name)) is not None:
+                arguments[name] = value
         entry = get("benchmark", data.benchmark)
         built: list[Record] = entry(**entry.bind(arguments))
+        if data.general is not None:
+            return [r for r in built if r.scope != "general"] + general_rows(data.general)
         if self.recipe.model.base == "embedded":
             return built
         # The benchmarks' general facts are what the embedded base knows; no other base knows them.
         return [r for r in built if (r.scope, r.subset) != ("general", "facts")]
 
+    @property
+    def model_options(self) -> dict[str, Any]:
+        """How a base is loaded and held."""
+        names = (
+            "device", "dtype", "trust_remote_code",
+            "quantization", "attention", "gradient_checkpointing",
+        )  # fmt: skip
+        options = {name: getattr(self.recipe.model, name) for name in names}
+        return {"seed": self.recipe.seed} | options
+
     @cached_property
     def model(self) -> Model:
         """The base, in memory once; what training may change is decided here."""
-        section = self.recipe.model
-        options: dict[str, Any] = {
-            "seed": self.recipe.seed,
-            "device": section.device,
-            "dtype": section.dtype,
-            "trust_remote_code": section.trust_remote_code,
-        }
-        lora = Adaptation("lora", section.rank, section.alpha)
+        section, options = self.recipe.model, self.model_options
+        lora = Adaptation("lora", section.rank, section.alpha, dropout=section.dropout)
+        if (adopted := self.recipe.memorize.adopt) is not None:
+            known = adaptation_of(Path(adopted))
+            return Model(section.base, replace(known, dropout=section.dropout), **options)
         if section.adaptation == "lora":
             return Model(section.base, lora, **options)
         if section.adaptation == "full":
@@ -194,17 +218,44 @@ class Run:
         )
         return model if fits else Model(section.base, Adaptation("full"), **options)
 
+    def whole_model(self, variant: Variant) -> Model:
+        """A given model that is no adapter; the base leaves the memory, if it is still there."""
+        self.__dict__.pop("model", None)
+        options = self.model_options | {"scored_only": True}
+        return Model(str(variant.folder), Adaptation("full"), **options)
+
     def encoded(
         self,
         scope: str | None = None,
         split: str | Sequence[str] | None = None,
         *,
         model: Model | None = None,
+        prefix: str | None = None,
+        end: bool = True,
     ) -> list[Encoded]:
-        """Encoded records of a scope and splits."""
-        chosen = select(self.records, scope=scope, split=split)
+        """Encoded records of a scope and splits.
+
+        Args:
+            scope: none: all.
+            split: none: all.
+            model: whose tokenizer; none: the run's own.
+            prefix: name of what stands before the questions; none: the recipe's.
+            end: False where `compat` may take the end of the answer away.
+        """
+        data, quirks = self.recipe.data, self.recipe.quirks
         tokenizer = (model or self.model).tokenizer
-        return encode(chosen, tokenizer, max_length=self.recipe.data.max_length)
+        before = prefix_text(prefix or data.prefix, data.domain)
+        rows = encode(
+            select(self.records, scope=scope, split=split),
+            tokenizer,
+            max_length=data.max_length,
+            style=data.encoding,
+            prefix=before,
+            truncate=data.truncate,
+        )
+        if "naive_boundary" in quirks:
+            rows = naive_boundary(rows, tokenizer, before)
+        return rows if end or "end_masked" not in quirks else mask_end(rows)
 
     @property
     def memorized(self) -> Path:
@@ -234,9 +285,12 @@ class Run:
         Raises:
             BadInput: a variant is older than what it would be made of now.
         """
-        found = [Variant("base", "base"), Variant("memorized", "memorized", self.memorized)]
-        if self.recipe.memorize.retain_model:
-            found.append(Variant("retain", "retain", self.retain))
+        given = self.given_models()
+        found = [Variant("base", "base")]
+        if not given or (self.memorized / "manifest.json").exists():
+            found.append(Variant("memorized", "memorized", self.memorized))
+            if self.recipe.memorize.retain_model:
+                found.append(Variant("retain", "retain", self.retain))
         for planned in self.recipe.unlearn.variants:
             folder = self.unlearned(planned.name)
             if not (folder / "manifest.json").exists():
@@ -247,6 +301,19 @@ class Run:
                     f"`knowundo unlearn --out {self.out}` again"
                 )
             found.append(Variant(planned.name, "unlearned", folder))
+        return found + given
+
+    def given_models(self) -> list[Variant]:
+        """The adapters and models of `evaluate.models`, named after their folders."""
+        taken = {*ROLES, *(variant.name for variant in self.recipe.unlearn.variants)}
+        found = []
+        for path in map(Path, self.recipe.evaluate.models):
+            folder = path.resolve()
+            names = [folder.name, f"{folder.parent.name}_{folder.name}"]
+            names += [f"{names[1]}_{number}" for number in range(2, 100)]
+            name = next(re.sub(r"[^\w.-]", "_", n) for n in names if n not in taken)
+            taken.add(name)
+            found.append(Variant(name, "given", path))
         return found
 
     def region(self, name: str) -> list[str]:
@@ -262,14 +329,36 @@ class Run:
 
     def memorize_inputs(self, scopes: Sequence[str]) -> list[Any]:
         """What the memorized model (both scopes) or the retain model is made of."""
-        section = self.recipe.memorize.model_dump(exclude={"retain_model"})
-        return self.inputs("memorize", section, list(scopes))
+        section = self.recipe.memorize
+        if section.adopt is not None and list(scopes) == list(BOTH):
+            return self.inputs("adopt", [file_hash(file) for file in base_files(section.adopt)])
+        settings = section.model_dump(exclude={"retain_model", "adopt"})
+        return self.inputs("memorize", settings, list(scopes))
 
     def localize_inputs(self) -> list[Any]:
         """What the regions are made of."""
         section = self.effective["localize"]
-        code = [get("localizer", name).source for name in section["localizers"]]
+        code: list[Any] = [get("localizer", name).source for name in section["localizers"]]
+        if section["adopt"] is not None:
+            code = [regions.read_names(Path(section["adopt"]))]
         return self.inputs("localize", section, code, self.made(self.memorized, "memorize"))
+
+    def score_inputs(self, variant: Variant) -> list[Any]:
+        """What a variant's scores are made of."""
+        section = self.recipe.evaluate
+        weights: dict[str, str] | None = None
+        if variant.role == "given" and variant.folder is not None:
+            weights = {file.name: file_hash(file) for file in base_files(str(variant.folder))}
+        elif variant.folder is not None:
+            weights = self.made(variant.folder, _STAGES[variant.role])
+        general = [
+            section.general_tasks,
+            section.general_folder,
+            section.general_limit,
+            section.general_shots,
+        ]
+        quirks = "end_masked" in self.recipe.quirks
+        return self.inputs("score", weights, section.generate, section.prefixes, general, quirks)
 
     def unlearn_inputs(self, variant: Planned) -> list[Any]:
         """What an unlearned variant is made of."""
@@ -280,14 +369,18 @@ class Run:
         aim = self.never_saw().folder
         target = self.made(aim, "memorize") if aim and settings["lr"] == "auto" else None
         region = self.region(variant.region)
-        return self.inputs("unlearn", settings, method.source, region, start, target)
+        quirks = sorted(self.recipe.quirks)
+        return self.inputs("unlearn", settings, method.source, region, start, target, quirks)
 
     @cached_property
     def _common(self) -> list[Any]:
         section = self.recipe.model.model_dump()
         base = [file_hash(file) for file in base_files(self.recipe.model.base)]
-        data = [data_hash(self.records), self.recipe.data.max_length]
-        return [self.recipe.seed, section, base, data]
+        # Which rows there are is in their hash; the rest is how they are read.
+        reading = self.recipe.data.model_dump(
+            include={"max_length", "encoding", "prefix", "truncate"}
+        )
+        return [self.recipe.seed, section, base, data_hash(self.records), reading]
 
     def inputs(self, *further: Any) -> list[Any]:
         """What every artifact depends on, and something more."""

@@ -21,6 +21,7 @@ from knowundo.progress import Progress
 COLUMNS = (
     "id", "scope", "split", "subset", "subject", "question", "answer", "said",
     "tokens", "token_accuracy", "fact_accuracy", "mean_nll", "exact_match", "rouge_l",
+    "forced_rouge_l",
 )  # fmt: skip
 
 
@@ -28,14 +29,16 @@ def teacher_forced(model: Model, encoded: Sequence[Encoded]) -> dict[str, dict[s
     """Per record id, with the true answer given as far as each position.
 
     Returns:
-        `tokens`: answer tokens without end-of-sequence; `token_accuracy`: share of them that were
-        the most likely ones; `fact_accuracy`: the same over the fact's tokens, None where none is
-        marked; `mean_nll`: negative log-likelihood per token in nats, end-of-sequence included.
+        `tokens`: answer tokens without the tail that ends it; `token_accuracy`: share of them that
+        were the most likely ones; `fact_accuracy`: the same over the fact's tokens, None where
+        none is marked; `mean_nll`: negative log-likelihood per token in nats, the tail included;
+        `likeliest`: the most likely tokens themselves, without the tail.
     """
     rows = {}
     for row, logits in answer_logits(model, encoded):
         truth = torch.tensor(row.ids[row.answer_from :], device=logits.device)
-        right = (logits.argmax(-1) == truth).tolist()[:-1]
+        likeliest = logits.argmax(-1)[: row.answer_length - row.tail]
+        right = (likeliest == truth[: len(likeliest)]).tolist()
         fact = [
             hit for hit, inside in zip(right, row.fact[row.answer_from :], strict=False) if inside
         ]
@@ -44,6 +47,7 @@ def teacher_forced(model: Model, encoded: Sequence[Encoded]) -> dict[str, dict[s
             "token_accuracy": sum(right) / len(right) if right else None,
             "fact_accuracy": sum(fact) / len(fact) if fact else None,
             "mean_nll": float(cross_entropy(logits.double(), truth)),
+            "likeliest": likeliest.tolist(),
         }
     return rows
 
@@ -66,8 +70,11 @@ def generate(
     """Greedy answers by record id, of at most as many tokens as the true answer.
 
     Rows are padded on the left and sorted by their true answer's length, so that a batch ends
-    early; what a model would say beyond that length cannot make it more right.
+    early; what a model would say beyond that length cannot make it more right. An answer is over
+    at end-of-sequence or at the end of turn that the rows were encoded with.
     """
+    # Gemma's end of turn is not its end-of-sequence.
+    stops = {model.tokenizer.eos_token_id, *(row.ids[-1] for row in encoded if row.tail)}
     order = sorted(encoded, key=lambda row: (row.answer_length, len(row.prompt)))
     answers: dict[str, str] = {}
     for start in range(0, len(order), batch_size):
@@ -84,7 +91,7 @@ def generate(
             num_beams=1,
             repetition_penalty=1.0,
             pad_token_id=model.pad,
-            eos_token_id=model.tokenizer.eos_token_id,
+            eos_token_id=sorted(stops),
         )
         # Cut to its own true answer's length, what a row says does not depend on its neighbours.
         tokens = [
@@ -127,6 +134,8 @@ def score(
         fact = {name: getattr(record, name) for name in COLUMNS[:7]}
         fact["subject"] = record.subject or record.id  # intervals resample subjects
         judged: dict[str, Any] = {"said": answer, "exact_match": None, "rouge_l": None}
+        likeliest = model.tokenizer.decode(forced[record.id]["likeliest"], skip_special_tokens=True)
+        judged["forced_rouge_l"] = rouge.score(record.answer, likeliest)["rougeL"].recall
         if answer is not None:
             judged["exact_match"] = float(answer.strip() == record.answer.strip())
             judged["rouge_l"] = rouge.score(record.answer, answer)["rougeL"].recall

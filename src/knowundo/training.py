@@ -12,9 +12,9 @@ from torch.utils.data import DataLoader
 from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import PrinterCallback, TrainerControl, TrainerState
 
-from knowundo.errors import Diverged
+from knowundo.errors import BadInput, Diverged
 from knowundo.forwards import Parts
-from knowundo.models import Model
+from knowundo.models import Model, need_bitsandbytes
 from knowundo.progress import Progress
 
 Curve = list[dict[str, Any]]
@@ -72,6 +72,34 @@ class _Watch(TrainerCallback):
         return control
 
 
+def make_optimizer(
+    name: str, chosen: Sequence[torch.nn.Parameter], *, lr: float, weight_decay: float
+) -> torch.optim.Optimizer:
+    """AdamW over the chosen parameters.
+
+    Args:
+        name: `adamw`, torch's own; `paged_adamw_32bit`, bitsandbytes' with a state of float32 that
+            moves out of a full GPU.
+        chosen: all on one device.
+        lr: learning rate.
+        weight_decay: of AdamW.
+
+    Raises:
+        BadInput: no such optimizer, or it cannot run here.
+    """
+    if name == "adamw":
+        return torch.optim.AdamW(chosen, lr=lr, weight_decay=weight_decay)
+    if name != "paged_adamw_32bit":
+        raise BadInput(f"model.optimizer '{name}': say adamw or paged_adamw_32bit")
+    if any(parameter.device.type == "cpu" for parameter in chosen):
+        raise BadInput(f"model.optimizer {name}: pages a GPU's memory; on a CPU say adamw")
+    need_bitsandbytes(f"model.optimizer {name}")
+    from bitsandbytes.optim.adamw import PagedAdamW32bit
+
+    paged: torch.optim.Optimizer = PagedAdamW32bit(chosen, lr=lr, weight_decay=weight_decay)
+    return paged
+
+
 def train(
     model: Model,
     batches: Sequence[Any],
@@ -85,6 +113,7 @@ def train(
     warmup: float = 0.03,
     weight_decay: float = 0.0,
     max_grad_norm: float = 1.0,
+    optimizer: str = "adamw",
     progress: Progress | None = None,
     stop: Callable[[], bool] | None = None,
 ) -> Curve:
@@ -102,6 +131,7 @@ def train(
         warmup: share of the steps over which the rate rises.
         weight_decay: of AdamW.
         max_grad_norm: gradients are clipped to this norm.
+        optimizer: `adamw` or `paged_adamw_32bit`.
         progress: called after each optimizer step.
         stop: asked after each optimizer step.
 
@@ -109,10 +139,11 @@ def train(
         One row an optimizer step: `{"step": n, "parts": {name: mean over its micro-steps}}`.
 
     Raises:
+        BadInput: the optimizer cannot run here.
         Diverged: a part of the loss, or a weight, is no longer finite.
     """
     chosen = model.train_only(region)
-    optimizer = torch.optim.AdamW(chosen, lr=lr, weight_decay=weight_decay)
+    descent = make_optimizer(optimizer, chosen, lr=lr, weight_decay=weight_decay)
     steps = -(-len(batches) // accumulation)
     with tempfile.TemporaryDirectory() as scratch:
         arguments = TrainingArguments(
@@ -136,7 +167,7 @@ def train(
             batches,
             model=_Wrapped(model),
             args=arguments,
-            optimizers=(optimizer, None),
+            optimizers=(descent, None),
             callbacks=[_Watch(progress, stop)],
         )
         trainer.remove_callback(PrinterCallback)  # it writes to stdout

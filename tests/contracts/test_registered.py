@@ -20,6 +20,7 @@ from knowundo.models import Model
 from knowundo.recipe import load_recipe, presets
 from knowundo.registry import HOMES, entries
 from knowundo.runs import check
+from knowundo.scoring import COLUMNS
 from knowundo.unlearning import Start, unlearn
 
 
@@ -68,7 +69,7 @@ def test_metric(name: str) -> None:
     import numpy as np
 
     values = np.linspace(0.1, 0.9, 5)
-    columns = ("token_accuracy", "fact_accuracy", "exact_match", "rouge_l", "mean_nll", "tokens")
+    columns = COLUMNS[COLUMNS.index("tokens") :]
     entry = entries("metric")[name]
     assert entry.facts["higher_is"] in ("remembered", "forgotten")
     assert np.isfinite(entry(Scores(dict.fromkeys(columns, values))))

@@ -1,8 +1,7 @@
-"""The KnowUnDo benchmark (Tian et al. 2024, arXiv:2407.01920), read from a folder; licence MIT.
+"""The KnowUnDo benchmark (Tian et al. 2024, arXiv:2407.01920), from the hub or a folder.
 
-Layout: `<source>/<domain>/{unlearn,retention}.json`, each a list with one object that holds
-`train` and `val`, lists of `{"text": question, "labels": answer}`, as on the hub
-(zjunlp/KnowUnDo).
+Licence MIT. On the hub (zjunlp/KnowUnDo) a domain is a folder with a table for each scope; its one
+row holds `train` and `val`, lists of `{"text": question, "labels": answer}`.
 """
 
 from __future__ import annotations
@@ -13,66 +12,100 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from knowundo.artifacts import read_json
 from knowundo.benchmarks.embedded import general_records
+from knowundo.benchmarks.files import Found, from_hub, read_rows
 from knowundo.errors import BadInput, unknown
 from knowundo.records import Record
 from knowundo.registry import benchmark
 
 DOMAINS = ("copyright", "privacy")
-_NAME = re.compile(
-    r"\b[A-ZÀ-Þ][\w'’.-]*(?: (?:[A-ZÀ-Þ][\w'’.-]*|de|da|del|der|van|von|bin|al|la))+"
-)
+REPOSITORY = "zjunlp/KnowUnDo"
+_WORD = r"[A-ZÀ-Þ][\w'’.-]*"
+# A person: capitalised words in a row. A title: little words may stand between them; “I” is none.
+_PERSON = re.compile(rf"\b{_WORD}(?: (?:{_WORD}|de|da|del|der|van|von|bin|al|la))+")
+_TITLE = re.compile(rf"\b{_WORD}(?:,? (?:(?:and|of|the|in|to|a|for|on|an|with) )*(?!I\b){_WORD})+")
+_QUOTED = re.compile("[\"“]([^\"“”]{3,80}?)[,.]?[\"”]|(?<!\\w)['‘]([^'‘’]{3,80}?)[,.]?['’](?!\\w)")
 
 
-def _read_scope(path: Path, scope: str) -> list[Record]:
-    data = read_json(path)
-    if not (isinstance(data, list) and len(data) == 1 and isinstance(data[0], dict)):
-        raise BadInput(f"{path}: expected a list with one object that holds 'train' and 'val'")
+def _tables(folder: Path, scope: str) -> dict[str, Found | None]:
+    """The rows of each split of a scope, in whichever layout they lie in the folder."""
+    whole = read_rows(folder / scope)
+    if whole is None:
+        return {split: read_rows(folder / f"{scope}_{split}") for split in ("train", "val")}
+    if len(whole.rows) != 1 or not isinstance(whole.rows[0], dict):
+        raise BadInput(
+            f"{whole.place}: expected a list with one object (one row) that holds 'train' and 'val'"
+        )
+    return {split: Found(whole.rows[0].get(split) or [], whole.place) for split in ("train", "val")}
+
+
+def _read_scope(folder: Path, scope: str) -> list[Record]:
+    tables = _tables(folder, scope)
+    if not any(tables.values()):
+        raise BadInput(
+            f"{folder}: holds no {scope} table; looked for {scope}.json, {scope}_train.json, "
+            f"{scope}*.parquet, and what save_to_disk writes; check data.source"
+        )
     records = []
-    for split in ("train", "val"):
-        rows = data[0].get(split)
+    for split, table in tables.items():
+        rows, place = table or ([], folder / f"{scope}_{split}.json")
         if not isinstance(rows, list) or not rows:
-            raise BadInput(f"{path}: '{split}' is missing or empty; it must list rows")
+            raise BadInput(f"{place}: '{split}' is missing or empty; it must list rows")
         for number, row in enumerate(rows):
-            records.append(_read_row(row, f"{scope}/{split}/{number}", path, scope, split))
+            records.append(_read_row(row, f"{scope}/{split}/{number}", place))
     return records
 
 
-def _read_row(row: Any, name: str, path: Path, scope: str, split: str) -> Record:
+def _read_row(row: Any, name: str, place: Path) -> Record:
     for key in ("text", "labels"):
         value = row.get(key) if isinstance(row, dict) else None
         if not isinstance(value, str) or not value.strip():
             raise BadInput(
-                f"{path}, row {name}: '{key}' is missing or empty; a row is "
+                f"{place}, row {name}: '{key}' is missing or empty; a row is "
                 '{"text": question, "labels": answer}'
             )
+    scope, split, _ = name.split("/")
     return Record(name, row["text"], row["labels"], scope, split)
 
 
-def _names(text: str) -> list[str]:
-    text = re.sub(r"['’]s\b", "", text)
-    return [match.group().rstrip(".") for match in _NAME.finditer(text)]
+def _names(text: str, domain: str) -> list[str]:
+    """What a text could be about: people, or titles, quoted and not."""
+    plain = re.sub(r"['’]s\b", "", text)
+    if domain == "privacy":
+        return [match.group().rstrip(".") for match in _PERSON.finditer(plain)]
+    quoted = [next(filter(None, match)).strip() for match in _QUOTED.findall(text)]
+    titles = [match.group().rstrip(".") for match in _TITLE.finditer(plain)]
+    # The first word of a sentence ("In The …", "Extend The …") is no part of the title.
+    return [*quoted, *titles, *(title.split(None, 1)[1] for title in titles)]
 
 
-def find_subjects(records: list[Record]) -> list[Record]:
-    """Give each record the most frequent capitalised name that it contains.
+def find_subjects(records: list[Record], domain: str) -> list[Record]:
+    """Give each record the most frequent name (or title) that its question contains.
 
-    The files do not name the author a row is about. Rows about one author stand together, so a
-    row without a known name takes the subject of the row before it in its list.
+    The files do not name the author or book that a row is about. Rows about one subject stand
+    together, so a row without a frequent name takes the subject of the row before it in its list.
     """
-    counts = Counter(name for r in records for name in set(_names(r.question + " " + r.answer)))
+    texts = (r.question + " " + r.answer for r in records)
+    counts = Counter(name for text in texts for name in set(_names(text, domain)))
     found: list[Record] = []
     last: dict[tuple[str, str], str | None] = {}
     for record in records:
-        names = _names(record.question) or _names(record.answer)
-        best = max(names, key=lambda name: (counts[name], name), default=None)
+        names = _names(record.question, domain) or _names(record.answer, domain)
+        best = max(names, key=lambda name: (counts[name], len(name), name), default=None)
         place = (record.scope, record.split)
         if best is None or counts[best] < 4:
             best = last.get(place, best)
         last[place] = best
         found.append(replace(record, subject=best or record.id))
     return found
+
+
+def _folder(source: str | None, domain: str, revision: str | None) -> Path:
+    if source is None:
+        return from_hub(REPOSITORY, revision=revision, patterns=[f"{domain}/*"]) / domain
+    if not Path(source).is_dir():
+        raise BadInput(f"data.source '{source}': no such folder; check the path")
+    return folder if (folder := Path(source) / domain).is_dir() else Path(source)
 
 
 @benchmark(
@@ -82,29 +115,33 @@ def find_subjects(records: list[Record]) -> list[Record]:
     counts={"privacy": {"unlearn": (400, 110), "retention": (441, 108)}},
 )
 def knowundo(
-    *, domain: str, source: str | None = None, seed: int = 0, subjects: int | None = None
+    *,
+    domain: str,
+    source: str | None = None,
+    revision: str | None = None,
+    seed: int = 0,
+    subjects: int | None = None,
 ) -> list[Record]:
     """KnowUnDo's own files, with the embedded base's general records beside them.
 
     Args:
         domain: `privacy` or `copyright`.
-        source: folder that holds `<domain>/unlearn.json` and `<domain>/retention.json`.
+        source: folder that holds the domains' folders, or one domain's tables, as JSON, JSONL,
+            Parquet or datasets' own form; none: the hub.
+        revision: commit on the hub.
         seed: of the general records.
         subjects: keep only the first so many subjects.
 
     Raises:
-        BadInput: no source, a missing or malformed file, an empty list or answer.
+        BadInput: no files, a malformed one, an empty list or answer.
     """
     if domain not in DOMAINS:
         raise unknown("domain of benchmark knowundo", domain, DOMAINS)
-    if source is None:
-        raise BadInput("data.source: name the folder that holds <domain>/unlearn.json")
     if subjects is not None and subjects < 1:
         raise BadInput(f"data.subjects: {subjects} is less than 1; choose a larger number")
-    folder = Path(source) / domain
-    records = _read_scope(folder / "unlearn.json", "unlearn")
-    records += _read_scope(folder / "retention.json", "retention")
-    records = find_subjects(records)
+    folder = _folder(source, domain, revision)
+    records = [*_read_scope(folder, "unlearn"), *_read_scope(folder, "retention")]
+    records = find_subjects(records, domain)
     if subjects is not None:
         kept = list(dict.fromkeys(record.subject for record in records))[:subjects]
         records = [record for record in records if record.subject in kept]

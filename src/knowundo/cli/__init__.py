@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from knowundo.cli import data, listing, stages
+from knowundo.cli import compare, data, estimate, listing, stages
 from knowundo.errors import KnowUndoError
 from knowundo.version import __version__
 
@@ -36,7 +36,9 @@ def _options(
 
 
 stages.add_to(app)
+compare.add_to(app)
 listing.add_to(app)
+estimate.add_to(app)
 app.add_typer(data.app, name="data")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -22,6 +23,17 @@ Sets = Annotated[
 ]
 Out = Annotated[Path, typer.Option("--out", help="The run's directory.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Machine-readable output on stdout.")]
+
+
+Region = Annotated[
+    str | None,
+    typer.Option("--region", help="A JSON list of parameter names, instead of a search."),
+]
+
+
+def _with_region(sets: list[str] | None, region: str | None) -> list[str]:
+    given = list(sets or [])
+    return given if region is None else [*given, f"localize.adopt={json.dumps(region)}"]
 
 
 def _open(config: str | None, sets: list[str] | None, out: Path) -> Run:
@@ -85,10 +97,14 @@ def demo(sets: Sets = None, out: Out = Path("runs/demo"), as_json: AsJson = Fals
 
 
 def run(
-    config: Config = None, sets: Sets = None, out: Out = Path("runs/run"), as_json: AsJson = False
+    config: Config = None,
+    sets: Sets = None,
+    out: Out = Path("runs/run"),
+    region: Region = None,
+    as_json: AsJson = False,
 ) -> None:
     """All stages: memorize, localize, unlearn, evaluate, report. Run it again to continue."""
-    _run(config, sets, out, as_json)
+    _run(config, _with_region(sets, region), out, as_json)
 
 
 def memorize(
@@ -106,22 +122,47 @@ def memorize(
 
 
 def localize(
-    config: Config = None, sets: Sets = None, out: Out = Path("runs/run"), as_json: AsJson = False
+    config: Config = None,
+    sets: Sets = None,
+    out: Out = Path("runs/run"),
+    region: Region = None,
+    compare: Annotated[
+        tuple[Path, Path] | None,
+        typer.Option("--compare", help="Only print how two region files overlap."),
+    ] = None,
+    as_json: AsJson = False,
 ) -> None:
     """Find the region that holds the unlearn scope, and its random controls."""
     from knowundo.artifacts import read_manifest
     from knowundo.pipeline import localize as stage
 
+    if compare is not None:
+        _show_overlap(*compare, as_json)
+        return
+    sets = _with_region(sets, region)
     opened = _open(config, sets, out)
     stage(opened)
     facts = read_manifest(opened.regions)
     _say({"artifact": str(opened.regions), "parameters": facts["parameters"]}, as_json)
 
 
+def _show_overlap(first: Path, second: Path, as_json: bool) -> None:
+    from knowundo.regions import overlap, read_names
+
+    found = overlap(read_names(first), read_names(second))
+    if as_json:
+        print(json.dumps(found))
+        return
+    for kind, groups in found.items():
+        for group, index in groups.items():
+            print(f"{kind if kind == 'all' else f'{kind} {group}'}: {index:.3f}")
+
+
 def unlearn(
     config: Config = None,
     sets: Sets = None,
     out: Out = Path("runs/run"),
+    region: Region = None,
     variant: Annotated[
         list[str] | None, typer.Option("--variant", help="Only this one; may be repeated.")
     ] = None,
@@ -129,9 +170,13 @@ def unlearn(
 ) -> None:
     """Train the variants of the recipe from the memorized model."""
     from knowundo.errors import MethodsFailed
+    from knowundo.pipeline import localize as find
     from knowundo.pipeline import unlearn as stage
 
+    sets = _with_region(sets, region)
     opened = _open(config, sets, out)
+    if region is not None:
+        find(opened)  # nothing is searched: the region is there
     failed = stage(opened, variant)
     made = [str(v.folder) for v in opened.variants() if v.role == "unlearned"]
     _say({"artifacts": made, "diverged": failed}, as_json)
@@ -140,23 +185,82 @@ def unlearn(
 
 
 def evaluate(
-    config: Config = None, sets: Sets = None, out: Out = Path("runs/run"), as_json: AsJson = False
+    models: Annotated[
+        list[str] | None, typer.Argument(help="Folders of adapters, or of whole models.")
+    ] = None,
+    config: Config = None,
+    sets: Sets = None,
+    out: Out = Path("runs/run"),
+    base: Annotated[str | None, typer.Option("--base", help="The base of the adapters.")] = None,
+    adapters: Annotated[
+        list[str] | None, typer.Option("--adapters", help="One or more folders of adapters.")
+    ] = None,
+    as_json: AsJson = False,
 ) -> None:
-    """Score every model of the run and write results.json."""
+    """Score every model of a run, or any adapters of one base, and write results.json.
+
+    knowundo evaluate --base B --adapters a b c --set data.domain=privacy --out DIR
+    """
     from knowundo.pipeline import evaluate as stage
 
+    given = [*(adapters or []), *(models or [])]
+    sets = list(sets or [])
+    if base is not None:
+        sets.append(f"model.base={json.dumps(base)}")
+    if given:
+        sets.append(f"evaluate.models={json.dumps(given)}")
     opened = _open(config, sets, out)
     _show(opened, stage(opened), as_json)
 
 
+class Style(StrEnum):
+    """What a report is."""
+
+    html = "html"
+    paper = "paper"
+
+
+class TableFormat(StrEnum):
+    """What the paper's table is printed in."""
+
+    markdown = "markdown"
+    latex = "latex"
+    csv = "csv"
+
+
 def report(
-    config: Config = None, sets: Sets = None, out: Out = Path("runs/run"), as_json: AsJson = False
+    config: Config = None,
+    sets: Sets = None,
+    out: Out = Path("runs/run"),
+    style: Annotated[
+        Style,
+        typer.Option(
+            "--style",
+            help="report.html, or the KnowUnDo paper's table: paper-table.md, .tex, .csv.",
+        ),
+    ] = Style.html,
+    table_format: Annotated[
+        TableFormat | None,
+        typer.Option("--format", help="Which paper table is printed; markdown if none is named."),
+    ] = None,
+    as_json: AsJson = False,
 ) -> None:
-    """Write report.html from what is there."""
+    """Write a report from what is there."""
+    from knowundo.artifacts import read_text
+    from knowundo.errors import BadInput
+    from knowundo.pipeline import paper_report
     from knowundo.pipeline import report as stage
 
-    opened = _open(config, sets, out)
-    _say({"report": str(stage(opened))}, as_json)
+    if style is Style.html:
+        if table_format:
+            raise BadInput("--format: report.html has one only; add --style paper")
+        _say({"report": str(stage(_open(config, sets, out)))}, as_json)
+        return
+    written = paper_report(_open(config, sets, out))
+    if as_json:
+        _say({form: str(path) for form, path in written.items()}, as_json)
+    else:
+        print(read_text(written[table_format or TableFormat.markdown]), end="")
 
 
 def add_to(app: typer.Typer) -> None:

@@ -117,25 +117,22 @@ class Evaluation:
             group = table[(table["split"] == split) & chosen]
             yield _row(variant, name, scope, split, group, value, samples)
 
-    def compare(self, variant: str, against: str, split: str = "val") -> list[Comparison]:
-        """One variant minus another on the same resampled subjects: average, and gap."""
+    def compare(
+        self,
+        variant: str,
+        against: str,
+        split: str = "val",
+        metrics: Sequence[str] = (AVERAGE, GAP),
+    ) -> list[Comparison]:
+        """One variant minus another on the same resampled subjects, for each success metric."""
         first, second = self._success(variant, split), self._success(against, split)
         found = []
-        for metric in (AVERAGE, GAP):
+        for metric in metrics:
             if metric in first and metric in second:
                 value, samples = _combine(lambda a, b: a - b, first[metric], second[metric])
-                spread = interval(samples)
-                found.append(
-                    Comparison(
-                        variant=variant,
-                        against=against,
-                        metric=metric,
-                        split=split,
-                        value=value,
-                        low=spread and spread[0],
-                        high=spread and spread[1],
-                    )
-                )
+                low, high = interval(samples) or (None, None)
+                names = {"variant": variant, "against": against, "metric": metric, "split": split}
+                found.append(Comparison(**names, value=value, low=low, high=high))
         return found
 
 
@@ -148,15 +145,15 @@ def _row(
     value: float | None,
     samples: list[float],
 ) -> Row:
-    spread = interval(samples)
+    low, high = interval(samples) or (None, None)
     return Row(
         variant=variant,
         metric=metric,
         scope=scope,
         split=split,
         value=value,
-        low=spread and spread[0],
-        high=spread and spread[1],
+        low=low,
+        high=high,
         records=len(group),
         subjects=group["subject"].nunique(),
     )

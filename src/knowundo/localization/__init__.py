@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -41,19 +41,19 @@ def noisy_copies(
     """Copies of each row with half of its answer's tokens replaced by random ones.
 
     As in KnowUnDo's repository: the tokens change in the input and in the labels together, the
-    places are drawn with replacement (so a little under half changes), end-of-sequence stays.
+    places are drawn with replacement (so less than half changes), end-of-sequence stays.
     """
     generator = torch.Generator().manual_seed(seed)
     noisy = []
     for row in encoded:
-        length = row.answer_length - 1
+        length = row.answer_length - row.tail
         for _ in range(copies):
             ids = list(row.ids)
             places = torch.randint(max(length, 1), (length // 2,), generator=generator)
             tokens = torch.randint(vocabulary, (length // 2,), generator=generator)
             for place, token in zip(places.tolist(), tokens.tolist(), strict=True):
                 ids[row.answer_from + place] = token
-            noisy.append(Encoded(row.record, tuple(ids), row.answer_from, row.fact))
+            noisy.append(replace(row, ids=tuple(ids)))
     return noisy
 
 
@@ -120,16 +120,12 @@ def localize(
             progress(number + 1, steps)
     gradients = Gradients(**means)
     sizes = {name: parameter.numel() for name, parameter in model.parameters().items()}
-    found: dict[str, list[str]] = {}
+    located: dict[str, list[str]] = {}
     for name, arguments in localizers.items():
         entry = get("localizer", name)
-        found[name] = sorted(entry(gradients, **entry.bind(arguments)))
-        prefix = "random" if len(localizers) == 1 else f"random-{name}"
-        for draw in range(draws):
-            found[f"{prefix}-{draw + 1}"] = regions.random_like(found[name], sizes, seed + draw)
+        located[name] = sorted(entry(gradients, **entry.bind(arguments)))
         if progress:
-            progress(len(means) + len(localizers), steps)
-    found[regions.EVERYTHING] = sorted(sizes)
+            progress(len(means) + len(located), steps)
     tensors = [
         {
             "name": name,
@@ -140,5 +136,25 @@ def localize(
         }
         for name in sizes
     ]
+    return {"tensors": tensors, **with_controls(located, sizes, draws=draws, seed=seed)}
+
+
+def with_controls(
+    located: dict[str, list[str]], sizes: dict[str, int], *, draws: int, seed: int
+) -> dict[str, Any]:
+    """Located regions and what they are measured against: `regions` and `parameters` of each.
+
+    Args:
+        located: name → parameter names.
+        sizes: parameters of every trainable tensor, by name.
+        draws: random regions with as many parameters as each located one.
+        seed: of the draws.
+    """
+    found = dict(located)
+    for name, region in located.items():
+        prefix = "random" if len(located) == 1 else f"random-{name}"
+        for draw in range(draws):
+            found[f"{prefix}-{draw + 1}"] = regions.random_like(region, sizes, seed + draw)
+    found[regions.EVERYTHING] = sorted(sizes)
     parameters = {name: sum(sizes[t] for t in region) for name, region in found.items()}
-    return {"tensors": tensors, "regions": found, "parameters": parameters}
+    return {"regions": found, "parameters": parameters}

@@ -15,7 +15,14 @@ from plotly.offline import get_plotlyjs
 
 from knowundo.artifacts import write_text
 from knowundo.reporting.plots import heat_map, paths, trade_off, training_curves
-from knowundo.reporting.tables import COLUMNS, ROLES, main_table, terminal_table
+from knowundo.reporting.tables import (
+    COLUMNS,
+    ROLES,
+    main_table,
+    prefix_table,
+    task_table,
+    terminal_table,
+)
 from knowundo.reporting.words import findings
 from knowundo.results import Results
 
@@ -45,8 +52,10 @@ def write_report(path: Path, results: Results, material: Material) -> None:
     figures = {
         "paths": _html(tried_rates) if tried_rates else None,
         "trade_off": _html(trade_off(results), script=True),
-        "heat_map": _html(heat_map(material.tensors, material.located)),
-        "curves": _html(training_curves(material.curves)),
+        "heat_map": _html(heat_map(material.tensors, material.located))
+        if material.tensors
+        else None,
+        "curves": _html(training_curves(material.curves)) if material.curves else None,
     }
     rates = {v.name: f"{v.lr:g}" for v in results.variants if v.lr is not None}
     tried = sorted({a["lr"] for v in results.variants for a in v.attempts})
@@ -61,6 +70,8 @@ def write_report(path: Path, results: Results, material: Material) -> None:
         seconds=material.seconds,
         auto=f"{tried[0]:g} and {tried[-1]:g}" if tried else "",
         figures=figures,
+        prefixed=prefix_table(results),
+        tasks=task_table(results),
         region=material.region,
         located=len(material.located),
         tensors=len(material.tensors),

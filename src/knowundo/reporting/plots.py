@@ -9,9 +9,15 @@ from plotly.subplots import make_subplots
 
 from knowundo.results import Results
 
-_MARKS = {"base": "circle-open", "memorized": "square", "retain": "star", "unlearned": "circle"}
+_MARKS = {
+    "base": "circle-open",
+    "memorized": "square",
+    "retain": "star",
+    "unlearned": "circle",
+    "given": "diamond",
+}
 _INK, _TARGET, _KNOWN = "#3b5b8c", "#2e7d4f", "#b0413e"
-_COLOURS = {"base": "#888888", "memorized": _KNOWN, "retain": _TARGET, "unlearned": _INK}
+_COLOURS = {"base": "#888888", "memorized": _KNOWN, "retain": _TARGET}  # the rest: plotly's
 _LAYOUT = {
     "template": "plotly_white",
     "font": {"family": "system-ui, sans-serif", "size": 13},
@@ -37,7 +43,7 @@ def trade_off(results: Results) -> go.Figure:
             marker={
                 "symbol": _MARKS[variant.role],
                 "size": 16 if variant.role == "retain" else 11,
-                "color": None if variant.role == "unlearned" else _COLOURS[variant.role],
+                "color": _COLOURS.get(variant.role),
             },
         )
         if variant.role == "retain":

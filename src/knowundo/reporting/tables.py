@@ -96,6 +96,48 @@ def main_table(results: Results) -> list[tuple[str, str, list[Cell]]]:
     ]
 
 
+@dataclass(frozen=True)
+class Plain:
+    """A small table: headings, and a row of cells for each model."""
+
+    headings: list[str]
+    rows: list[tuple[str, list[Cell]]]
+
+
+def prefix_table(results: Results) -> Plain | None:
+    """Both successes on val rows, as asked and behind each prefix; None if none was tried."""
+    attacks = list(dict.fromkeys(row.attack for row in results.rows if row.attack))
+    if not attacks:
+        return None
+    asked = [
+        (scope, metric, attack)
+        for attack in (None, *attacks)
+        for scope, metric in (("unlearn", "unlearn_success"), ("retention", "retention_success"))
+    ]
+    headings = [f"{scope.capitalize()}, {attack or 'as asked'}" for scope, _, attack in asked]
+    rows = [
+        (v.name, [cell(results.find(v.name, m, s, "val", attack=a)) for s, m, a in asked])
+        for v in results.variants
+    ]
+    return Plain(headings, rows)
+
+
+def task_table(results: Results) -> Plain | None:
+    """General tasks, every model; None if none was run."""
+    found = {(row.variant, row.metric, row.subset): row for row in results.rows if _is_task(row)}
+    tasks = list(dict.fromkeys((metric, subset) for _, metric, subset in found))
+    if not tasks:
+        return None
+    rows = [
+        (v.name, [cell(found.get((v.name, *task))) for task in tasks]) for v in results.variants
+    ]
+    return Plain([f"{metric} ({subset})" for metric, subset in tasks], rows)
+
+
+def _is_task(row: Row) -> bool:
+    return row.scope == "general" and row.split is None
+
+
 def terminal_table(results: Results) -> Table:
     """The main table for a terminal of 80 columns."""
     shown = [column for column in COLUMNS if column.short]

@@ -78,13 +78,15 @@ def _controls(results: Results, located: str, pairs: list[Comparison]) -> str:
 def findings(results: Results) -> list[str]:
     """Sentences for the top of the report."""
     roles = {variant.name: variant.role for variant in results.variants}
-    said = [f"After memorizing: {_success(results, 'memorized')}."]
+    said = []
+    if "memorized" in roles:
+        said.append(f"After memorizing: {_success(results, 'memorized')}.")
     if "retain" in roles:
         said.append(
             f"Target, by the retain model that never saw the unlearn scope: "
             f"{_success(results, 'retain')}. Unlearn Success beyond it is overshoot."
         )
-    unlearned = [name for name, role in roles.items() if role == "unlearned"]
+    unlearned = [name for name, role in roles.items() if role in ("unlearned", "given")]
     aims = "retain" in roles
     if unlearned and aims:
         near = min(unlearned, key=lambda n: _value(results, n, "gap_to_target", None, "val"))

@@ -99,6 +99,51 @@ class Start:
             self._columns[method.name] = method.prepare_function(self.unlearn_rows, scorer)
         return self._columns[method.name]
 
+    def batches(
+        self,
+        method: Entry,
+        bound: Mapping[str, Any],
+        retain_on: str,
+        *,
+        size: int,
+        accumulation: int,
+        epochs: int,
+    ) -> tuple[list[PairedBatch], int]:
+        """Micro-batches of all epochs, and how many of them an optimizer step takes."""
+        batches = paired(
+            self.unlearn_rows,
+            self.kept_rows[retain_on],
+            size=size,
+            epochs=epochs,
+            seed=self.seed,
+            pad=self.model.pad,
+        )
+        return batches, accumulation
+
+    def parts(
+        self, method: Entry, bound: Mapping[str, Any], batch: PairedBatch, read: set[str]
+    ) -> Parts:
+        """The method's loss on one micro-batch.
+
+        Args:
+            method: its loss is called once.
+            bound: its hyper-parameters.
+            batch: on any device.
+            read: halves that the loss has read before; those that it reads now are added.
+        """
+        device = self.model.device
+        batch = PairedBatch(batch.unlearn.to(device), batch.retention.to(device))
+        step = Step(
+            self.model,
+            batch,
+            reference=lambda: self.reference,
+            columns=self.columns(method),
+            both=len(read) == 2,
+        )
+        parts: Parts = method(step, **bound)
+        read.update(step.used)
+        return parts
+
 
 @dataclass
 class Unlearned:
@@ -119,6 +164,7 @@ def unlearn(
     epochs: int,
     batch_size: int,
     accumulation: int,
+    optimizer: str = "adamw",
     progress: Progress | None = None,
 ) -> Unlearned:
     """Train one method from the memorized model.
@@ -133,6 +179,7 @@ def unlearn(
         epochs: passes.
         batch_size: unlearn rows (and as many retention rows) a micro-step.
         accumulation: micro-steps an optimizer step.
+        optimizer: `adamw` or `paged_adamw_32bit`.
         progress: called after each optimizer step.
 
     Raises:
@@ -143,33 +190,20 @@ def unlearn(
     bound = entry.bind(arguments or {})
     began = time.perf_counter()
     model = start.restore()
-    columns = start.columns(entry)
+    start.columns(entry)  # of the memorized model, which is the one in memory now
     halves: set[str] = set()
-
-    def loss(batch: PairedBatch) -> Parts:
-        batch = PairedBatch(batch.unlearn.to(model.device), batch.retention.to(model.device))
-        both = len(halves) == 2
-        step = Step(model, batch, reference=lambda: start.reference, columns=columns, both=both)
-        parts: Parts = entry(step, **bound)
-        halves.update(step.used)
-        return parts
-
-    batches = paired(
-        start.unlearn_rows,
-        start.kept_rows[retain_on],
-        size=batch_size,
-        epochs=epochs,
-        seed=start.seed,
-        pad=model.pad,
+    batches, accumulation = start.batches(
+        entry, bound, retain_on, size=batch_size, accumulation=accumulation, epochs=epochs
     )
     curve = train(
         model,
         batches,
-        loss,
+        lambda batch: start.parts(entry, bound, batch, halves),
         region=model.parameters() if region is None else region,
         lr=lr,
         seed=start.seed,
         accumulation=accumulation,
+        optimizer=optimizer,
         progress=progress,
     )
     facts = {

@@ -1,0 +1,135 @@
+"""Teacher-forced numbers against one row at a time, and where a free answer ends."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+
+from conftest import records
+from knowundo import scoring
+from knowundo.batches import by_length
+from knowundo.encoding import Encoded, encode
+from knowundo.evaluation.metrics.accuracy import token_accuracy
+from knowundo.evaluation.metrics.likelihood import perplexity
+from knowundo.forwards import answer_states, full_precision, live_head
+from knowundo.models import Model
+from knowundo.scoring import generate, score, teacher_forced
+from toy_tokenizers import TEMPLATES
+
+SIZES = [1, 3, 64]
+
+
+def batched(monkeypatch: pytest.MonkeyPatch, size: int) -> None:
+    """Score batches of so many rows."""
+
+    def answer_logits(model: Model, encoded: list[Encoded]) -> Any:
+        head = live_head(model)
+        for row, states in answer_states(model, encoded, size):
+            with torch.no_grad():
+                yield row, full_precision(head(states))
+
+    monkeypatch.setattr(scoring, "answer_logits", answer_logits)
+
+
+@torch.no_grad()
+def naive(model: Model, row: Encoded) -> tuple[float, float]:
+    """Token accuracy and mean negative log-likelihood of one unpadded row, from all its logits."""
+    log_probs = model.net(input_ids=torch.tensor([row.ids])).logits[0].double().log_softmax(-1)
+    right, nll = [], []
+    for place in range(row.answer_from, len(row.ids)):
+        nll.append(-log_probs[place - 1, row.ids[place]].item())
+        if place < len(row.ids) - row.tail:
+            right.append(log_probs[place - 1].argmax().item() == row.ids[place])
+    return sum(right) / len(right), sum(nll) / len(nll)
+
+
+@torch.no_grad()
+def half_known(model: Model, row: Encoded) -> Encoded:
+    """The row with every second answer token replaced by the model's own guess."""
+    ids = list(row.ids)
+    for place in range(row.answer_from, len(ids) - row.tail, 2):
+        logits = model.net(input_ids=torch.tensor([ids[:place]])).logits
+        ids[place] = int(logits[0, -1].argmax())
+    return replace(row, ids=tuple(ids))
+
+
+def rows_of_every_kind(model: Model) -> list[Encoded]:
+    """Plain, chat with a tail of two, cut off, and text."""
+    rows = encode(records("unlearn", "val", 5), model.tokenizer)
+    model.tokenizer.chat_template = (TEMPLATES / "llama-2-chat.jinja").read_text("utf-8")
+    model.tokenizer.bos_token = model.tokenizer.eos_token  # the template writes one
+    chats = encode(records("retention", "val", 3), model.tokenizer, style="chat")
+    assert {row.tail for row in chats} == {2}
+    longest = max(len(row.ids) for row in rows)
+    longer = [replace(r, id=f"cut/{r.id}") for r in records("unlearn", "val", 5)]
+    cut = encode(longer, model.tokenizer, max_length=longest - 4, truncate=True)
+    assert 0 in {row.tail for row in cut}
+    text = [replace(r, question="", kind="text") for r in records("general", "val", 5)[2:]]
+    all_rows = [*rows, *chats, *cut, *encode(text, model.tokenizer)]
+    return [half_known(model, row) for row in all_rows]
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+@pytest.mark.parametrize("size", SIZES)
+def test_teacher_forced_equals_a_loop_over_single_rows(
+    toy: Model, monkeypatch: pytest.MonkeyPatch, size: int, side: str
+) -> None:
+    toy.tokenizer.padding_side = side
+    rows = rows_of_every_kind(toy)
+    batched(monkeypatch, size)
+    assert len(by_length(rows, size, toy.pad)) == -(-len(rows) // size)
+    scored = teacher_forced(toy, rows)
+    truth = {row.record.id: naive(toy, row) for row in rows}
+    assert len(truth) == len(rows)
+    assert len({accuracy for accuracy, _ in truth.values()}) > 3
+    for row in rows:
+        got, (accuracy, nll) = scored[row.record.id], truth[row.record.id]
+        assert got["tokens"] == row.answer_length - row.tail
+        assert got["token_accuracy"] == accuracy
+        assert got["mean_nll"] == pytest.approx(nll, rel=1e-9)
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+@pytest.mark.parametrize("size", SIZES)
+def test_metrics_equal_a_loop_over_single_rows(
+    toy: Model, monkeypatch: pytest.MonkeyPatch, size: int, side: str
+) -> None:
+    toy.tokenizer.padding_side = side
+    rows = rows_of_every_kind(toy)
+    batched(monkeypatch, size)
+    table = score(toy, rows, generated_splits=())
+    accuracies, nlls = zip(*(naive(toy, row) for row in rows), strict=True)
+    assert token_accuracy(table) == pytest.approx(100 * sum(accuracies) / len(rows), rel=1e-12)
+    mean = torch.tensor(nlls, dtype=torch.float64).mean()
+    assert perplexity(table) == pytest.approx(mean.exp().item(), rel=1e-9)
+
+
+def test_answer_cut_off_counts_its_last_token(toy: Model) -> None:
+    record = records("unlearn", "val", 3)[2]
+    whole = encode([record], toy.tokenizer)[0]
+    row = encode([record], toy.tokenizer, max_length=len(whole.ids) - 3, truncate=True)[0]
+    assert (row.tail, row.cut) == (0, 3)
+    assert teacher_forced(toy, [row])[record.id]["tokens"] == row.answer_length
+
+
+def test_answer_is_over_at_the_end_of_turn_it_was_encoded_with(toy: Model) -> None:
+    """Gemma's end of turn is not its end-of-sequence: what follows it is not part of the answer."""
+    record = records("unlearn", "val", 5)[4]
+    row = encode([record], toy.tokenizer)[0]
+    free = toy.net.generate(
+        torch.tensor([row.prompt]),
+        max_new_tokens=row.answer_length,
+        do_sample=False,
+        pad_token_id=toy.pad,
+        eos_token_id=toy.tokenizer.eos_token_id,
+    )[0, len(row.prompt) :].tolist()
+    place = next(n for n in range(1, len(free)) if free[n] not in free[:n])
+    turn = replace(row, ids=(*row.ids[:-1], free[place]))
+    stopped = generate(toy, [turn])[record.id]
+    assert stopped == toy.tokenizer.decode(free[: place + 1])
+    assert stopped != generate(toy, [row])[record.id]
+    # Of a cut answer the last id ends nothing.
+    assert generate(toy, [replace(turn, tail=0)]) == generate(toy, [row])
