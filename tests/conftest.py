@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # read at import: no test may look for a hub
@@ -11,11 +14,42 @@ import pytest
 import torch
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
+from knowundo.cli import main
 from knowundo.encoding import Encoded, encode
 from knowundo.models import Adaptation, Model, base_path
 from knowundo.records import Record
 
 REAL = Path(__file__).parents[2] / "shared" / "data" / "knowundo"
+
+
+@dataclass
+class Done:
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+Call = Callable[..., Done]
+
+
+@pytest.fixture
+def knowundo(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Call:
+    """Calls the command line in this process, inside a temporary folder."""
+    monkeypatch.chdir(tmp_path)
+
+    def call(*words: str) -> Done:
+        monkeypatch.setattr(sys, "argv", ["knowundo", *words])
+        capsys.readouterr()
+        code = 0
+        try:
+            main()
+        except SystemExit as stop:
+            code = int(stop.code or 0)
+        return Done(code, *capsys.readouterr())
+
+    return call
 
 
 @pytest.fixture(scope="session")

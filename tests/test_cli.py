@@ -5,44 +5,12 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from knowundo.cli import main
+from conftest import Call
 from knowundo.version import __version__
-
-
-@dataclass
-class Done:
-    returncode: int
-    stdout: str
-    stderr: str
-
-
-Call = Callable[..., Done]
-
-
-@pytest.fixture
-def knowundo(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Call:
-    """Calls the command line in this process, inside a temporary folder."""
-    monkeypatch.chdir(tmp_path)
-
-    def call(*words: str) -> Done:
-        monkeypatch.setattr(sys, "argv", ["knowundo", *words])
-        capsys.readouterr()
-        code = 0
-        try:
-            main()
-        except SystemExit as stop:
-            code = int(stop.code or 0)
-        return Done(code, *capsys.readouterr())
-
-    return call
 
 
 def test_version_and_help_need_no_torch(knowundo: Call) -> None:

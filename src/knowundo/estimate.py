@@ -46,7 +46,7 @@ from knowundo.forwards import (
 )
 from knowundo.localization import mean_gradients
 from knowundo.models import Adaptation, Model, adaptation_of, base_path
-from knowundo.original import OriginalStart
+from knowundo.original import OneSided, OriginalStart
 from knowundo.progress import Reporter
 from knowundo.recipe import Recipe, Variant
 from knowundo.registry import get
@@ -225,16 +225,38 @@ def _faked(net: Any) -> Any:
 
 
 class _Unchecked(Start):
-    """A start that does not compare weights before it takes the reference: fake ones have none."""
+    """A start that does not compare weights before it takes the reference: fake ones have none.
+
+    It is made of a few rows, and tells what it would hold of all.
+    """
 
     @cached_property
     def reference(self) -> Reference:
         rows = [*self.unlearn_rows, *(row for rows in self.kept_rows.values() for row in rows)]
         return Reference.of(self.model, rows)
 
+    def unshown(self, every: Sequence[Encoded], kept: Sequence[Encoded]) -> int:
+        """Bytes of states that would be held of rows that are not here.
+
+        Args:
+            every: rows of all scopes.
+            kept: those that fill the retention half.
+        """
+        if "reference" not in vars(self):
+            return 0
+        states = self.reference.states
+        one = next(iter(states.values()))
+        unseen = {row.record.id: row.answer_length for row in every if row.record.id not in states}
+        return sum(unseen.values()) * one.shape[1] * one.element_size()
+
 
 class _UncheckedOriginal(_Unchecked, OriginalStart):
-    pass
+    """The same; it may hold states of every position too."""
+
+    def unshown(self, every: Sequence[Encoded], kept: Sequence[Encoded]) -> int:
+        held = list(self._everywhere.values())
+        one = held[0].nbytes if held else 0
+        return super().unshown(every, kept) + one * (len(kept) - len(held))
 
 
 class _Paged(torch.optim.Optimizer):
@@ -447,53 +469,53 @@ class Estimator:
         """One variant, with the whole adaptation as its region."""
         recipe = self.run.recipe
         settings = recipe.unlearn.settings(variant)
-        auto = settings["lr"] == "auto"
+        auto = settings.pop("lr") == "auto"
+        settings["size"] = settings.pop("batch_size")
         entry = get("method", variant.method)
         bound = entry.bind(variant.arguments)
+        asked = entry, bound, variant.retain_on
         rows = self._rows("unlearn", "train", end=False)
         kept = {s: self._rows(s, "train", end=False) for s in ("retention", "general")}
-        batches, accumulation = self._start(rows, kept).batches(
-            entry,
-            bound,
-            variant.retain_on,
-            size=settings["batch_size"],
-            accumulation=settings["accumulation"],
-            epochs=settings["epochs"],
-        )
-        batch = max(batches, key=self._bulk)
         every = [*rows, *kept["retention"], *kept["general"]]
-        longest = sorted(every, key=lambda row: len(row.ids))[-SCORED:]
-        shown = {variant.retain_on: batch.retention.encoded, "longest": longest}
-        start = self._start(batch.unlearn.encoded, shown)
-        read: set[str] = set()
+        of_all, kept_rows = len(rows), kept[variant.retain_on]
+        if recipe.quirks:  # their batches run the model on every row: the longest stand for all
+            rows = _longest(rows, settings["size"])
+            kept = {scope: _longest(found, settings["size"]) for scope, found in kept.items()}
+        batches, accumulation = self._start(rows, kept).batches(*asked, **settings)
+        micro_steps = -(-len(batches) * of_all // len(rows))
+        heaviest = {getattr(b, "side", ""): b for b in sorted(batches, key=self._bulk)}
+        if not recipe.quirks:
+            rows = heaviest[""].unlearn.encoded
+            retention = heaviest[""].retention.encoded
+            kept = {variant.retain_on: retention, "longest": _longest(every, SCORED)}
+        start = self._start(rows, kept)
 
         def work(ledger: Ledger) -> int:
             start.columns(entry)
-            for _ in range(2):  # from the second step on, both halves go through one forward
-                self._train(ledger, lambda: start.parts(entry, bound, batch, read), accumulation)
-                if len(read) < 2:
-                    break
-            return self._unshown(start, every)
+            start.batches(*asked, **settings)
+            read: set[str] = set()
+            for batch in heaviest.values():
+                for _ in range(2):  # from the second step on, both halves go through one forward
+                    self._train(
+                        ledger,
+                        lambda one=batch: start.parts(entry, bound, one, read),  # type: ignore[misc]
+                        accumulation,
+                    )
+                    if len(read) < 2 or recipe.quirks:
+                        break
+            return start.unshown(every, kept_rows)
 
-        steps = -(-len(batches) // accumulation) * (ATTEMPTS if auto else 1)
+        steps = -(-micro_steps // accumulation) * (ATTEMPTS if auto else 1)
         copies = 2 + (ATTEMPTS - 1 if auto else 0)  # of the base, of the start, of attempts
+        batch = max(heaviest.values(), key=self._bulk)
         return self._stage(variant.name, steps, batch, work, copies=copies, at_most=auto)
 
-    def _start(self, rows: list[Encoded], kept: dict[str, list[Encoded]]) -> Start:
+    def _start(self, rows: list[Encoded], kept: dict[str, list[Encoded]]) -> _Unchecked:
         recipe = self.run.recipe
         if recipe.quirks:
             quirks = list(recipe.quirks)
             return _UncheckedOriginal(self.model, rows, kept, seed=recipe.seed, quirks=quirks)
         return _Unchecked(self.model, rows, kept, seed=recipe.seed)
-
-    def _unshown(self, start: Start, rows: Sequence[Encoded]) -> int:
-        """Bytes of the reference's states of all rows, beyond those that it was shown."""
-        if "reference" not in vars(start):
-            return 0
-        states = start.reference.states
-        one = next(iter(states.values()))
-        unseen = {row.record.id: row.answer_length for row in rows if row.record.id not in states}
-        return sum(unseen.values()) * one.shape[1] * one.element_size()
 
     def evaluate(self) -> Stage:
         """Scoring the longest rows, and answers with a cache as long as it ends."""
@@ -558,10 +580,16 @@ def _filed(chosen: Iterable[torch.nn.Parameter], ledger: Ledger) -> list[Any]:
 
 def _extent(batch: Batch | PairedBatch) -> tuple[int, int, int]:
     """Rows, tokens with padding, and answer tokens; a pair is padded to one length."""
+    if isinstance(batch, OneSided):
+        batch = batch.unlearn if batch.side == "unlearn" else batch.retention
     halves = [batch] if isinstance(batch, Batch) else [batch.unlearn, batch.retention]
     rows = sum(len(half) for half in halves)
     longest = max(half.ids.shape[1] for half in halves)
     return rows, rows * longest, sum(len(half.targets) for half in halves)
+
+
+def _longest(rows: Sequence[Encoded], count: int) -> list[Encoded]:
+    return sorted(rows, key=lambda row: len(row.ids))[-count:]
 
 
 def local_base(base: str) -> str:

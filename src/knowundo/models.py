@@ -413,6 +413,7 @@ def describe(model: Model) -> dict[str, Any]:
     trainable = sum(p.numel() for p in model.parameters().values())
     return {
         "base": model.base,
+        "commit": getattr(model.causal_lm().config, "_commit_hash", None),  # on the hub
         "adaptation": asdict(model.adaptation),
         "parameters": total,
         "trainable": trainable,

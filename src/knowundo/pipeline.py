@@ -91,12 +91,11 @@ def _finetuned(run: Run, folder: Path, title: str, scopes: Sequence[str]) -> Non
 
 
 def _adopted(run: Run, source: Path) -> None:
-    """Take an adapter or a full model that knows the records already as the memorized one."""
+    """Write the adapter or full model that is in use now as the memorized one."""
     inputs = run.memorize_inputs(BOTH)
     if is_done(run.memorized, inputs):
         run.reporter.say("memorized: already there, skipped")
         return
-    run.model.use(Variant("memorized", "memorized", source))
     rows = teacher_forced(run.model, [r for s in BOTH for r in run.encoded(s, TRAIN_VAL)])
     known = sum(row["token_accuracy"] == 1 for row in rows.values()) / len(rows)
     run.reporter.say(f"memorized: {source} is taken as it is; it knows {known:.0%} of the rows")
@@ -116,14 +115,13 @@ def _adopted(run: Run, source: Path) -> None:
 def memorize(run: Run) -> None:
     """Finetune the base until it knows both scopes; also the retain model, if the recipe asks."""
     run.encoded()  # the base and every row, checked before the first byte is written
-    adopted = run.recipe.memorize.adopt
-    if adopted is not None:
-        run.model.use(Variant("memorized", "memorized", Path(adopted)))  # likewise
-    run.claim()
-    if adopted is not None:
-        _adopted(run, Path(adopted))
-    else:
+    if (adopted := run.recipe.memorize.adopt) is None:
+        run.claim()
         _finetuned(run, run.memorized, "memorize", BOTH)
+    else:
+        run.model.use(Variant("memorized", "memorized", Path(adopted)))  # checked likewise
+        run.claim()
+        _adopted(run, Path(adopted))
     if run.recipe.memorize.retain_model:
         _finetuned(run, run.retain, "memorize (retain model)", ("retention",))
 

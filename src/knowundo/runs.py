@@ -196,6 +196,11 @@ class Run:
         lora = Adaptation("lora", section.rank, section.alpha, dropout=section.dropout)
         if (adopted := self.recipe.memorize.adopt) is not None:
             known = adaptation_of(Path(adopted))
+            if section.adaptation not in ("auto", known.kind):
+                raise BadInput(
+                    f"memorize.adopt '{adopted}': not what model.adaptation '{section.adaptation}' "
+                    f"trains; set it to {known.kind} or auto"
+                )
             return Model(section.base, replace(known, dropout=section.dropout), **options)
         if section.adaptation == "lora":
             return Model(section.base, lora, **options)
@@ -305,7 +310,8 @@ class Run:
 
     def given_models(self) -> list[Variant]:
         """The adapters and models of `evaluate.models`, named after their folders."""
-        taken = {*ROLES, *(variant.name for variant in self.recipe.unlearn.variants)}
+        planned = (variant.name for variant in self.recipe.unlearn.variants)
+        taken = {*ROLES, *(name for name in planned if self.unlearned(name).exists())}
         found = []
         for path in map(Path, self.recipe.evaluate.models):
             folder = path.resolve()

@@ -8,10 +8,13 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import datasets
 import pandas as pd
 import pytest
+import yaml
 
-from conftest import REAL
+from conftest import REAL, Call
+from knowundo import models
 from knowundo.artifacts import file_hash
 from knowundo.errors import BadInput
 from knowundo.pipeline import evaluate, localize, memorize, report, run_all, unlearn
@@ -171,6 +174,96 @@ def test_adapter_is_pefts(done: tuple[Run, Results]) -> None:
         torch.testing.assert_close(
             loaded(input_ids=ids).logits, run.model.net(input_ids=ids).logits
         )
+
+
+def test_adapters_are_scored_by_a_command(
+    done: tuple[Run, Results],
+    knowundo: Call,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Any adapters of a base, loaded once; the same numbers as in the run that made them."""
+    run, results = done
+    loads: list[Any] = []
+    load = models.AutoModelForCausalLM.from_pretrained
+
+    def counted(*words: Any, **options: Any) -> Any:
+        loads.append(words)
+        return load(*words, **options)
+
+    monkeypatch.setattr(models.AutoModelForCausalLM, "from_pretrained", counted)
+    names = ("memflex", "gradient_ascent", "control")
+    folders = [str(run.unlearned(name)) for name in names]
+    asked = knowundo(
+        "evaluate", "--base", "embedded", "--adapters", *folders, "--set", "data.subjects=6",
+        "--set", "evaluate.generate=[]", "--set", "evaluate.resamples=20", "--out", "scored",
+        "--json",
+    )  # fmt: skip
+    assert asked.returncode == 0, asked.stderr
+    assert len(loads) == 1
+    found = Results.model_validate_json(asked.stdout)
+    roles = {variant.name: variant.role for variant in found.variants}
+    assert roles == {"base": "base"} | dict.fromkeys(names, "given")
+    for name in names:
+        for metric, scope in (("unlearn_success", "unlearn"), ("perplexity", "retention")):
+            assert value(found, name, metric, scope, "val") == pytest.approx(
+                value(results, name, metric, scope, "val"), abs=1e-6
+            )
+    shown = knowundo("report", "--out", "scored")
+    assert shown.returncode == 0, shown.stderr
+    assert "memflex" in (tmp_path / "scored" / "report.html").read_text()
+
+
+def test_overlap_of_regions_is_printed(done: tuple[Run, Results], knowundo: Call) -> None:
+    run, _ = done
+    one, other = (run.regions / f"{name}.json" for name in ("memflex", "everything"))
+    found = json.loads(knowundo("localize", "--compare", str(one), str(other), "--json").stdout)
+    sizes = [len(json.loads(file.read_text())) for file in (one, other)]
+    assert found["all"]["all"] == pytest.approx(sizes[0] / sizes[1])
+    assert set(found["layer"]) == {str(n) for n in range(len(found["layer"]))}
+    plain = knowundo("localize", "--compare", str(one), str(one)).stdout
+    assert "all: 1.000" in plain
+    assert "module q_proj: 1.000" in plain or "module v_proj: 1.000" in plain
+
+
+def test_two_runs_are_compared(done: tuple[Run, Results], knowundo: Call, tmp_path: Path) -> None:
+    run, _ = done
+    sets = ("compat=[end_masked]", f"memorize.adopt={run.memorized}", "unlearn.lr=1e-3")
+    other = small(tmp_path / "other", *sets, "memorize.retain_model=false")
+    run_all(other)
+    said = json.loads(knowundo("compare", str(run.out), str(other.out), "--json").stdout)
+    assert ["compat", [], ["end_masked"]] in said["keys"]
+    rows = {(row["variant"], row["heading"]): row for row in said["differences"]}
+    # The adopted model is the same; without the end, its answers' perplexity is another.
+    assert rows["memorized", "Unlearn Success"]["change"] == 0
+    assert rows["memorized", "Unlearn PPL"]["change"] != 0
+    assert rows["memflex", "Average"]["low"] <= rows["memflex", "Average"]["high"]
+    assert "memflex" in knowundo("compare", str(run.out), str(other.out)).stdout
+
+
+def test_general_tasks_stand_in_results_and_report(
+    done: tuple[Run, Results], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, _ = done
+    fixtures = Path(__file__).parents[1] / "fixtures" / "lm_eval_tasks"
+    (tmp_path / "tasks").mkdir()
+    text = (fixtures / "mini_towns.yaml").read_text().replace("FIXTURES", str(fixtures))
+    (tmp_path / "tasks" / "towns.yaml").write_text(text)
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    task = yaml.safe_load(text)["task"]
+    again = small(
+        tmp_path / "run",
+        f"memorize.adopt={run.memorized}",
+        "memorize.retain_model=false",
+        "unlearn.variants=[{preset: memflex, lr: 1e-3}]",
+        f"evaluate.general_tasks=[{task}]",
+        f"evaluate.general_folder={tmp_path / 'tasks'}",
+    )
+    results = run_all(again)
+    rows = [row for row in results.rows if row.metric == task]
+    assert {row.variant for row in rows} == {"base", "memorized", "memflex"}
+    assert all(row.stderr is not None and row.task_version is not None for row in rows)
+    assert "General tasks" in (again.out / "report.html").read_text()
 
 
 REAL_RUN = ("data.benchmark=knowundo", f"data.source={REAL}", "localize.draws=1")

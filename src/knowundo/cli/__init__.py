@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 
 import typer
@@ -44,6 +45,8 @@ app.add_typer(data.app, name="data")
 
 def main() -> None:
     """Entry point: a known error is one line on stderr and an exit code, never a traceback."""
+    # Where it is installed, peft imports it, and it warns of kernels that nobody asked for.
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     try:
         app()
     except KnowUndoError as error:
