@@ -34,6 +34,7 @@ TOUCHED = {
     "question_labels": ["random_label"],
     "base_labels": ["adversarial_sample"],
     "soft_kl": ["ascent_plus_kl"],
+    "fixed_length+soft_kl": ["ascent_plus_kl"],
 }
 
 
@@ -61,8 +62,8 @@ def changes(folder: Path, seed: int) -> dict[str, list[Difference]]:
     every = list(VARIANTS)
     plain = make(folder / f"none-{seed}", [], seed, every, None)
     found = {}
-    for name in (*QUIRKS, "original"):
-        compat: object = "original" if name == "original" else [name]
+    for name in (*QUIRKS, "fixed_length+soft_kl", "original"):
+        compat: object = "original" if name == "original" else name.split("+")
         start = None if name in ("naive_boundary", "original") else plain
         out = make(folder / f"{name}-{seed}", compat, seed, TOUCHED.get(name, every), start)
         found[name] = compare(plain, out)[1]

@@ -115,3 +115,14 @@ def test_random_region_matches_kind_and_size() -> None:
         drawn = regions.random_like(region, sizes, seed)
         assert len(drawn) == 3
         assert all("lora_B" in name for name in drawn)
+
+
+def test_overlap_of_two_regions() -> None:
+    layers, weight = "base_model.model.model.layers", "lora_A.default.weight"
+    one = [f"{layers}.{n}.mlp.up_proj.{weight}" for n in (0, 1)]
+    other = [one[0], f"{layers}.1.self_attn.q_proj.{weight}"]
+    assert regions.overlap(one, other) == {
+        "all": {"all": 1 / 3},
+        "module": {"up_proj": 1 / 2, "q_proj": 0.0},
+        "layer": {"0": 1.0, "1": 0.0},
+    }

@@ -169,6 +169,9 @@ def write_layout(layout: str, folder: Path) -> None:
         elif layout == "flat":
             for split, rows in splits.items():
                 (folder / f"{scope}_{split}.json").write_text(json.dumps(rows))
+        elif layout == "flat-parquet":
+            for split, rows in splits.items():
+                Dataset.from_list(rows).to_parquet(folder / f"{scope}_{split}.parquet")
         elif layout == "parquet":
             Dataset.from_list([splits]).to_parquet(folder / f"{scope}-00000-of-00001.parquet")
         elif layout == "converted":
@@ -180,7 +183,7 @@ def write_layout(layout: str, folder: Path) -> None:
         DatasetDict(tables).save_to_disk(folder)
 
 
-LAYOUTS = ["json", "jsonl", "flat", "parquet", "converted", "saved", "saved-dict"]
+LAYOUTS = ["json", "jsonl", "flat", "flat-parquet", "parquet", "converted", "saved", "saved-dict"]
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)

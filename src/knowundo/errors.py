@@ -37,9 +37,10 @@ class MethodsFailed(KnowUndoError):
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> BadInput:
     """An error for a name that does not exist, with the nearest one that does."""
+    from rapidfuzz.fuzz import ratio
     from rapidfuzz.process import extractOne
 
     names = sorted(known)
-    best = extractOne(name, names, score_cutoff=50)
+    best = extractOne(name, names, scorer=ratio, score_cutoff=50)
     hint = f"did you mean '{best[0]}'?" if best else f"known: {', '.join(names)}"
     return BadInput(f"unknown {kind} '{name}'; {hint}")

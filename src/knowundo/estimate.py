@@ -30,7 +30,7 @@ from torch.nn.utils import clip_grad_norm_
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.weak import WeakIdKeyDictionary
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM, Cache
 
 from knowundo.batches import Batch, PairedBatch, by_length, shuffled
 from knowundo.encoding import Encoded
@@ -518,7 +518,7 @@ class Estimator:
         return _Unchecked(self.model, rows, kept, seed=recipe.seed)
 
     def evaluate(self) -> Stage:
-        """Scoring the longest rows, and answers with a cache as long as it ends."""
+        """Scoring the longest rows, and the answers that end with the largest cache."""
         model = self.model
         rows = self.run.encoded(model=model)
         scored = max(by_length(rows, SCORED, model.pad), key=self._bulk)
@@ -527,22 +527,14 @@ class Estimator:
         asked.sort(key=lambda row: (row.answer_length, len(row.prompt)))
         groups = [asked[i : i + GENERATED] for i in range(0, len(asked), GENERATED)]
         shapes = [
-            (len(g), max(len(r.prompt) for r in g) + max(r.answer_length for r in g))
-            for g in groups
+            (len(g), max(len(r.prompt) for r in g), max(r.answer_length for r in g)) for g in groups
         ]
 
         def work(ledger: Ledger) -> int:
             for _, logits in answer_logits(model, scored.encoded):
                 logits.double()
             if shapes:
-                ids = torch.zeros(max(shapes, key=lambda s: s[0] * s[1]), dtype=torch.long)
-                with torch.no_grad():
-                    model.net(
-                        input_ids=ids,
-                        attention_mask=torch.ones_like(ids),
-                        use_cache=True,
-                        logits_to_keep=1,
-                    )
+                _answer(model, *max(shapes, key=lambda shape: shape[0] * (shape[1] + shape[2])))
             return 0
 
         return self._stage("evaluate", len(rows), scored, work, copies=1, unit="rows")
@@ -576,6 +568,22 @@ def _filed(chosen: Iterable[torch.nn.Parameter], ledger: Ledger) -> list[Any]:
             ledger.hold("gradients", [parameter.grad])
 
     return [parameter.register_post_accumulate_grad_hook(file) for parameter in chosen]
+
+
+@torch.no_grad()
+def _answer(model: Model, rows: int, prompt: int, answer: int) -> None:
+    """Read prompts, then grow the cache by the answers, layer after layer as each token does."""
+    ids = torch.zeros((rows, prompt), dtype=torch.long)
+    output = model.net(
+        input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=True, logits_to_keep=1
+    )
+    (cache,) = (value for value in output.values() if isinstance(value, Cache))
+    del output
+    for layer in cache.layers:
+        for name in ("keys", "values"):
+            held = getattr(layer, name)
+            shape = [*held.shape[:2], answer, held.shape[3]]
+            setattr(layer, name, torch.cat([held, held.new_empty(shape)], dim=2))
 
 
 def _extent(batch: Batch | PairedBatch) -> tuple[int, int, int]:

@@ -42,6 +42,8 @@ def memorize(
     weight_decay: float,
     known: float | None,
     seed: int,
+    schedule: str = "cosine",
+    warmup: float = 0.03,
     optimizer: str = "adamw",
     progress: Progress | None = None,
 ) -> tuple[Curve, dict[str, Any]]:
@@ -59,6 +61,8 @@ def memorize(
         known: stop once this share of an epoch's rows was predicted without a wrong token; none:
             never.
         seed: of the order of rows.
+        schedule: transformers' name of the learning-rate schedule.
+        warmup: share of the steps over which the rate rises.
         optimizer: `adamw` or `paged_adamw_32bit`.
         progress: called after each optimizer step.
 
@@ -85,6 +89,8 @@ def memorize(
         seed=seed,
         accumulation=accumulation,
         weight_decay=weight_decay,
+        schedule=schedule,
+        warmup=warmup,
         optimizer=optimizer,
         progress=progress,
         stop=seen.reached,

@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub import try_to_load_from_cache
+from huggingface_hub.errors import HFValidationError
 from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
@@ -45,16 +47,33 @@ def base_path(base: str) -> str:
 def base_files(base: str) -> list[Path]:
     """Files of a base that lies in a folder, for hashing; none for a name on the hub."""
     folder = Path(base_path(base))
-    kinds = (".json", ".safetensors")
+    kinds = (".json", ".safetensors", ".jinja", ".model", ".txt", ".py")
     return sorted(f for f in folder.glob("*") if f.suffix in kinds) if folder.is_dir() else []
 
 
 def same_base(one: str | None, other: str) -> bool:
-    """True if two names mean one base: equal, or one folder."""
+    """True if two names mean one base: equal, or one folder.
+
+    A relative path that leads nowhere here, such as `../models/Llama-2-7b-chat-hf` in adapters of
+    KnowUnDo's code, means the base of that last name.
+    """
     if one is None or one == other:
         return one == other
     first, second = Path(base_path(one)), Path(base_path(other))
+    if one.startswith(".") and not first.exists():
+        return first.name == second.name
     return first.is_dir() and second.is_dir() and first.resolve() == second.resolve()
+
+
+def hub_commit(base: str) -> str | None:
+    """Commit of a base that lies in the hub's cache; None for a folder, and before it is there."""
+    if Path(base_path(base)).is_dir():
+        return None
+    try:
+        file = try_to_load_from_cache(base, "config.json")
+    except HFValidationError:
+        return None
+    return Path(file).parent.name if isinstance(file, str) else None
 
 
 @dataclass
@@ -211,6 +230,11 @@ class Model:
             self.device = torch.device(device)
         except RuntimeError:
             raise BadInput(f"model.device '{device}': not a device; say cpu or cuda") from None
+        if self.device.type == "cuda" and not torch.cuda.is_available():
+            raise BadInput(
+                f"model.device '{device}': torch finds no GPU here; say cpu, or install a build of "
+                "torch for this machine's GPU"
+            )
         if quantization is not None:
             trained = self.adaptation.kind == "full" and not scored_only
             _check_quantization(quantization, dtype, trained=trained)
@@ -219,7 +243,7 @@ class Model:
         try:
             self.tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(path, **options)
             model = self._load(path, dtype=getattr(torch, dtype), **options)
-        except (OSError, ValueError, ImportError, SafetensorError) as error:
+        except (OSError, ValueError, ImportError, RuntimeError, SafetensorError) as error:
             reason = str(error).strip().split("\n")[0]
             raise BadInput(f"model.base '{base}': cannot be loaded ({reason})") from None
         if gradient_checkpointing:
@@ -413,7 +437,7 @@ def describe(model: Model) -> dict[str, Any]:
     trainable = sum(p.numel() for p in model.parameters().values())
     return {
         "base": model.base,
-        "commit": getattr(model.causal_lm().config, "_commit_hash", None),  # on the hub
+        "commit": hub_commit(model.base),
         "adaptation": asdict(model.adaptation),
         "parameters": total,
         "trainable": trainable,

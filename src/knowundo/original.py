@@ -5,7 +5,8 @@ scores. Source: zjunlp/KnowUnDo at 92aea2b, files in brackets.
 
 mixed_batches    unlearn and retention rows are shuffled into one list, taken one at a time, 16 to
                  an optimizer step [ascent_plus_descent_tokenizer.py, run_baselines_lora.sh]
-fixed_length     rows are padded to 256 tokens [llm_tokenize_with_chunk.py]
+fixed_length     rows are padded to 256 tokens, which counts where soft_kl averages over padding
+                 [llm_tokenize_with_chunk.py]
 question_labels  random labels replace the question's tokens too [llm_tokenize_with_chunk.py]
 base_labels      adversarial labels come from the base, for every token of the row, with the token
                  at the place itself masked and not the next one, which the logits there predict;
@@ -14,8 +15,8 @@ soft_kl          the divergence is −Σ p·log q, mean over every position, que
                  [ascent_plus_KLdivergence.py]
 naive_boundary   the answer begins after as many tokens as the question alone has, so that the blank
                  line belongs to it [llm_tokenize_with_chunk.py, data_module.py]
-end_masked       unlearning and evaluation never see an end-of-sequence, because it is also the
-                 padding, which is masked [llm_tokenize_with_chunk.py]
+end_masked       unlearning and evaluation never see an end-of-sequence: none is appended, and the
+                 padding is masked [llm_tokenize_with_chunk.py]
 
 Two of its behaviours are ours as well and need no name: half of the answer's tokens, drawn with
 replacement, are replaced in input and labels for localization; and ROUGE-L of the teacher-forced

@@ -27,7 +27,6 @@ from knowundo.artifacts import (
     write_json,
     write_text,
 )
-from knowundo.benchmarks.files import RESOLVED
 from knowundo.encoding import count_cut
 from knowundo.errors import BadInput, Diverged, MethodsFailed, unknown
 from knowundo.evaluation import Evaluation
@@ -39,12 +38,13 @@ from knowundo.models import Model, Variant, adaptation_of, describe, save_state
 from knowundo.original import OriginalStart
 from knowundo.progress import Progress
 from knowundo.recipe import Variant as Planned
+from knowundo.recipe import load_recipe, presets
 from knowundo.records import data_hash
 from knowundo.reporting import Material, write_report
 from knowundo.reporting.comparison import Difference, differences, differing_keys
 from knowundo.reporting.paper import ENDINGS, paper_table
 from knowundo.results import Results, Row, VariantFacts, read_results, write_results
-from knowundo.runs import BOTH, TRAIN_VAL, Run
+from knowundo.runs import BOTH, TRAIN_VAL, Run, effective
 from knowundo.scoring import read_scores, score, teacher_forced, token_accuracy, write_scores
 from knowundo.unlearning import Start, unlearn_at_chosen_rate
 from knowundo.unlearning import unlearn as train_method
@@ -129,6 +129,7 @@ def memorize(run: Run) -> None:
 def localize(run: Run) -> None:
     """Find the region by gradients, or take a given one; and draw the control regions."""
     inputs = run.localize_inputs()
+    run.claim()
     if is_done(run.regions, inputs):
         run.reporter.say("regions: already there, skipped")
         return
@@ -176,12 +177,12 @@ def unlearn(run: Run, only: Iterable[str] | None = None) -> list[str]:
     Raises:
         BadInput: a name in `only` that is not a variant of the recipe.
     """
+    run.check_current()
     planned = {variant.name: variant for variant in run.recipe.unlearn.variants}
     chosen = list(planned if only is None else only)
     for name in chosen:
         if name not in planned:
             raise unknown("variant", name, planned)
-    run.made(run.memorized, "memorize")
     run.made(run.regions, "localize")
     waiting = [
         planned[n] for n in chosen if not is_done(run.unlearned(n), run.unlearn_inputs(planned[n]))
@@ -245,16 +246,27 @@ def _unlearn_one(run: Run, start: Start, variant: Planned, target: float) -> boo
 
 def evaluate(run: Run) -> Results:
     """Score every variant on every record, one base in memory, and write results.json."""
-    if run.recipe.evaluate.models:
-        run.encoded()  # the base and every row, checked before the first byte is written
-        run.claim()
-    else:
-        run.made(run.memorized, "memorize")
+    run.encoded()  # the base and every row, checked before the first byte is written
+    if not run.recipe.evaluate.models or (run.memorized / "manifest.json").exists():
+        run.check_current()
+    _check_given(run)
+    run.claim()
+    model = describe(run.model)
     scored = {variant.name: _score_variant(run, variant) for variant in _in_order(run)}
     with run.reporter.task("evaluate: intervals") as progress:
-        results = _results(run, scored, progress)
+        results = _results(run, model, scored, progress)
     write_results(results, run.out / "results.json")
     return results
+
+
+def _check_given(run: Run) -> None:
+    """Refuse given adapters that cannot be put on this run's model, before anything is scored."""
+    for variant in run.given_models():
+        if not _is_whole(run, variant) and run.model.adaptation.kind == "full":
+            raise BadInput(
+                f"{variant.folder}: an adapter, but this run trains all weights; score it with "
+                "`knowundo evaluate` in another directory"
+            )
 
 
 def _in_order(run: Run) -> list[Variant]:
@@ -343,7 +355,9 @@ def _evaluated(run: Run, scored: dict[str, Scored], progress: Progress) -> tuple
     return rows + [row for one in scored.values() for row in one.tasks], plain
 
 
-def _results(run: Run, scored: dict[str, Scored], progress: Progress) -> Results:
+def _results(
+    run: Run, model: dict[str, Any], scored: dict[str, Scored], progress: Progress
+) -> Results:
     rows, evaluation = _evaluated(run, scored, progress)
     around = surroundings()
     counts: dict[str, int] = {}
@@ -358,8 +372,8 @@ def _results(run: Run, scored: dict[str, Scored], progress: Progress) -> Results
         data_sha256=data_hash(run.records),
         data_counts=counts,
         data_cut=count_cut(run.encoded()),
-        data_commits=dict(RESOLVED),
-        model=describe(run.model),
+        data_commits=run.commits,
+        model=model,
         variants=[_facts(run, variant) for variant in run.variants()],
         rows=rows,
         comparisons=[c for pair in _controlled(run, scored) for c in evaluation.compare(*pair)],
@@ -446,8 +460,27 @@ def paper_report(run: Run) -> dict[str, Path]:
     written = {}
     for form, ending in ENDINGS.items():
         written[str(form)] = run.out / f"paper-table.{ending}"
-        write_text(written[form], paper_table(results, seconds, format=form))
+        table = paper_table(results, seconds, format=form, changed=_changed(results))
+        write_text(written[form], table)
     return written
+
+
+# Where things lie and how they are held, not what is computed.
+_ASIDE = (
+    "data.source", "data.general", "data.revision", "data.general_revision", "model.base",
+    "model.device", "model.attention", "model.gradient_checkpointing", "model.optimizer",
+    "memorize.adopt", "localize.adopt", "evaluate.models",
+)  # fmt: skip
+
+
+def _changed(results: Results) -> list[str]:
+    """Keys in which a run differs from the paper's preset that it is named after."""
+    name = results.recipe_effective["name"]
+    if name not in presets("recipes"):
+        return []
+    wanted = effective(load_recipe(name)[0])
+    found = differing_keys(wanted, results.recipe_effective)
+    return [key for key, *_ in found if key not in _ASIDE]
 
 
 def compare(first: Path, second: Path) -> tuple[list[tuple[str, Any, Any]], list[Difference]]:

@@ -21,7 +21,14 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from knowundo.artifacts import read_text
 from knowundo.errors import BadInput, unknown
@@ -60,6 +67,8 @@ class Data(_Section):
     """Commit of the benchmark's repository on the hub; none: the newest."""
     general: str | None = None
     """General rows from elsewhere: a dataset on the hub, a folder or a file of texts."""
+    general_revision: str | None = None
+    """Commit of that dataset on the hub; none: the newest."""
     subjects: int | None = Field(None, ge=1)
     """Keep or draw so many subjects; none: the benchmark's own number."""
     seed: int | None = None
@@ -118,6 +127,10 @@ class Memorize(_Section):
     """Micro-steps an optimizer step."""
     weight_decay: float = Field(1e-4, ge=0)
     """Of AdamW."""
+    schedule: Literal["cosine", "linear", "constant_with_warmup"] = "cosine"
+    """How the learning rate falls after its rise."""
+    warmup: float = Field(0.03, ge=0, le=1)
+    """Share of the steps over which it rises."""
     known: float | None = Field(0.99, gt=0, le=1)
     """Stop once this share of an epoch's rows is predicted without a wrong token; none: never."""
     general: bool = True
@@ -236,6 +249,18 @@ class Recipe(_Section):
     """Of everything random."""
     compat: Literal["original"] | tuple[Quirk, ...] = ()
     """`original`: what the public KnowUnDo code does otherwise than the paper; or some of it."""
+
+    @field_validator("compat", mode="before")
+    @classmethod
+    def _known(cls, given: Any) -> Any:
+        if given == "original":
+            return given
+        names = [given] if isinstance(given, str) else given
+        for name in names if isinstance(names, list | tuple) else ():
+            if name not in QUIRKS:
+                raise ValueError(str(unknown("behaviour", str(name), ("original", *QUIRKS))))
+        return names
+
     data: Data = Field(default_factory=Data)
     model: ModelSection = Field(default_factory=ModelSection)
     memorize: Memorize = Field(default_factory=Memorize)
@@ -356,10 +381,15 @@ def load_recipe(
     Raises:
         BadInput: names the key and the mend.
     """
-    given = _read_given(config)
+    given = amend(_read_given(config), sets)
+    return parse_recipe(given, config or "--set"), given
+
+
+def amend(given: dict[str, Any], sets: Sequence[str]) -> dict[str, Any]:
+    """Keys with assignments such as `unlearn.lr=1e-4` on top, applied in order."""
     for text in sets:
         given = _merge(given, _assignment(text))
-    return parse_recipe(given, config or "--set"), given
+    return given
 
 
 def parse_recipe(given: dict[str, Any], place: str) -> Recipe:

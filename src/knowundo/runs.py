@@ -22,14 +22,15 @@ from knowundo.artifacts import (
     verified,
     write_text,
 )
+from knowundo.benchmarks.files import RESOLVED
 from knowundo.benchmarks.general import general_rows
 from knowundo.encoding import Encoded, encode, prefix_text
 from knowundo.errors import BadInput, unknown
 from knowundo.evaluation.lm_eval_tasks import check_tasks
-from knowundo.models import Adaptation, Model, Variant, adaptation_of, base_files
+from knowundo.models import Adaptation, Model, Variant, adaptation_of, base_files, hub_commit
 from knowundo.original import mask_end, naive_boundary
 from knowundo.progress import Reporter
-from knowundo.recipe import ROLES, Recipe, parse_recipe, parse_yaml
+from knowundo.recipe import ROLES, Recipe, amend, parse_recipe, parse_yaml
 from knowundo.recipe import Variant as Planned
 from knowundo.records import Record, check_records, data_hash, select
 from knowundo.registry import get
@@ -80,6 +81,17 @@ def _region_names(recipe: Recipe) -> list[str]:
     return [regions.EVERYTHING, *found, *(f"{p}-{n}" for p in prefixes for n in draws)]
 
 
+def effective(recipe: Recipe) -> dict[str, Any]:
+    """A recipe with its defaults, those of methods and localizers too."""
+    whole = recipe.model_dump(mode="json")
+    for variant in whole["unlearn"]["variants"]:
+        variant["arguments"] = get("method", variant["method"]).bind(variant["arguments"])
+    localizers = whole["localize"]["localizers"]
+    for name in localizers:
+        localizers[name] = get("localizer", name).bind(localizers[name])
+    return whole
+
+
 class Run:
     """One output directory with the recipe that fills it."""
 
@@ -120,14 +132,14 @@ class Run:
                 )
 
     @classmethod
-    def existing(cls, out: Path, reporter: Reporter | None = None) -> Run:
-        """The run that a directory holds."""
+    def existing(cls, out: Path, reporter: Reporter | None = None, sets: Sequence[str] = ()) -> Run:
+        """The run that a directory holds, with assignments on top that it can take."""
         file = out / "recipe.yaml"
         if not file.is_file():
             raise BadInput(f"{out}: holds no run (no recipe.yaml); give a recipe with --config")
         held = _read_held(file)
-        recipe = parse_recipe(held["effective"], str(file))
-        return cls(recipe, out, given=held["given"], reporter=reporter)
+        recipe = parse_recipe(amend(held["effective"], sets), str(file))
+        return cls(recipe, out, given=amend(held["given"], sets), reporter=reporter)
 
     def _refuse_other_recipe(self) -> None:
         file = self.out / "recipe.yaml"
@@ -135,7 +147,8 @@ class Run:
             raise BadInput(f"{self.out}: is a file; choose another directory with --out")
         if not file.exists():
             return
-        if different := _difference(_read_held(file)["effective"], self.effective):
+        held = _amended(_read_held(file)["effective"], self.effective)
+        if different := _difference(held, self.effective):
             raise BadInput(
                 f"{self.out}: holds a run of another recipe ({different}); "
                 "choose another directory with --out, or remove this one"
@@ -144,18 +157,12 @@ class Run:
     @property
     def effective(self) -> dict[str, Any]:
         """The whole recipe with its defaults, those of methods and localizers too."""
-        recipe = self.recipe.model_dump(mode="json")
-        for variant in recipe["unlearn"]["variants"]:
-            variant["arguments"] = get("method", variant["method"]).bind(variant["arguments"])
-        localizers = recipe["localize"]["localizers"]
-        for name in localizers:
-            localizers[name] = get("localizer", name).bind(localizers[name])
-        return recipe
+        return effective(self.recipe)
 
     def claim(self) -> None:
-        """Write the recipe into the directory, if it is not there yet."""
+        """Write the recipe into the directory, if it is not there yet, or was amended."""
         file = self.out / "recipe.yaml"
-        if not file.exists():
+        if not file.exists() or _read_held(file)["effective"] != self.effective:
             text = yaml.safe_dump(
                 {"given": self.given, "effective": self.effective}, sort_keys=False
             )
@@ -166,6 +173,7 @@ class Run:
     def records(self) -> list[Record]:
         """All records of the benchmark."""
         data = self.recipe.data
+        RESOLVED.clear()
         arguments = {"domain": data.domain, "seed": self.recipe.data_seed}
         for name in ("source", "subjects", "revision"):
             if (value := getattr(data, name)) is not None:
@@ -173,7 +181,11 @@ class Run:
         entry = get("benchmark", data.benchmark)
         built: list[Record] = entry(**entry.bind(arguments))
         if data.general is not None:
-            return [r for r in built if r.scope != "general"] + general_rows(data.general)
+            general = general_rows(data.general, revision=data.general_revision)
+            built = [r for r in built if r.scope != "general"] + general
+        self.commits = dict(RESOLVED)
+        if data.general is not None:
+            return built
         if self.recipe.model.base == "embedded":
             return built
         # The benchmarks' general facts are what the embedded base knows; no other base knows them.
@@ -206,6 +218,11 @@ class Run:
             return Model(section.base, lora, **options)
         if section.adaptation == "full":
             return Model(section.base, Adaptation("full"), **options)
+        if given := self.given_models():
+            adapters = [adaptation_of(v.folder) for v in given if v.folder is not None]
+            kinds = [known for known in adapters if known.kind == "lora"]
+            if not (self.memorized / "manifest.json").exists():  # nothing is trained here
+                return Model(section.base, kinds[0] if kinds else lora, **options)
         if (self.memorized / "manifest.json").exists():  # decided before, for the same inputs
             manifest = read_manifest(self.memorized)
             if manifest["inputs"] == fingerprint(self.memorize_inputs(BOTH)):
@@ -317,7 +334,8 @@ class Run:
             folder = path.resolve()
             names = [folder.name, f"{folder.parent.name}_{folder.name}"]
             names += [f"{names[1]}_{number}" for number in range(2, 100)]
-            name = next(re.sub(r"[^\w.-]", "_", n) for n in names if n not in taken)
+            safe = (re.sub(r"[^\w.-]", "_", name) for name in names)
+            name = next(name for name in safe if name not in taken)
             taken.add(name)
             found.append(Variant(name, "given", path))
         return found
@@ -359,7 +377,9 @@ class Run:
             weights = self.made(variant.folder, _STAGES[variant.role])
         general = [
             section.general_tasks,
-            section.general_folder,
+            [file_hash(file) for file in sorted(Path(section.general_folder).rglob("*.*"))]
+            if section.general_folder
+            else None,
             section.general_limit,
             section.general_shots,
         ]
@@ -381,7 +401,8 @@ class Run:
     @cached_property
     def _common(self) -> list[Any]:
         section = self.recipe.model.model_dump()
-        base = [file_hash(file) for file in base_files(self.recipe.model.base)]
+        base: list[Any] = [file_hash(file) for file in base_files(self.recipe.model.base)]
+        base.append(hub_commit(self.recipe.model.base))
         # Which rows there are is in their hash; the rest is how they are read.
         reading = self.recipe.data.model_dump(
             include={"max_length", "encoding", "prefix", "truncate"}
@@ -402,6 +423,25 @@ class Run:
             raise BadInput(f"{folder}: not there; run `knowundo {stage} --out {self.out}` first")
         return verified(folder)
 
+    def check_current(self) -> None:
+        """Refuse artifacts that were made of other rows, settings or weights than there are now.
+
+        Raises:
+            BadInput: names the artifact and the stage that makes it again.
+        """
+        checks = [(self.memorized, "memorize", lambda: self.memorize_inputs(BOTH))]
+        if self.recipe.memorize.retain_model:
+            checks.append((self.retain, "memorize", lambda: self.memorize_inputs(("retention",))))
+        if (self.regions / "manifest.json").exists():
+            checks.append((self.regions, "localize", self.localize_inputs))
+        for folder, stage, inputs in checks:
+            self.made(folder, stage)
+            if not is_done(folder, inputs()):
+                raise BadInput(
+                    f"{folder}: made of other inputs than are there now; run "
+                    f"`knowundo {stage} --out {self.out}` again"
+                )
+
 
 def needed_bits(model: Model, encoded: Sequence[Encoded]) -> float:
     """Information in the answers that the model does not know, in bits."""
@@ -415,6 +455,18 @@ def _read_held(file: Path) -> dict[str, Any]:
     if not isinstance(held, dict) or not {"given", "effective"} <= set(held):
         raise BadInput(f"{file}: not a run's recipe; choose another directory with --out")
     return held
+
+
+def _amended(held: dict[str, Any], wanted: dict[str, Any]) -> dict[str, Any]:
+    """A held recipe with the keys that may change later: a given region, and further models.
+
+    What is made of them is known by its inputs, so nothing old is taken for it.
+    """
+    amended = dict(held)
+    for section, key in (("localize", "adopt"), ("evaluate", "models")):
+        if isinstance(held.get(section), dict):
+            amended[section] = held[section] | {key: wanted[section][key]}
+    return amended
 
 
 def _difference(held: dict[str, Any], wanted: dict[str, Any], path: str = "") -> str | None:

@@ -112,6 +112,9 @@ def test_preset_gives_the_papers_table(done: dict[str, tuple[Run, Results]], pre
     assert rates["memflex"] == 3e-4
     assert rates["gradient_ascent"] == 5e-5
     written = paper_report(run)
+    noted = written["markdown"].read_text().rpartition("ours differs from the paper's preset in: ")
+    assert "memorize.epochs, " in noted[2]
+    assert "model.base" not in noted[2]
     rows = list(csv.DictReader(written["csv"].open()))
     assert [row["variant"] for row in rows if row["source"] == "ours"][-9:] == names
     assert "memflex" in {row["variant"] for row in rows}

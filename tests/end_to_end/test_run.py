@@ -16,9 +16,11 @@ import yaml
 from conftest import REAL, Call
 from knowundo import models
 from knowundo.artifacts import file_hash
+from knowundo.benchmarks import export_knowundo
 from knowundo.errors import BadInput
 from knowundo.pipeline import evaluate, localize, memorize, report, run_all, unlearn
 from knowundo.recipe import load_recipe
+from knowundo.registry import get
 from knowundo.results import Results, read_results
 from knowundo.runs import Run
 
@@ -119,6 +121,57 @@ def test_same_seed_same_bytes(done: tuple[Run, Results], tmp_path: Path) -> None
     assert len(names) == 6
     for name in [*names, Path("results.json"), Path("regions/memflex.json")]:
         assert file_hash(run.out / name) == file_hash(tmp_path / "again" / name), name
+
+
+def test_edited_data_are_noticed(tmp_path: Path) -> None:
+    """A region found on other rows is not taken for one of these."""
+    source = tmp_path / "data" / "privacy"
+    build = get("benchmark", "embedded")
+    export_knowundo({source: build(domain="privacy", seed=1, subjects=2)})
+    sets = ("data.benchmark=knowundo", f"data.source={source.parent}", "memorize.epochs=1")
+    words = (*sets, "memorize.retain_model=false", "unlearn.lr=1e-3", "data.subjects=2")
+    run = small(tmp_path / "run", *words)
+    memorize(run)
+    localize(run)
+    file = source / "retention.json"
+    file.write_text(file.read_text().replace("the", "that", 1))
+    with pytest.raises(BadInput, match=r"memorized: made of other inputs .*knowundo memorize"):
+        unlearn(small(tmp_path / "run", *words), ["memflex"])
+    with pytest.raises(BadInput, match="memorized: made of other inputs"):
+        evaluate(small(tmp_path / "run", *words))
+
+
+def test_region_from_a_file_in_a_run_that_is_there(
+    done: tuple[Run, Results], knowundo: Call, tmp_path: Path
+) -> None:
+    run, _ = done
+    shutil.copytree(run.out, tmp_path / "run")
+    region = tmp_path / "located_region_privacy.json"
+    names = json.loads((run.regions / "random-1.json").read_text())
+    region.write_text(json.dumps(names))
+    words = ("--region", str(region), "--variant", "memflex", "--out", "run", "--json")
+    asked = knowundo("unlearn", *words)
+    assert asked.returncode == 0, asked.stderr
+    held = Run.existing(tmp_path / "run")
+    assert held.recipe.localize.adopt == str(region)
+    assert held.region("memflex") == names
+    moved = {
+        name: file_hash(out / "unlearned" / "memflex" / "adapter_model.safetensors")
+        for name, out in (("before", run.out), ("after", tmp_path / "run"))
+    }
+    assert moved["before"] != moved["after"]
+    refused = knowundo("unlearn", "--set", "memorize.lr=1", "--out", "run")
+    assert refused.returncode == 2
+    assert "memorize.lr is 0.002, not 1" in refused.stderr
+
+
+def test_given_models_have_names_of_their_own(tmp_path: Path) -> None:
+    for name in ("x/a b", "y/a_b", "z/memorized"):
+        (tmp_path / name).mkdir(parents=True)
+    paths = [str(tmp_path / name) for name in ("x/a b", "y/a_b", "z/memorized")]
+    run = small(tmp_path / "run", f"evaluate.models={json.dumps(paths)}")
+    names = [variant.name for variant in run.given_models()]
+    assert names == ["a_b", "y_a_b", "z_memorized"]
 
 
 def test_another_recipe_is_refused(done: tuple[Run, Results]) -> None:

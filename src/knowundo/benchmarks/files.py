@@ -28,7 +28,6 @@ def from_hub(repository: str, *, revision: str | None, patterns: Sequence[str]) 
         BadInput: not cached and not to be had; says what to download and where to put it.
     """
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
 
     try:
         folder = Path(
@@ -36,7 +35,7 @@ def from_hub(repository: str, *, revision: str | None, patterns: Sequence[str]) 
                 repository, repo_type="dataset", revision=revision, allow_patterns=list(patterns)
             )
         )
-    except (LocalEntryNotFoundError, OfflineModeIsEnabled, HfHubHTTPError, OSError) as error:
+    except Exception as error:  # the client's own errors, and whatever its transports raise
         reason = str(error).strip().split("\n")[0]
         at = f" --revision {revision}" if revision else ""
         raise BadInput(
@@ -59,7 +58,8 @@ def read_rows(stem: Path) -> Found | None:
     """Rows of the table `stem`, in whichever form it lies there; None if it does not.
 
     Looked for, in this order: `stem.json` (a list), `stem.jsonl`, the folder `stem` as datasets'
-    `save_to_disk` writes it, and Parquet: `stem*.parquet`, or any in the folder `stem`.
+    `save_to_disk` writes it, and Parquet: `stem.parquet`, `stem-*.parquet`, or any in the folder
+    `stem`.
 
     Raises:
         BadInput: malformed.
@@ -73,7 +73,8 @@ def read_rows(stem: Path) -> Found | None:
         return Found(read_jsonl(file), file)
     if (stem / "dataset_info.json").is_file() and (stem / "state.json").is_file():
         return Found(_saved(stem), stem)
-    parquet = sorted(stem.parent.glob(f"{stem.name}*.parquet")) or sorted(stem.glob("*.parquet"))
+    patterns = (f"{stem.name}.parquet", f"{stem.name}-*.parquet", f"{stem.name}/*.parquet")
+    parquet = next(filter(None, (sorted(stem.parent.glob(p)) for p in patterns)), None)
     return Found(read_parquet(parquet), parquet[0]) if parquet else None
 
 

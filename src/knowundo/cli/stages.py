@@ -49,8 +49,8 @@ def _open(config: str | None, sets: list[str] | None, out: Path) -> Run:
     logging.disable_progress_bar()
     logging.set_verbosity_error()
     warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
-    if config is None and not sets and (out / "recipe.yaml").is_file():
-        return Run.existing(out, RichReporter())
+    if config is None and (out / "recipe.yaml").is_file():
+        return Run.existing(out, RichReporter(), sets or [])
     recipe, given = load_recipe(config, sets or [])
     return Run(recipe, out, given=given, reporter=RichReporter())
 

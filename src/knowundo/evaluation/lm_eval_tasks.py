@@ -21,6 +21,7 @@ import numpy as np
 import torch
 import yaml
 from jinja2 import TemplateError
+from rapidfuzz.fuzz import ratio
 from rapidfuzz.process import extract
 
 from knowundo.errors import BadInput, unknown
@@ -54,7 +55,7 @@ def check_tasks(tasks: Sequence[str], folder: str | Path | None = None) -> None:
     known = _manager(folder).all_tasks
     for task in tasks:
         if task not in known:
-            nearest = [name for name, *_ in extract(task, known, limit=5)]
+            nearest = [name for name, *_ in extract(task, known, scorer=ratio, limit=5)]
             raise unknown("general task", task, nearest)
 
 
@@ -172,7 +173,8 @@ def _load(manager: Any, tasks: Sequence[str]) -> list[Any]:
         try:
             part = manager.load([name])
         except (
-            DatasetsError, ImportError, KeyError, OSError, TemplateError, TypeError, ValueError
+            DatasetsError, ImportError, KeyError, OSError, RuntimeError, TemplateError, TypeError,
+            ValueError,
         ) as error:  # fmt: skip
             raise BadInput(
                 f"general task '{name}': cannot be loaded ({_reason(error)}); mend its file, or "

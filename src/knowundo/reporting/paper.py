@@ -313,17 +313,21 @@ def _provenance(results: Results) -> str:
     return f"seed {seeds.get('recipe')}, data {results.data_sha256[:12]}"
 
 
-def _markdown(results: Results, rows: Sequence[PaperRow], columns: Sequence[Column]) -> str:
+def _markdown(
+    results: Results, rows: Sequence[PaperRow], columns: Sequence[Column], notes: Sequence[str]
+) -> str:
     titles = ["Variant", "Source", *(f"{c.group} {c.title}".strip() for c in columns)]
     lines = [map(_markdown_text, titles), ["---", "---", *["---:"] * len(columns)]]
     lines += [map(_markdown_text, _cells(row, columns, "–")) for row in rows]
     table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
     head = f"Run {_markdown_text(results.name)}: {_provenance(results)}"
-    notes = "\n".join(f"- {_markdown_text(note)}" for note in _notes(results))
-    return f"{head}\n\n{table}\n\n{notes}\n"
+    below = "\n".join(f"- {_markdown_text(note)}" for note in notes)
+    return f"{head}\n\n{table}\n\n{below}\n"
 
 
-def _latex(results: Results, rows: Sequence[PaperRow], columns: Sequence[Column]) -> str:
+def _latex(
+    results: Results, rows: Sequence[PaperRow], columns: Sequence[Column], notes: Sequence[str]
+) -> str:
     """A table* that needs the package booktabs."""
     spans = [(group, len(list(same))) for group, same in groupby(columns, lambda c: c.group)]
     groups = " & ".join(rf"\multicolumn{{{n}}}{{c}}{{{group}}}" for group, n in spans)
@@ -336,7 +340,7 @@ def _latex(results: Results, rows: Sequence[PaperRow], columns: Sequence[Column]
     titles = ["Variant", "Source", *(column.title for column in columns)]
     lines = [titles, *(_cells(row, columns, "–") for row in rows)]
     head, *body = (" & ".join(map(_latex_text, line)) + r" \\" for line in lines)
-    caption = _latex_text(f"{results.name}: {_provenance(results)}. {' '.join(_notes(results))}")
+    caption = _latex_text(f"{results.name}: {_provenance(results)}. {' '.join(notes)}")
     return "\n".join(
         [
             r"% \usepackage{booktabs}",
@@ -357,7 +361,9 @@ def _latex(results: Results, rows: Sequence[PaperRow], columns: Sequence[Column]
     )
 
 
-def _csv(results: Results, rows: Sequence[PaperRow], columns: Sequence[Column]) -> str:
+def _csv(
+    results: Results, rows: Sequence[PaperRow], columns: Sequence[Column], notes: Sequence[str]
+) -> str:
     """For programs: keys for titles, and nothing where there is nothing."""
     stream = StringIO()
     writer = csv.writer(stream, lineterminator="\n")
@@ -366,7 +372,8 @@ def _csv(results: Results, rows: Sequence[PaperRow], columns: Sequence[Column]) 
     return stream.getvalue()
 
 
-_RENDER: dict[str, Callable[[Results, Sequence[PaperRow], Sequence[Column]], str]] = {
+_Render = Callable[[Results, Sequence[PaperRow], Sequence[Column], Sequence[str]], str]
+_RENDER: dict[str, _Render] = {
     "markdown": _markdown,
     "latex": _latex,
     "csv": _csv,
@@ -374,7 +381,11 @@ _RENDER: dict[str, Callable[[Results, Sequence[PaperRow], Sequence[Column]], str
 
 
 def paper_table(
-    results: Results, seconds_per_step: dict[str, float | None], *, format: Format = "markdown"
+    results: Results,
+    seconds_per_step: dict[str, float | None],
+    *,
+    format: Format = "markdown",
+    changed: Sequence[str] = (),
 ) -> str:
     """The paper's table: our rows, and the paper's own where the run repeats its setting.
 
@@ -382,6 +393,7 @@ def paper_table(
         results: of one run.
         seconds_per_step: wall clock of an optimizer step by variant; the others get a dash.
         format: markdown (notes stand below), latex (in the caption), or csv (none).
+        changed: keys in which the run differs from the preset that repeats the paper's setting.
 
     Raises:
         BadInput: another format.
@@ -389,4 +401,7 @@ def paper_table(
     if format not in _RENDER:
         raise unknown("format", format, _RENDER)
     rows = paper_rows(results, seconds_per_step)
-    return _RENDER[format](results, rows, paper_columns(results))
+    notes = _notes(results)
+    if changed:
+        notes.append(f"ours differs from the paper's preset in: {', '.join(changed)}.")
+    return _RENDER[format](results, rows, paper_columns(results), notes)
