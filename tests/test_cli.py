@@ -71,6 +71,7 @@ def test_data_export(knowundo: Call, tmp_path: Path) -> None:
         (["--set", "unlearn.lr=-1"], "unlearn.lr"),
         (["--set", "model.device=gpu"], "model.device 'gpu': not a device"),
         (["--set", "model.device=cuda"], "torch finds no GPU here"),
+        (["--set", "model.optimizer=paged_adamw_32bit"], "on a CPU say adamw"),
         (["--set", "compat=mixed_batch"], "did you mean 'mixed_batches'?"),
         (["--set", "compat=naive_boundary", "--set", "data.encoding=chat"], "needs data.encoding"),
         (["--set", "data.encoding=chat"], "has no chat template; set data.encoding=plain"),

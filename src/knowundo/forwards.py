@@ -220,4 +220,5 @@ def answer_logits(
     head = live_head(model)
     for row, states in answer_states(model, encoded):
         with torch.no_grad():
-            yield row, full_precision(head(states))
+            logits = full_precision(head(states))
+        yield row, logits  # outside, or whoever reads two streams at once stays without gradients

@@ -51,6 +51,10 @@ def check(recipe: Recipe) -> None:
         BadInput: unknown benchmark, method, localizer, argument or region.
     """
     get("benchmark", recipe.data.benchmark)
+    if recipe.model.optimizer == "paged_adamw_32bit" and recipe.model.device == "cpu":
+        raise BadInput(
+            "model.optimizer paged_adamw_32bit: pages a GPU's memory; on a CPU say adamw"
+        )
     if "naive_boundary" in recipe.quirks and recipe.data.encoding != "plain":
         raise BadInput("compat naive_boundary: needs data.encoding plain")
     for name, arguments in recipe.localize.localizers.items():
@@ -214,7 +218,7 @@ class Run:
                     f"trains; set it to {known.kind} or auto"
                 )
             return Model(section.base, replace(known, dropout=section.dropout), **options)
-        if section.adaptation == "lora":
+        if section.adaptation == "lora" or (section.adaptation == "auto" and section.quantization):
             return Model(section.base, lora, **options)
         if section.adaptation == "full":
             return Model(section.base, Adaptation("full"), **options)

@@ -98,8 +98,10 @@ def _spreads(
 def comparison_table(found: list[Difference]) -> Table:
     """One line a model and metric, for the terminal."""
     table = Table(box=SIMPLE, pad_edge=False)
-    for heading in ("model", "val rows", "first", "second", "change", "95 % interval"):
-        table.add_column(heading, justify="left" if heading in ("model", "val rows") else "right")
+    table.add_column("model", overflow="fold")
+    table.add_column("val rows", no_wrap=True)
+    for heading in ("first", "second", "change", "95 % interval"):
+        table.add_column(heading, justify="right", no_wrap=True)
     last = None
     for row in found:
         spread = "" if row.low is None else f"{row.low:+.1f} … {row.high:+.1f}"
