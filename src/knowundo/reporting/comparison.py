@@ -96,19 +96,19 @@ def _spreads(
 
 
 def comparison_table(found: list[Difference]) -> Table:
-    """One line a model and metric, for the terminal."""
+    """A line for each metric, under a line for each model, for a terminal of 80 columns."""
     table = Table(box=SIMPLE, pad_edge=False)
-    table.add_column("model", overflow="fold")
-    table.add_column("val rows", no_wrap=True)
+    table.add_column("model, val rows", overflow="fold")
     for heading in ("first", "second", "change", "95 % interval"):
         table.add_column(heading, justify="right", no_wrap=True)
     last = None
     for row in found:
+        if row.variant != last:
+            table.add_row(Text(row.variant, style="bold"))
+            last = row.variant
         spread = "" if row.low is None else f"{row.low:+.1f} … {row.high:+.1f}"
-        name = Text(row.variant if row.variant != last else "")
         numbers = (_number(row.first), _number(row.second), f"{row.change:+.3g}")
-        table.add_row(name, row.heading, *numbers, spread)
-        last = row.variant
+        table.add_row(f"  {row.heading}", *numbers, spread)
     return table
 
 
