@@ -38,10 +38,10 @@ from knowundo.models import Model, Variant, adaptation_of, describe, save_state
 from knowundo.original import OriginalStart
 from knowundo.progress import Progress
 from knowundo.recipe import Variant as Planned
-from knowundo.recipe import load_recipe, presets
+from knowundo.recipe import differing_keys, load_recipe, presets
 from knowundo.records import data_hash
 from knowundo.reporting import Material, write_report
-from knowundo.reporting.comparison import Difference, differences, differing_keys
+from knowundo.reporting.comparison import Difference, differences
 from knowundo.reporting.paper import ENDINGS, paper_table
 from knowundo.results import Results, Row, VariantFacts, read_results, write_results
 from knowundo.runs import BOTH, TRAIN_VAL, Run, effective
@@ -457,10 +457,10 @@ def paper_report(run: Run) -> dict[str, Path]:
             made = read_manifest(run.unlearned(variant.name))
             steps = made["optimizer_steps"]
             seconds[variant.name] = made["seconds"] / steps if steps else None
-    written = {}
+    changed, written = _changed(results), {}
     for form, ending in ENDINGS.items():
         written[str(form)] = run.out / f"paper-table.{ending}"
-        table = paper_table(results, seconds, format=form, changed=_changed(results))
+        table = paper_table(results, seconds, format=form, changed=changed)
         write_text(written[form], table)
     return written
 

@@ -14,7 +14,7 @@ unlearn:
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from pathlib import Path
@@ -390,6 +390,17 @@ def amend(given: dict[str, Any], sets: Sequence[str]) -> dict[str, Any]:
     for text in sets:
         given = _merge(given, _assignment(text))
     return given
+
+
+def differing_keys(first: Any, second: Any, path: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """Every key in which two recipes differ, with both values."""
+    if not (isinstance(first, dict) and isinstance(second, dict)):
+        if first != second:
+            yield path, first, second
+        return
+    for key in dict.fromkeys([*first, *second]):
+        where = f"{path}.{key}" if path else str(key)
+        yield from differing_keys(first.get(key), second.get(key), where)
 
 
 def parse_recipe(given: dict[str, Any], place: str) -> Recipe:

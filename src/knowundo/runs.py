@@ -30,7 +30,7 @@ from knowundo.evaluation.lm_eval_tasks import check_tasks
 from knowundo.models import Adaptation, Model, Variant, adaptation_of, base_files, hub_commit
 from knowundo.original import mask_end, naive_boundary
 from knowundo.progress import Reporter
-from knowundo.recipe import ROLES, Recipe, amend, parse_recipe, parse_yaml
+from knowundo.recipe import ROLES, Recipe, amend, differing_keys, parse_recipe, parse_yaml
 from knowundo.recipe import Variant as Planned
 from knowundo.records import Record, check_records, data_hash, select
 from knowundo.registry import get
@@ -122,6 +122,7 @@ class Run:
         self.recipe, self.out = recipe, out
         self.given = recipe.model_dump(mode="json") if given is None else given
         self.reporter = reporter or Reporter()
+        self._encoded: dict[tuple[Any, ...], list[Encoded]] = {}
         check(recipe)
         self._refuse_other_recipe()
         check_records(self.records)
@@ -152,7 +153,8 @@ class Run:
         if not file.exists():
             return
         held = _amended(_read_held(file)["effective"], self.effective)
-        if different := _difference(held, self.effective):
+        for key, was, now in differing_keys(held, self.effective):
+            different = f"{key} differs" if isinstance(was, list) else f"{key} is {was}, not {now}"
             raise BadInput(
                 f"{self.out}: holds a run of another recipe ({different}); "
                 "choose another directory with --out, or remove this one"
@@ -188,9 +190,7 @@ class Run:
             general = general_rows(data.general, revision=data.general_revision)
             built = [r for r in built if r.scope != "general"] + general
         self.commits = dict(RESOLVED)
-        if data.general is not None:
-            return built
-        if self.recipe.model.base == "embedded":
+        if data.general is not None or self.recipe.model.base == "embedded":
             return built
         # The benchmarks' general facts are what the embedded base knows; no other base knows them.
         return [r for r in built if (r.scope, r.subset) != ("general", "facts")]
@@ -268,8 +268,25 @@ class Run:
             prefix: name of what stands before the questions; none: the recipe's.
             end: False where `compat` may take the end of the answer away.
         """
+        own = model is None or model is self.__dict__.get("model")
+        key = scope, split if split is None else tuple(split), prefix, end
+        if own and key in self._encoded:
+            return list(self._encoded[key])
+        rows = self._encode(model or self.model, scope, split, prefix, end)
+        if own:
+            self._encoded[key] = rows
+        return list(rows)
+
+    def _encode(
+        self,
+        model: Model,
+        scope: str | None,
+        split: str | Sequence[str] | None,
+        prefix: str | None,
+        end: bool,
+    ) -> list[Encoded]:
         data, quirks = self.recipe.data, self.recipe.quirks
-        tokenizer = (model or self.model).tokenizer
+        tokenizer = model.tokenizer
         before = prefix_text(prefix or data.prefix, data.domain)
         rows = encode(
             select(self.records, scope=scope, split=split),
@@ -471,16 +488,3 @@ def _amended(held: dict[str, Any], wanted: dict[str, Any]) -> dict[str, Any]:
         if isinstance(held.get(section), dict):
             amended[section] = held[section] | {key: wanted[section][key]}
     return amended
-
-
-def _difference(held: dict[str, Any], wanted: dict[str, Any], path: str = "") -> str | None:
-    """The first key in which two recipes differ, with both values."""
-    for key in [*held, *(key for key in wanted if key not in held)]:
-        a, b = held.get(key), wanted.get(key)
-        where = f"{path}{key}"
-        if isinstance(a, dict) and isinstance(b, dict):
-            if inner := _difference(a, b, f"{where}."):
-                return inner
-        elif a != b:
-            return f"{where} differs" if isinstance(a, list) else f"{where} is {a}, not {b}"
-    return None

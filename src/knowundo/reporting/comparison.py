@@ -1,10 +1,8 @@
-"""Two runs side by side: which keys differ, and what that does to every model of both."""
+"""Two runs side by side: every score of every model that both have."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import pandas as pd
 from rich.box import SIMPLE
@@ -43,17 +41,6 @@ class Difference:
     def change(self) -> float:
         """second − first."""
         return self.second - self.first
-
-
-def differing_keys(first: Any, second: Any, path: str = "") -> Iterator[tuple[str, Any, Any]]:
-    """Every key in which two recipes differ, with both values."""
-    if not (isinstance(first, dict) and isinstance(second, dict)):
-        if first != second:
-            yield path, first, second
-        return
-    for key in dict.fromkeys([*first, *second]):
-        where = f"{path}.{key}" if path else str(key)
-        yield from differing_keys(first.get(key), second.get(key), where)
 
 
 def differences(
