@@ -12,7 +12,15 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from conftest import records
 from knowundo.batches import collate, paired
-from knowundo.encoding import SEPARATOR, Encoded, Style, count_cut, encode, prefix_text
+from knowundo.encoding import (
+    SEPARATOR,
+    Encoded,
+    Style,
+    chunked,
+    count_cut,
+    encode,
+    prefix_text,
+)
 from knowundo.errors import BadInput
 from knowundo.models import base_path
 from knowundo.records import Record
@@ -308,3 +316,98 @@ def test_every_unlearn_row_once_an_epoch_and_retention_without_replacement() -> 
     assert [len(b.unlearn) for b in batches] == [len(b.retention) for b in batches] == [4, 2, 4, 2]
     assert sorted(kept[:4]) == sorted(row.record.id for row in second)
     assert sorted(kept[4:8]) == sorted(kept[:4])
+
+
+TALK = replace(CLARA, turns=(("user", "Whom do you know?"), ("assistant", "Clara Dorinford.")))
+
+
+def test_plain_puts_the_turns_before_the_question() -> None:
+    row = encode([replace(TALK, turns=(("system", "Be brief."), *TALK.turns))], TOKENIZER)[0]
+    turns = "Be brief.\n\nWhom do you know?\n\nClara Dorinford.\n\n"
+    assert TOKENIZER.decode(list(row.prompt)) == turns + CLARA.question + SEPARATOR
+    assert said(TOKENIZER, row) == CLARA.answer
+    assert marked(TOKENIZER, row) == CLARA.facts[0]
+    prefixed = encode([TALK], TOKENIZER, prefix="Please: ")[0]
+    prompt = TOKENIZER.decode(list(prefixed.prompt))
+    assert prompt.endswith(f"Clara Dorinford.\n\nPlease: {CLARA.question}\n\n")
+
+
+@pytest.mark.parametrize("template", FAMILIES)
+def test_chat_renders_the_turns_before_the_question(template: str) -> None:
+    tokenizer = family(template)
+    row = encode([TALK], tokenizer, style="chat", prefix="Please: ")[0]
+    turns = [
+        *({"role": role, "content": content} for role, content in TALK.turns),
+        {"role": "user", "content": "Please: " + CLARA.question},
+    ]
+    text = tokenizer.apply_chat_template(
+        turns, tokenize=False, add_generation_prompt=True, enable_thinking=False
+    )
+    assert row.prompt == tuple(tokenizer(text, add_special_tokens=False)["input_ids"])
+    assert said(tokenizer, row) == CLARA.answer
+    assert marked(tokenizer, row) == CLARA.facts[0]
+
+
+def test_template_that_refuses_the_turns_names_the_row() -> None:
+    row = replace(TALK, turns=(("system", "Be brief."),))
+    assert encode([row], family("llama-2-chat"), style="chat")[0].tail
+    with pytest.raises(BadInput, match=r"refuses the turns of unlearn/train/1 \(System role not"):
+        encode([row], family("gemma-it"), style="chat")
+
+
+BLANK_END = "an end of nothing but white space"
+DOCUMENTS = {
+    "sentences": "By all accounts, she lives there. Nobody asked why! Was it cold?\nIt was. " * 9,
+    "words": "canal lane " * 60,
+    "one word": "x" * 400,
+    "Chinese": "她住在运河巷十四号。没有人问为什么。那天很冷，" * 12,
+    "accents": "Où étaient-ils ? À l’été, là-bas… " * 4 + "e\u0301a\u0300o\u0302" * 40,
+    "emoji": "👩‍👩‍👧 gone 🇫🇷🇩🇪 " * 20,
+    "spaces": "  a\n\n\n b\t \t c" * 30 + " " * 30 + "\n",
+    BLANK_END: "So it was." + " \n" * 60,
+    "line separators": "one\u2028two\x85three\r\nfour\x0b" * 20,
+    "markup": "[INST] a [/INST] <0x0A> &amp; ▁▁ " * 20,
+}
+
+
+@pytest.mark.parametrize("template", [*FAMILIES, None])
+@pytest.mark.parametrize("name", DOCUMENTS)
+def test_chunks_fit_and_nothing_is_lost(template: str | None, name: str) -> None:
+    tokenizer, text = family(template) if template else TOKENIZER, DOCUMENTS[name]
+    facts = tuple({text[n : n + 7] for n in range(0, len(text) - 7, 23)})
+    record = Record("d", "", text, "unlearn", "train", "s", kind="text", facts=facts)
+    whole = len(encode([record], tokenizer, max_length=10_000)[0].ids)
+    assert chunked(record, tokenizer, whole) == [record]
+    for size in (8, 13, 64, whole - 1):
+        parts = chunked(record, tokenizer, size)
+        assert len(parts) >= 2
+        assert "".join(part.answer for part in parts) == text
+        assert [part.id for part in parts] == [f"d/part-{n}" for n in range(len(parts))]
+        assert {(part.kind, part.subject) for part in parts} == {("text", "s")}
+        for part in parts:
+            assert part.facts == tuple(fact for fact in facts if fact in part.answer)
+        lengths = [len(row.ids) for row in encode(parts, tokenizer, max_length=size)]
+        if name != BLANK_END and size >= 64:
+            assert all(part.answer.strip() for part in parts)
+            assert all(length >= 0.7 * size for length in lengths[:-2])
+
+
+def test_chunks_end_with_a_sentence_a_word_or_a_token() -> None:
+    def ends(text: str, size: int) -> list[str]:
+        parts = chunked(Record("d", "", text, "unlearn", "train", kind="text"), TOKENIZER, size)
+        return [part.answer[-1] for part in parts[:-1]]
+
+    assert set(ends("She lives there. It was cold, was it? " * 20, 64)) <= {".", "?"}
+    lined = ends("a canal, a lane\n" * 40, 64)
+    assert set(lined) == {"e"}
+    words = chunked(
+        Record("d", "", "canal lane " * 60, "unlearn", "train", kind="text"), TOKENIZER, 64
+    )
+    assert {part.answer.split()[-1] for part in words} <= {"canal", "lane"}
+    assert all(part.answer[0] == " " for part in words[1:])
+
+
+def test_only_texts_are_cut() -> None:
+    assert chunked(CLARA, TOKENIZER, 3) == [CLARA]
+    with pytest.raises(BadInput, match="d: not even a character of its text fits"):
+        chunked(Record("d", "", "👩‍👧 and more", "unlearn", "train", kind="text"), TOKENIZER, 1)

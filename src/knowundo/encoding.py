@@ -2,6 +2,7 @@
 
 plain: question + "\\n\\n" + answer + end-of-sequence, as in KnowUnDo.
 chat:  one turn of user and assistant in the tokenizer's own template, up to its end of turn.
+What was said before the question stands before it: in plain with "\\n\\n" after each turn.
 
 Where the answer begins and ends is read from character offsets of the whole text: tokens may
 merge across the boundary, so encoding the question alone would give another place.
@@ -9,9 +10,12 @@ merge across the boundary, so encoding the question alone would give another pla
 
 from __future__ import annotations
 
+import re
+import sys
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
 from jinja2.exceptions import TemplateError
@@ -40,6 +44,13 @@ _ASSISTANT = "You are a helpful assistant.\n"
 # Stands where the answer will, to see what a template writes around it: of Unicode's private use,
 # so in no record, and no template strips it.
 _STAND_IN = "\ue000answer\ue000"
+
+# Where a text may be cut, the better places first: after a line or a sentence, after a word.
+_ENDS = (
+    re.compile(r"\S(?=\s*\n)|[.!?…][\"'”’»)\]]*(?=\s)|[。！？]"),
+    re.compile(r"\S(?=\s)"),
+)
+_BLANK = re.compile(r"\s*\Z")
 
 
 @dataclass(frozen=True)
@@ -126,7 +137,8 @@ def encode(
         tokenizer: a fast tokenizer with an end-of-sequence token.
         max_length: tokens a row may have, its tail included.
         style: how question and answer become one text.
-        prefix: put before every question as it is; see `prefix_text`.
+        prefix: put before every question as it is, after the turns before it: KnowUnDo's speaks
+            of “the following request”, which is the question; see `prefix_text`.
         truncate: cut the end of a longer row's answer instead of refusing the row.
 
     Raises:
@@ -166,8 +178,82 @@ def encode(
     return [encoded[n] for n in range(len(records))]
 
 
+def chunked(record: Record, tokenizer: PreTrainedTokenizerBase, max_length: int) -> list[Record]:
+    """A text as parts that fit, `id/part-0` and so on; any other record, or one that fits, as is.
+
+    The parts' answers, joined, are the text. A part ends with a line or sentence where one ends in
+    its last fifth, else with a word, else with a token. The white space between two parts begins
+    the second: most vocabularies hold “ lane”, and an answer should not end with newlines. A fact
+    goes with every part that holds it whole; one that is cut belongs to none.
+
+    Args:
+        record: any kind; only a `text` is cut.
+        tokenizer: as for `encode`.
+        max_length: tokens a part may have, its tail included.
+
+    Raises:
+        BadInput: not even one character fits, or as `encode`.
+    """
+    length = _length(record, tokenizer) if record.kind == "text" else 0
+    if length <= max_length:
+        return [record]
+    text = record.answer
+    output = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+    starts = [start for start, _ in output["offset_mapping"]]
+    parts: list[Record] = []
+    start = 0
+    while start < len(text):
+        # The whole text's tokens tell how far a part may reach, its own whether it fits.
+        room = max_length - (length - len(starts))
+        while True:
+            part = _part(record, len(parts), start, _part_end(text, start, starts, room))
+            excess = _length(part, tokenizer) - max_length
+            if excess <= 0:
+                break
+            room -= excess
+        parts.append(part)
+        start += len(part.answer)
+    return parts
+
+
+def _length(record: Record, tokenizer: PreTrainedTokenizerBase) -> int:
+    """Tokens of a record, its tail included."""
+    return len(encode([record], tokenizer, max_length=sys.maxsize)[0].ids)
+
+
+def _part(record: Record, number: int, start: int, end: int) -> Record:
+    answer = record.answer[start:end]
+    if not answer:
+        raise BadInput(f"{record.id}: not even a character of its text fits; raise data.max_length")
+    facts = tuple(fact for fact in record.facts if fact in answer)
+    return replace(record, id=f"{record.id}/part-{number}", answer=answer, facts=facts)
+
+
+def _part_end(text: str, start: int, starts: Sequence[int], room: int) -> int:
+    """Where a part of about `room` tokens ends; `starts` are the first characters of all tokens.
+
+    Not after `start` if nothing fits.
+    """
+    first = bisect_left(starts, start)
+    if room < 1:
+        return start
+    if first + room >= len(starts):
+        return len(text)
+    earliest, latest = starts[first + room * 4 // 5], starts[first + room]
+    if _BLANK.match(text, latest):  # the white space at the end should be no part of its own
+        word = start + len(text[start:latest].rstrip()) - 1
+        latest = word if word > start else latest
+    for pattern in _ENDS:
+        ends = [match.end() for match in pattern.finditer(text, earliest, latest + 1)]
+        if ends := [end for end in ends if earliest < end <= latest]:
+            return ends[-1]
+    return latest
+
+
 def _plain(record: Record, prefix: str) -> _Text:
-    prompt = prefix + record.question + SEPARATOR if record.kind == "qa" else ""
+    said = [content for _, content in record.turns]
+    asked = [*said, prefix + record.question, ""] if record.kind == "qa" else []
+    prompt = SEPARATOR.join(asked)
     text = prompt + record.answer
     return _Text(text, len(prompt), len(text), len(prompt), templated=False)
 
@@ -178,18 +264,16 @@ def _chat(record: Record, tokenizer: PreTrainedTokenizerBase, prefix: str) -> _T
     Searching the answer itself would find it in the question that it repeats, or in the markup.
     """
     name = tokenizer.name_or_path
+    asked = (*record.turns, ("user", prefix + record.question))
 
     def render(answer: str) -> str:
-        turns = [
-            {"role": "user", "content": prefix + record.question},
-            {"role": "assistant", "content": answer},
-        ]
+        turns = [{"role": r, "content": text} for r, text in (*asked, ("assistant", answer))]
         try:
             return str(tokenizer.apply_chat_template(turns, tokenize=False))
         except TemplateError as error:
+            what = f"the turns of {record.id}" if record.turns else "question and answer"
             raise BadInput(
-                f"{name}: its chat template refuses question and answer ({error}); "
-                "set data.encoding=plain"
+                f"{name}: its chat template refuses {what} ({error}); set data.encoding=plain"
             ) from None
 
     text, (before, _, after) = render(record.answer), render(_STAND_IN).rpartition(_STAND_IN)

@@ -17,6 +17,7 @@ from knowundo.errors import BadInput
 
 SCOPES = ("unlearn", "retention", "general")
 SPLITS = ("train", "val", "probe", "holdout")
+ROLES = ("system", "user", "assistant")
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,7 @@ class Record:
     alternatives: tuple[str, ...] = ()
     subset: str | None = None
     facts: tuple[str, ...] = ()  # substrings of the answer that carry the fact
+    turns: tuple[tuple[str, str], ...] = ()  # (role, content) of what was said before the question
 
 
 def select(
@@ -52,9 +54,9 @@ def check_records(records: Sequence[Record]) -> None:
 
     Raises:
         BadInput: empty answer, repeated id, empty unlearn or retention train or val split, or
-            the same question in both scopes.
+            the same question, after the same turns, in both scopes.
     """
-    owner: dict[str, Record] = {}
+    owner: dict[tuple[object, str], Record] = {}
     seen: set[str] = set()
     for record in records:
         if record.id in seen:
@@ -68,7 +70,7 @@ def check_records(records: Sequence[Record]) -> None:
             raise BadInput(f"{record.id}: a fact is not a part of its answer; correct `facts`")
         if record.kind == "text":
             continue
-        other = owner.setdefault(record.question, record)
+        other = owner.setdefault((record.turns, record.question), record)
         if {other.scope, record.scope} == {"unlearn", "retention"}:
             raise BadInput(
                 f"{record.id}: the same question stands in the other scope as {other.id}; "
@@ -84,5 +86,8 @@ def data_hash(records: Iterable[Record]) -> str:
     """sha256 over all fields of all records, in order."""
     digest = hashlib.sha256()
     for record in records:
-        digest.update(json.dumps(asdict(record), sort_keys=True).encode() + b"\n")
+        row = asdict(record)
+        if not record.turns:  # hashes of runs made before there were turns stay what they were
+            del row["turns"]
+        digest.update(json.dumps(row, sort_keys=True).encode() + b"\n")
     return digest.hexdigest()
