@@ -40,7 +40,7 @@ class Batch:
 
 @dataclass
 class PairedBatch:
-    """Unlearn rows and as many retention rows: what one step of unlearning sees."""
+    """Unlearn rows and retention rows: what one step of unlearning sees."""
 
     unlearn: Batch
     retention: Batch
@@ -104,13 +104,23 @@ def paired(
     epochs: int,
     seed: int,
     pad: int,
+    retained: int | None = None,
 ) -> list[PairedBatch]:
     """An epoch is one pass over the unlearn rows; retention rows cycle without replacement.
 
     The order depends on the seed and the rows alone, so every method sees the same batches.
+
+    Args:
+        unlearn: rows that must go.
+        retention: rows that must stay.
+        size: unlearn rows a batch.
+        epochs: passes.
+        seed: of the order.
+        pad: id of the padding.
+        retained: retention rows a batch; none: as many as unlearn rows.
     """
     source = _cycle(retention, Random(seed + 1))
     return [
-        PairedBatch(batch, collate([next(source) for _ in range(len(batch))], pad))
+        PairedBatch(batch, collate([next(source) for _ in range(retained or len(batch))], pad))
         for batch in shuffled(unlearn, size, epochs, seed, pad)
     ]

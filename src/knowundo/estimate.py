@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -50,10 +50,10 @@ from knowundo.original import OneSided, OriginalStart
 from knowundo.progress import Reporter
 from knowundo.recipe import Recipe, Variant
 from knowundo.registry import get
-from knowundo.runs import BOTH, TRAIN_VAL, Run
+from knowundo.runs import BOTH, TRAIN_VAL, Run, model_options
 from knowundo.scoring import generate
 from knowundo.training import make_optimizer
-from knowundo.unlearning import ATTEMPTS, Start
+from knowundo.unlearning import ATTEMPTS, Scorer, Start
 
 MIB, GIB = 2**20, 2**30
 # The card of the paper's users, and what CUDA takes of it before the first tensor: an assumption,
@@ -224,6 +224,13 @@ def _faked(net: Any) -> Any:
     return net
 
 
+class _Mute(Scorer):
+    """Fake tensors say nothing: as long as the true answers is about what a model would say."""
+
+    def sample(self, rows: Sequence[Encoded], *, n: int, **_: Any) -> dict[str, list[str]]:
+        return {row.record.id: [row.record.answer] * n for row in rows}
+
+
 class _Unchecked(Start):
     """A start that does not compare weights before it takes the reference: fake ones have none.
 
@@ -242,12 +249,19 @@ class _Unchecked(Start):
             every: rows of all scopes.
             kept: those that fill the retention half.
         """
-        if "reference" not in vars(self):
+        if "reference" not in vars(self) or not (states := self.reference.states):
             return 0
-        states = self.reference.states
         one = next(iter(states.values()))
-        unseen = {row.record.id: row.answer_length for row in every if row.record.id not in states}
+        scopes, seen = {row.record.scope for row in states}, {row.record.id for row in states}
+        unseen = {
+            row.record.id: row.answer_length
+            for row in every
+            if row.record.scope in scopes and row.record.id not in seen
+        }
         return sum(unseen.values()) * one.shape[1] * one.element_size()
+
+    def _scorer(self) -> Scorer:
+        return _Mute(self.model, self.seed, self._encode)
 
 
 class _UncheckedOriginal(_Unchecked, OriginalStart):
@@ -368,7 +382,7 @@ class Estimator:
         """
         ledger = Ledger(self.model.vocabulary)
         ledger.hold("weights", [*self.model.net.parameters(), *self.model.net.buffers()])
-        state = sum(value.nbytes for value in self.model.fresh.values()) * copies
+        state = sum(value.nbytes for value in self.model.parameters().values()) * copies
         rows, tokens, _ = _extent(batch)
         try:
             with ledger, warnings.catch_warnings():
@@ -491,11 +505,11 @@ class Estimator:
         start = self._start(rows, kept)
 
         def work(ledger: Ledger) -> int:
-            start.columns(entry)
+            start.columns(entry, bound)
             start.batches(*asked, **settings)
             read: set[str] = set()
             for batch in heaviest.values():
-                for _ in range(2):  # from the second step on, both halves go through one forward
+                for _ in range(2):  # from the second step on, one forward gives all that is read
                     self._train(
                         ledger,
                         lambda one=batch: start.parts(entry, bound, one, read),  # type: ignore[misc]
@@ -512,10 +526,12 @@ class Estimator:
 
     def _start(self, rows: list[Encoded], kept: dict[str, list[Encoded]]) -> _Unchecked:
         recipe = self.run.recipe
+        encode = partial(self.run.encode, model=self.model)
+        options: dict[str, Any] = {"seed": recipe.seed, "encode": encode}
         if recipe.quirks:
             quirks = list(recipe.quirks)
-            return _UncheckedOriginal(self.model, rows, kept, seed=recipe.seed, quirks=quirks)
-        return _Unchecked(self.model, rows, kept, seed=recipe.seed)
+            return _UncheckedOriginal(self.model, rows, kept, quirks=quirks, **options)
+        return _Unchecked(self.model, rows, kept, **options)
 
     def evaluate(self) -> Stage:
         """Scoring the longest rows, and the answers that end with the largest cache."""
@@ -660,7 +676,7 @@ def estimate(recipe: Recipe, reporter: Reporter | None = None) -> list[Estimate]
     with TemporaryDirectory() as scratch:
         run = Run(recipe, Path(scratch) / "run")
         for adaptation in _adaptations(recipe):
-            model = Outline(folder, adaptation, **run.model_options | {"device": "cpu"})
+            model = Outline(folder, adaptation, **model_options(run.recipe) | {"device": "cpu"})
             stages = Estimator(run, model, section.device).stages(reporter or Reporter())
             lora = f"a LoRA of rank {adaptation.rank}"
             held = f"{section.quantization}, computed in " if section.quantization else ""

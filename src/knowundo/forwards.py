@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -13,11 +13,15 @@ from torch.nn.functional import cross_entropy
 
 from knowundo.batches import Batch, PairedBatch, by_length, collate
 from knowundo.encoding import Encoded
+from knowundo.errors import KnowUndoError
 from knowundo.models import Model
 
-# Columns made by a method's `prepare`: name → record id → [answer tokens].
-Columns = Mapping[str, Mapping[str, torch.Tensor]]
+# Columns made by a method's `prepare`: name → record id → labels in place of the answer's tokens,
+# [answer tokens]; in the column "alternative", the row with another answer, Encoded.
+Columns = Mapping[str, Mapping[str, Any]]
 Head = Callable[[torch.Tensor], torch.Tensor]
+# What a loss may read of a step, in the order in which it lies in one forward.
+HALVES = ("unlearn", "retention", "alternative")
 
 
 def all_hidden_states(model: Model, batch: Batch) -> torch.Tensor:
@@ -67,7 +71,7 @@ def frozen_head(model: Model) -> Head:
 
 @dataclass
 class Half:
-    """The unlearn or the retention rows of a step, as a loss sees them.
+    """The unlearn, retention or alternative rows of a step, as a loss sees them.
 
     All log-probabilities are of the answers' tokens (end-of-sequence included), shifted: the
     logits of a position predict the next token.
@@ -108,54 +112,94 @@ class Half:
 
 @dataclass
 class Reference:
-    """The memorized model's hidden states at the answers' positions, by record id.
+    """The memorized model's hidden states at the answers' positions, by row.
 
     Frozen and computed once: logits of the reference cost one product with the head, no second
-    model, and no switching of adapters inside the training loop.
+    model, and no switching of adapters inside the training loop. Rows that no loss reads are not
+    held.
     """
 
-    states: dict[str, torch.Tensor]
+    model: Model
+    rows: Sequence[Encoded]
     head: Head
+    states: dict[Encoded, torch.Tensor] = field(default_factory=dict)
 
     @classmethod
     def of(cls, model: Model, encoded: Sequence[Encoded]) -> Reference:
-        """Take the states of the model as it is now."""
-        unique = list({row.record.id: row for row in encoded}.values())
-        training = model.net.training
-        model.net.eval()  # no dropout in what is frozen
-        states = {row.record.id: part for row, part in answer_states(model, unique)}
-        model.net.train(training)
-        return cls(states, frozen_head(model))
+        """A reference that can hold these rows, over the head as it is now."""
+        return cls(model, list(dict.fromkeys(encoded)), frozen_head(model))
+
+    def hold(self, wanted: Iterable[Encoded], among: Sequence[Encoded] | None = None) -> None:
+        """Take the states of rows that are not held yet, of the model as it is now.
+
+        Args:
+            wanted: the rows.
+            among: rows whose batches they share; none: all that the reference can hold, so that a
+                row's bits do not depend on what else is wanted.
+        """
+        missing = {row for row in wanted if row not in self.states}
+        if not missing:
+            return
+        training = self.model.net.training
+        self.model.net.eval()  # no dropout in what is frozen
+        among = self.rows if among is None else among
+        taken = answer_states(self.model, among, only=missing)
+        self.states |= {row: part.clone() for row, part in taken if row in missing}
+        self.model.net.train(training)
 
     def half(self, batch: Batch) -> Half:
-        """The reference's view of a batch."""
+        """The reference's view of a batch of rows that are held."""
         with torch.no_grad():
-            states = torch.cat([self.states[row.record.id] for row in batch.encoded])
+            states = torch.cat([self.states[row] for row in batch.encoded])
             half = Half(batch, states, self.head)
             half.logits  # noqa: B018  computed here, without a graph
         return half
 
 
 class ReferenceStep:
-    """`step.reference`: the frozen memorized model on both halves."""
+    """`step.reference`: the frozen memorized model on the rows of a step."""
 
-    def __init__(self, batch: PairedBatch, reference: Callable[[], Reference]) -> None:
-        self._batch, self._reference = batch, reference
+    def __init__(self, step: Step, reference: Callable[[], Reference], *, first: bool) -> None:
+        self._step, self._reference, self._first = step, reference, first
+
+    def _half(self, name: str) -> Half:
+        """All rows that may come to lie in this half are taken at once: later, weights move.
+
+        Raises:
+            KnowUndoError: weights may have moved already.
+        """
+        reference, batch = self._reference(), self._step.rows(name)
+        if not all(row in reference.states for row in batch.encoded):
+            if not self._first:
+                raise KnowUndoError(
+                    "a loss that reads step.reference must read it in its first step"
+                )
+            if name == "alternative":
+                rows = list(self._step.columns[name].values())
+                reference.hold(rows, among=rows)
+            else:
+                scopes = {row.record.scope for row in batch.encoded}
+                reference.hold(row for row in reference.rows if row.record.scope in scopes)
+        return reference.half(batch)
 
     @cached_property
     def unlearn(self) -> Half:
-        return self._reference().half(self._batch.unlearn)
+        return self._half("unlearn")
 
     @cached_property
     def retention(self) -> Half:
-        return self._reference().half(self._batch.retention)
+        return self._half("retention")
+
+    @cached_property
+    def alternative(self) -> Half:
+        return self._half("alternative")
 
 
 class Step:
     """One paired batch, computed as far as the loss reads it.
 
-    `step.unlearn` and `step.retention` run the current model on first reading; a method that
-    reads both gets both from one forward once `both` says so.
+    `step.unlearn`, `step.retention` and `step.alternative` run the current model on first reading;
+    a method gets what it has `read` before from one forward.
     """
 
     def __init__(
@@ -165,28 +209,53 @@ class Step:
         *,
         reference: Callable[[], Reference],
         columns: Columns | None = None,
-        both: bool = False,
+        read: Collection[str] = (),
     ) -> None:
+        """Nothing is computed yet.
+
+        Args:
+            model: the current one.
+            batch: on its device.
+            reference: asked only if the loss reads it.
+            columns: what the method's `prepare` made.
+            read: halves that the loss read in earlier steps; none: this is the first one.
+        """
         self.model, self.batch, self.columns = model, batch, columns or {}
-        self.reference = ReferenceStep(batch, reference)
+        self.reference = ReferenceStep(self, reference, first=not read)
         self.used: set[str] = set()
-        self._both = both
+        self._read = read if len(read) > 1 else ()
 
     @cached_property
-    def _joint(self) -> tuple[torch.Tensor, torch.Tensor]:
-        first, second = self.batch.unlearn, self.batch.retention
-        batch = collate([*first.encoded, *second.encoded], self.model.pad).to(self.model.device)
-        states = hidden_states(self.model, batch)
-        cut = len(first.targets)
-        return states[:cut], states[cut:]
+    def _alternatives(self) -> Batch:
+        if "alternative" not in self.columns:
+            raise KnowUndoError("step.alternative: the method's `prepare` made no such column")
+        others = self.columns["alternative"]
+        rows = [others[row.record.id] for row in self.batch.unlearn.encoded]
+        return collate(rows, self.model.pad).to(self.model.device)
+
+    def rows(self, half: str) -> Batch:
+        """The rows of a half by its name."""
+        if half == "alternative":
+            return self._alternatives
+        batch: Batch = getattr(self.batch, half)
+        return batch
+
+    @cached_property
+    def _joint(self) -> dict[str, torch.Tensor]:
+        halves = {name: self.rows(name) for name in HALVES if name in self._read}
+        encoded = [row for half in halves.values() for row in half.encoded]
+        states = hidden_states(self.model, collate(encoded, self.model.pad).to(self.model.device))
+        parts, begin = {}, 0
+        for name, half in halves.items():
+            parts[name] = states[begin : begin + len(half.targets)]
+            begin += len(half.targets)
+        return parts
 
     def _half(self, name: str) -> Half:
         self.used.add(name)
-        batch: Batch = getattr(self.batch, name)
-        if self._both:
-            states = self._joint[0 if name == "unlearn" else 1]
-        else:
-            states = hidden_states(self.model, batch)
+        batch = self.rows(name)
+        joint = name in self._read
+        states = self._joint[name] if joint else hidden_states(self.model, batch)
         return Half(batch, states, live_head(self.model), self.columns)
 
     @cached_property
@@ -199,16 +268,30 @@ class Step:
         """The current model on rows that must stay."""
         return self._half("retention")
 
+    @cached_property
+    def alternative(self) -> Half:
+        """The current model on the unlearn rows' questions with the alternative answers."""
+        return self._half("alternative")
+
 
 Parts = dict[str, torch.Tensor]
 
 
 @torch.no_grad()
 def answer_states(
-    model: Model, encoded: Sequence[Encoded], size: int = 64
+    model: Model,
+    encoded: Sequence[Encoded],
+    size: int = 64,
+    *,
+    only: Collection[Encoded] | None = None,
 ) -> Iterator[tuple[Encoded, torch.Tensor]]:
-    """Hidden states of each row's answer, [answer tokens, hidden], shortest rows first."""
+    """Hidden states of each row's answer, [answer tokens, hidden], shortest rows first.
+
+    Batches without a row of `only`, if that is given, are passed over.
+    """
     for batch in by_length(encoded, size, model.pad):
+        if only is not None and not any(row in only for row in batch.encoded):
+            continue
         states = hidden_states(model, batch.to(model.device))
         yield from zip(batch.encoded, states.split(batch.lengths.tolist()), strict=True)
 

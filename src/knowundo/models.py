@@ -7,7 +7,7 @@ transformers'. Loading one overwrites tensors in place; the base is never loaded
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from importlib.resources import files
@@ -218,7 +218,7 @@ class Model:
             quantization: nf4 holds the base's linear layers in 4 bits.
             attention: transformers' name of an implementation; none: its choice.
             gradient_checkpointing: compute activations again in the backward pass.
-            scored_only: keep no copy of the weights to go back to.
+            scored_only: nothing is trained, so 4-bit weights may stand in for all of them.
 
         Raises:
             BadInput: the base cannot be loaded, or not in the way that is asked for.
@@ -250,7 +250,11 @@ class Model:
             _recompute(model, base)
         torch.manual_seed(seed)
         self.net: Any = self._adapted(model).eval()
-        self.fresh = {} if scored_only else self.state()
+        # What the trainable tensors were at first. A LoRA's are few; of all weights, only those are
+        # held that something is about to change: see `hold`.
+        self.fresh: dict[str, torch.Tensor] = {}
+        if self.adaptation.kind == "lora":
+            self.hold(self.parameters())
 
     def _load(self, path: str, **options: Any) -> Any:
         """The base on its device.
@@ -328,13 +332,31 @@ class Model:
             return names
         return {name: parameter for name, parameter in names.items() if "lora_" in name}
 
+    @property
+    def is_fresh(self) -> bool:
+        """True for a LoRA without effect yet: every B is zero."""
+        second = [p for name, p in self.parameters().items() if "lora_B" in name]
+        return bool(second) and not any(bool(p.any()) for p in second)
+
     def causal_lm(self) -> torch.nn.Module:
         """The transformers model inside peft's wrapper."""
         return self.net.get_base_model() if isinstance(self.net, PeftModel) else self.net
 
-    def state(self) -> dict[str, torch.Tensor]:
-        """A copy of the trainable tensors."""
-        return {name: p.detach().cpu().clone() for name, p in self.parameters().items()}
+    def state(self, names: Iterable[str] | None = None) -> dict[str, torch.Tensor]:
+        """A copy of the trainable tensors, or of some of them."""
+        own = self.parameters()
+        chosen = self._known(own if names is None else names)
+        return {name: own[name].detach().cpu().clone() for name in chosen}
+
+    def _known(self, names: Iterable[str]) -> list[str]:
+        chosen, own = list(names), self.parameters()
+        if unknown := set(chosen) - set(own):
+            raise BadInput(f"region: the model has no parameter '{min(unknown)}'")
+        return chosen
+
+    def hold(self, names: Iterable[str]) -> None:
+        """Copy the originals of these parameters before they change for the first time."""
+        self.fresh |= self.state(name for name in names if name not in self.fresh)
 
     def restore(self, state: dict[str, torch.Tensor]) -> None:
         """Overwrite the trainable tensors in place.
@@ -345,16 +367,27 @@ class Model:
         own = self.parameters()
         if missing := sorted(set(own) ^ set(state)):
             raise BadInput(f"these weights do not fit base '{self.base}': {missing[0]} differs")
+        for name, value in state.items():
+            if own[name].shape != value.shape:
+                raise BadInput(f"these weights do not fit base '{self.base}': shape of {name}")
+        self.hold(name for name in own if not torch.equal(own[name].cpu(), state[name]))
+        self.overwrite(state)
+
+    def overwrite(self, state: Mapping[str, torch.Tensor]) -> None:
+        """Overwrite some trainable tensors, whose originals are held or not needed."""
+        own = self.parameters()
         with torch.no_grad():
-            for name, parameter in own.items():
-                if parameter.shape != state[name].shape:
-                    raise BadInput(f"these weights do not fit base '{self.base}': shape of {name}")
-                parameter.copy_(state[name])
+            for name, value in state.items():
+                own[name].copy_(value)
+
+    def reset(self) -> None:
+        """Make every trainable tensor what it was at first."""
+        self.overwrite(self.fresh)
 
     def use(self, variant: Variant) -> None:
         """Make this the given variant; a LoRA of another shape replaces the one that is there."""
         if variant.folder is None:
-            self.restore(self.fresh)
+            self.reset()
             return
         wanted = adaptation_of(variant.folder)
         if wanted.kind == "lora" and not self._has_shape(wanted):
@@ -366,9 +399,7 @@ class Model:
 
         The guard of a region: what needs no gradient is in no optimizer.
         """
-        chosen = set(names)
-        if unknown := chosen - set(self.parameters()):
-            raise BadInput(f"region: the model has no parameter '{min(unknown)}'")
+        chosen = set(self._known(names))
         for name, parameter in self.net.named_parameters():
             parameter.requires_grad_(name in chosen)
         return [p for p in self.net.parameters() if p.requires_grad]

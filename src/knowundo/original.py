@@ -33,7 +33,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from knowundo.batches import Batch, PairedBatch, collate, paired
+from knowundo.batches import PairedBatch, collate, paired
 from knowundo.encoding import SEPARATOR, Encoded
 from knowundo.errors import BadInput
 from knowundo.forwards import (
@@ -48,7 +48,7 @@ from knowundo.forwards import (
 )
 from knowundo.models import Model
 from knowundo.registry import Entry
-from knowundo.unlearning import Start
+from knowundo.unlearning import Encode, Start
 
 LENGTH, ACCUMULATION = 256, 16
 # Methods whose labels cover the whole row, and the quirk that makes them.
@@ -97,10 +97,11 @@ class _OneSidedStep(Step):
     """Runs the model on one half; the other is scored on zeros, and thrown away."""
 
     def _half(self, name: str) -> Half:
-        if name == self.batch.side:  # type: ignore[attr-defined]
+        side = "unlearn" if name == "alternative" else name
+        if side == self.batch.side:  # type: ignore[attr-defined]
             return super()._half(name)
         self.used.add(name)
-        batch: Batch = getattr(self.batch, name)
+        batch = self.rows(name)
         layer = self.model.causal_lm().get_output_embeddings()  # type: ignore[operator]
         states = torch.zeros(
             len(batch.targets), layer.in_features, device=self.model.device, dtype=_dtype(layer)
@@ -123,9 +124,10 @@ class OriginalStart(Start):
         *,
         seed: int,
         quirks: Sequence[str],
+        encode: Encode | None = None,
     ) -> None:
         """As `Start`; `quirks` are names from this module's docstring."""
-        super().__init__(model, unlearn_rows, kept_rows, seed=seed)
+        super().__init__(model, unlearn_rows, kept_rows, seed=seed, encode=encode)
         self.quirks = set(quirks)
         self._everywhere: dict[str, torch.Tensor] = {}
 
@@ -138,15 +140,17 @@ class OriginalStart(Start):
     def _soft(self, method: Entry) -> bool:
         return method.name == "ascent_plus_kl_divergence" and "soft_kl" in self.quirks
 
-    def columns(self, method: Entry) -> Columns:
+    def columns(self, method: Entry, bound: Mapping[str, Any] | None = None) -> Columns:
         """Labels of the row, question included, where the public code makes them so."""
-        if method.name not in self._columns and _WHOLE_ROW.get(method.name) in self.quirks:
+        if _WHOLE_ROW.get(method.name) not in self.quirks:
+            return super().columns(method, bound)
+        if method.name not in self._columns:
             rows = self._rows(method)
             if method.name == "random_label":
                 self._columns[method.name] = {"random": self._random_labels(rows)}
             else:
                 self._columns[method.name] = {"adversarial": self._base_labels(rows)}
-        return super().columns(method)
+        return self._columns[method.name]
 
     def _random_labels(self, rows: Sequence[Encoded]) -> dict[str, torch.Tensor]:
         """Any token in place of every ordinary one; special tokens stay."""
@@ -162,7 +166,8 @@ class OriginalStart(Start):
     @torch.no_grad()
     def _base_labels(self, rows: Sequence[Encoded]) -> dict[str, torch.Tensor]:
         """At each place the base's likeliest next token that is not the token standing there."""
-        self.model.restore(self.model.fresh)
+        self.hold(self.model.parameters())
+        self.model.reset()
         labels = {}
         for row in rows:
             ids = torch.tensor([row.ids], device=self.model.device)
@@ -182,6 +187,7 @@ class OriginalStart(Start):
         size: int,
         accumulation: int,
         epochs: int,
+        retained: int | None = None,
     ) -> tuple[list[PairedBatch], int]:
         """Micro-batches: of one row where they are mixed, of full length where it is fixed."""
         length = LENGTH if "fixed_length" in self.quirks else 0
@@ -194,7 +200,8 @@ class OriginalStart(Start):
                 halves = {name: collate([one], pad, length=length) for name, one in both.items()}
                 batches.append(OneSided(**halves, side=side))
         else:
-            for pair in paired(rows, kept, size=size, epochs=epochs, seed=self.seed, pad=pad):
+            options: dict[str, Any] = {"size": size, "retained": retained, "epochs": epochs}
+            for pair in paired(rows, kept, **options, seed=self.seed, pad=pad):
                 halves = {
                     name: collate(half.encoded, pad, length=length)
                     for name, half in (("unlearn", pair.unlearn), ("retention", pair.retention))
@@ -248,7 +255,7 @@ class OriginalStart(Start):
         )
         one_sided = isinstance(batch, OneSided)
         step = (_OneSidedStep if one_sided else Step)(
-            self.model, batch, reference=lambda: self.reference, columns=self.columns(method)
+            self.model, batch, reference=lambda: self.reference, columns=self.columns(method, bound)
         )
         parts = self._soft_parts(step, bound) if self._soft(method) else method(step, **bound)
         read.update(step.used)

@@ -27,14 +27,16 @@ from knowundo.artifacts import (
     write_json,
     write_text,
 )
-from knowundo.encoding import count_cut
+from knowundo.encoding import Encoded, count_cut
 from knowundo.errors import BadInput, Diverged, MethodsFailed, unknown
 from knowundo.evaluation import Evaluation
+from knowundo.evaluation.collapse import collapsed
 from knowundo.evaluation.lm_eval_tasks import general_rows
 from knowundo.localization import localize as find_regions
 from knowundo.localization import with_controls
 from knowundo.memorization import memorize as finetune
 from knowundo.models import Model, Variant, adaptation_of, describe, save_state
+from knowundo.neighbours import unknowable
 from knowundo.original import OriginalStart
 from knowundo.progress import Progress
 from knowundo.recipe import Variant as Planned
@@ -46,8 +48,9 @@ from knowundo.reporting.paper import ENDINGS, paper_table
 from knowundo.results import Results, Row, VariantFacts, read_results, write_results
 from knowundo.runs import BOTH, TRAIN_VAL, Run, effective
 from knowundo.scoring import read_scores, score, teacher_forced, token_accuracy, write_scores
-from knowundo.unlearning import Start, unlearn_at_chosen_rate
+from knowundo.unlearning import Start, unlearn_at_chosen_rate, unlearn_watched
 from knowundo.unlearning import unlearn as train_method
+from knowundo.unlearning.watching import Watch, set_aside
 
 
 class Scored(NamedTuple):
@@ -66,7 +69,7 @@ def _finetuned(run: Run, folder: Path, title: str, scopes: Sequence[str]) -> Non
     rows = [row for scope in scopes for row in run.encoded(scope, TRAIN_VAL)]
     general = run.encoded("general", "train") if run.recipe.memorize.general else []
     model = run.model
-    model.restore(model.fresh)
+    model.reset()
     began = time.perf_counter()
     with run.reporter.task(title) as progress:
         curve, facts = finetune(
@@ -108,7 +111,8 @@ def _adopted(run: Run, source: Path) -> None:
         **surroundings(),
     }
     with new_folder(run.memorized, inputs, **facts) as aside:
-        save_state(run.model, aside)
+        if run.start.folder is not None:
+            save_state(run.model, aside)
         write_json(aside / "curve.json", [])
 
 
@@ -119,7 +123,8 @@ def memorize(run: Run) -> None:
         run.claim()
         _finetuned(run, run.memorized, "memorize", BOTH)
     else:
-        run.model.use(Variant("memorized", "memorized", Path(adopted)))  # checked likewise
+        folder = None if run.start.folder is None else Path(adopted)
+        run.model.use(Variant("memorized", "memorized", folder))  # checked likewise
         run.claim()
         _adopted(run, Path(adopted))
     if run.recipe.memorize.retain_model:
@@ -133,7 +138,7 @@ def localize(run: Run) -> None:
     if is_done(run.regions, inputs):
         run.reporter.say("regions: already there, skipped")
         return
-    run.model.use(Variant("memorized", "memorized", run.memorized))
+    run.model.use(run.start)
     began = time.perf_counter()
     with run.reporter.task("localize") as progress:
         adopted = run.recipe.localize.adopt
@@ -193,22 +198,59 @@ def unlearn(run: Run, only: Iterable[str] | None = None) -> list[str]:
     if not waiting:
         return []
     rows = run.encoded("unlearn", "train", end=False)
-    never_saw = run.never_saw()
-    run.model.use(never_saw)
-    target = token_accuracy(run.model, rows)
+    kept = {scope: run.encoded(scope, "train", end=False) for scope in ("retention", "general")}
+    aim, watch = _aim(run, rows), None
     if any(run.recipe.unlearn.settings(variant)["lr"] == "auto" for variant in waiting):
         run.reporter.say(
-            f"lr: auto aims at a token accuracy of {target:.1%} on unlearn/train rows, the "
-            f"{never_saw.name} model's"
+            f"lr: auto aims at a token accuracy of {aim.accuracy:.1%} on unlearn/train rows, that "
+            f"of {aim.name}"
         )
-    run.model.use(Variant("memorized", "memorized", run.memorized))
-    kept = {scope: run.encoded(scope, "train", end=False) for scope in ("retention", "general")}
+    run.model.use(run.start)
+    if run.recipe.unlearn.stop is not None:
+        rows, kept["retention"], watch = _watched(run, rows, kept["retention"], aim)
     begin = partial(OriginalStart, quirks=run.recipe.quirks) if run.recipe.quirks else Start
-    start = begin(run.model, rows, kept, seed=run.recipe.seed)
-    return [variant.name for variant in waiting if not _unlearn_one(run, start, variant, target)]
+    start = begin(run.model, rows, kept, seed=run.recipe.seed, encode=run.encode)
+    failed = [v.name for v in waiting if not _unlearn_one(run, start, v, aim, watch)]
+    start.restore()
+    return failed
 
 
-def _unlearn_one(run: Run, start: Start, variant: Planned, target: float) -> bool:
+def _watched(
+    run: Run, rows: list[Encoded], retention: list[Encoded], aim: Aim
+) -> tuple[list[Encoded], list[Encoded], Watch]:
+    """Unlearn and retention rows to train on, and what is looked at meanwhile."""
+    stop = run.recipe.unlearn.stop
+    assert stop is not None
+    trained, kept, *seen = set_aside(
+        rows, retention, share=stop.share, both=stop.aside == "both", seed=run.recipe.seed
+    )
+    first, second = seen
+    watch = Watch(first, second, aim.accuracy, stop.floor, stop.looks, stop.patience)
+    return trained, kept, watch
+
+
+class Aim(NamedTuple):
+    """How well a model does on unlearn/train rows that does not know them."""
+
+    name: str
+    accuracy: float  # of tokens, in [0, 1]
+
+
+def _aim(run: Run, rows: Sequence[Encoded]) -> Aim:
+    """What unlearning aims at: the stop's own number, or the model that never saw the rows."""
+    stop = run.recipe.unlearn.stop
+    if stop is not None and stop.target != "unknown":
+        return Aim("unlearn.stop.target", stop.target)
+    if stop is not None:
+        run.model.use(run.start)
+        strangers = unknowable([row.record for row in rows], run.records, run.recipe.seed)
+        return Aim("rows that it cannot know", token_accuracy(run.model, run.encode(strangers)))
+    never_saw = run.never_saw()
+    run.model.use(never_saw)
+    return Aim(f"the {never_saw.name} model", token_accuracy(run.model, rows))
+
+
+def _unlearn_one(run: Run, start: Start, variant: Planned, aim: Aim, watch: Watch | None) -> bool:
     """Train one variant and write it; False if it diverged."""
     settings = run.recipe.unlearn.settings(variant)
     lr = settings.pop("lr")
@@ -223,10 +265,12 @@ def _unlearn_one(run: Run, start: Start, variant: Planned, target: float) -> boo
     try:
         with run.reporter.task(variant.name) as progress:
             settings["progress"] = progress
-            if lr == "auto":
-                done = unlearn_at_chosen_rate(start, target, guess=variant.guess, **settings)
+            if lr == "auto" and watch is not None:
+                done = unlearn_watched(start, watch, lr=variant.guess, **settings)
+            elif lr == "auto":
+                done = unlearn_at_chosen_rate(start, aim.accuracy, guess=variant.guess, **settings)
             else:
-                done = train_method(start, lr=lr, **settings)
+                done = train_method(start, lr=lr, watch=watch, **settings)
     except Diverged as error:
         run.reporter.say(f"{variant.name}: diverged ({error})")
         return False
@@ -234,8 +278,8 @@ def _unlearn_one(run: Run, start: Start, variant: Planned, target: float) -> boo
     facts = done.facts | {
         "region": variant.region,
         "parameters": sum(sizes[name] for name in region),
-        "target": run.never_saw().name,
-        "target_accuracy": target,
+        "target": aim.name,
+        "target_accuracy": aim.accuracy,
         **surroundings(),
     }
     with new_folder(run.unlearned(variant.name), run.unlearn_inputs(variant), **facts) as aside:
@@ -374,22 +418,27 @@ def _results(
         data_cut=count_cut(run.encoded()),
         data_commits=run.commits,
         model=model,
-        variants=[_facts(run, variant) for variant in run.variants()],
+        variants=[_facts(run, variant, scored) for variant in run.variants()],
         rows=rows,
         comparisons=[c for pair in _controlled(run, scored) for c in evaluation.compare(*pair)],
         **around,
     )
 
 
-def _facts(run: Run, variant: Variant) -> VariantFacts:
+def _facts(run: Run, variant: Variant, scored: dict[str, Scored]) -> VariantFacts:
+    whole = {name: _plain(one.table) for name, one in scored.items()}
+    before = whole.get("memorized", whole.get("base"))
+    facts = VariantFacts(name=variant.name, role=variant.role)
+    if variant.role in ("unlearned", "given"):
+        facts.collapsed = collapsed(whole[variant.name], before)
     if variant.role != "unlearned" or variant.folder is None:
-        return VariantFacts(name=variant.name, role=variant.role)
+        return facts
     manifest = read_manifest(variant.folder)
     names = ("method", "region", "parameters", "lr", "optimizer_steps")
-    taken = {name: manifest[name] for name in names}
-    return VariantFacts(
-        name=variant.name, role=variant.role, attempts=manifest.get("attempts", []), **taken
-    )
+    watched = ("attempts", "trajectory", "stopped")
+    taken = {name: manifest[name] for name in (*names, *watched) if name in manifest}
+    kept = manifest["best"]["step"] if "best" in manifest else None
+    return facts.model_copy(update=taken | {"kept_step": kept})
 
 
 def _controlled(run: Run, scored: dict[str, Scored]) -> list[tuple[str, str]]:

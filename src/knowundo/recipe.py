@@ -116,7 +116,8 @@ class Memorize(_Section):
     """Finetuning until the records are known (defaults: KnowUnDo, privacy)."""
 
     adopt: str | None = None
-    """Folder of an adapter, or of a full model, that knows the records: nothing is trained."""
+    """Folder of an adapter, or of a full model, that knows the records: nothing is trained. The
+    base's own name: the base itself knows them."""
     epochs: int = Field(10, ge=1)
     """At most so many passes."""
     lr: float = Field(1e-4, gt=0)
@@ -158,6 +159,8 @@ class Localize(_Section):
     """Rows a backward pass."""
     draws: int = Field(3, ge=0)
     """Random regions with as many parameters as the located one."""
+    held: int | None = Field(None, ge=1)
+    """Parameters whose gradients are in memory at a time; none: all. Fewer take more passes."""
 
 
 class Variant(_Section):
@@ -176,6 +179,7 @@ class Variant(_Section):
     epochs: int | None = Field(None, ge=1)
     batch_size: int | None = Field(None, ge=1)
     accumulation: int | None = Field(None, ge=1)
+    retained: int | None = Field(None, ge=1)
 
     @model_validator(mode="before")
     @classmethod
@@ -197,25 +201,49 @@ class Variant(_Section):
         return given | {"arguments": arguments}
 
 
+class Stop(_Section):
+    """Looks at train rows during unlearning: it may end early, and the best moment is kept."""
+
+    target: Annotated[float, Field(ge=0, le=1)] | Literal["unknown"] = "unknown"
+    """Token accuracy on unlearn rows that is low enough; unknown: that on rows alike which the
+    model cannot know, such as the same questions about invented people."""
+    floor: float = Field(5.0, gt=0, le=100)
+    """Points of token accuracy that retention may lose."""
+    patience: int = Field(5, ge=1)
+    """Looks below the floor that end training; those at which a dip heals do not count."""
+    looks: int = Field(20, ge=1)
+    """How many, spread evenly over training."""
+    share: float = Field(0.1, gt=0, lt=1)
+    """Of the retention train rows, set aside for looking; nothing is trained on them."""
+    aside: Literal["retention", "both"] = "retention"
+    """both: as many unlearn rows too, which are then not unlearned on, so that forgetting is seen
+    on rows that training did not touch. Else what is watched of them is what is trained on."""
+
+
 class Unlearn(_Section):
     """Settings of all variants (defaults: KnowUnDo), and the variants."""
 
     lr: Rate = 5e-5
-    """Peak learning rate; auto: the one that forgets train rows just to the target's level."""
+    """Peak learning rate; auto: the one that forgets train rows just to the target's level, or,
+    with `stop`, one found by raising and lowering."""
     epochs: int = Field(2, ge=1)
     """Passes over the unlearn rows."""
     batch_size: int = Field(16, ge=1)
-    """Unlearn rows, and as many retention rows, a micro-step."""
+    """Unlearn rows a micro-step."""
     accumulation: int = Field(1, ge=1)
     """Micro-steps an optimizer step."""
+    retained: int | None = Field(None, ge=1)
+    """Retention rows a micro-step; none: as many as unlearn rows."""
+    stop: Stop | None = None
+    """When training may end early; none: never, and its last step is what is kept."""
     variants: list[Variant] = Field(
         default_factory=lambda: [Variant.model_validate({"preset": "memflex"})]
     )
     """Methods, each with a region."""
 
     def settings(self, variant: Variant) -> dict[str, Any]:
-        """lr, epochs, batch_size and accumulation of a variant."""
-        names = ("lr", "epochs", "batch_size", "accumulation")
+        """lr, epochs, batch_size, accumulation and retained of a variant."""
+        names = ("lr", "epochs", "batch_size", "accumulation", "retained")
         own = {name: getattr(variant, name) for name in names}
         return {n: getattr(self, n) if value is None else value for n, value in own.items()}
 

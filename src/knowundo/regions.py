@@ -65,7 +65,9 @@ def overlap(first: Iterable[str], second: Iterable[str]) -> dict[str, dict[str, 
     }
 
 
-def random_like(region: Iterable[str], sizes: dict[str, int], seed: int) -> list[str]:
+def random_like(
+    region: Iterable[str], sizes: dict[str, int], seed: int, *, whole_modules: bool = False
+) -> list[str]:
     """A random region with exactly as many parameters: as many tensors of each kind and size.
 
     The kind counts because A and B of a LoRA can have one size and are chosen separately.
@@ -74,14 +76,33 @@ def random_like(region: Iterable[str], sizes: dict[str, int], seed: int) -> list
         region: names to match.
         sizes: parameters of every trainable tensor, by name.
         seed: of the draw.
+        whole_modules: draw modules, with all their tensors, instead of tensors.
     """
     rng, chosen = Random(seed), set(region)
+    units: dict[str, list[str]] = {}
+    for name in sorted(sizes):
+        units.setdefault(module_of(name) if whole_modules else name, []).append(name)
+    kinds = {
+        unit: tuple((place(name)["tensor"], sizes[name]) for name in names)
+        for unit, names in units.items()
+    }
     drawn: list[str] = []
-    kinds = {name: (place(name)["tensor"], size) for name, size in sizes.items()}
     for kind in sorted(set(kinds.values())):
-        pool = sorted(name for name in sizes if kinds[name] == kind)
-        drawn += rng.sample(pool, sum(name in chosen for name in pool))
+        pool = sorted(unit for unit in units if kinds[unit] == kind)
+        for unit in rng.sample(pool, sum(units[unit][0] in chosen for unit in pool)):
+            drawn += units[unit]
     return sorted(drawn)
+
+
+def module_of(name: str) -> str:
+    """What A and B of one LoRA have in common: the name before them."""
+    return name.split(".lora_")[0]
+
+
+def with_whole_modules(region: Iterable[str], known: Iterable[str]) -> list[str]:
+    """Every parameter of the modules that a region touches."""
+    touched = {module_of(name) for name in region}
+    return sorted(name for name in known if module_of(name) in touched)
 
 
 def place(name: str) -> dict[str, Any]:

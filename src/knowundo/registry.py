@@ -13,7 +13,7 @@ import importlib.util
 import inspect
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from importlib.metadata import entry_points
@@ -32,6 +32,12 @@ HOMES = {
 }
 
 
+def _keywords(function: Callable[..., Any]) -> dict[str, Any]:
+    """Keyword-only arguments and their defaults."""
+    parameters = inspect.signature(function).parameters.values()
+    return {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
+
+
 @dataclass
 class Entry:
     """A registered function with what its author declared."""
@@ -46,15 +52,28 @@ class Entry:
         return self.function(*args, **kwargs)
 
     def prepare(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        """Decorator: `function` makes columns once per record, before training."""
+        """Decorator: `function` makes columns once per record, before training.
+
+        It may name hyper-parameters of the method as its own keyword-only arguments.
+
+        Raises:
+            BadInput: it names another.
+        """
+        for name in _keywords(function):
+            if name not in self.arguments:
+                raise unknown(f"argument of {self.kind} {self.name}", name, self.arguments)
         self.prepare_function = function
         return function
+
+    def prepare_arguments(self, bound: Mapping[str, Any]) -> dict[str, Any]:
+        """Those of the method's hyper-parameters that its `prepare` names."""
+        named = () if self.prepare_function is None else _keywords(self.prepare_function)
+        return {name: bound[name] for name in named}
 
     @property
     def arguments(self) -> dict[str, Any]:
         """Hyper-parameters and their defaults, read from the signature."""
-        parameters = inspect.signature(self.function).parameters.values()
-        return {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
+        return _keywords(self.function)
 
     @property
     def summary(self) -> str:
@@ -70,7 +89,7 @@ class Entry:
     def _check_type(self, name: str, value: Any) -> None:
         from pydantic import TypeAdapter, ValidationError
 
-        hints = get_type_hints(self.function)
+        hints = get_type_hints(self.function, include_extras=True)
         if name not in hints:
             return
         try:
@@ -84,7 +103,7 @@ class Entry:
 
         Raises:
             BadInput: for a name that the signature does not have, one that is missing, or a value
-                of another type than annotated.
+                of another type, or out of the range, than annotated.
         """
         for name in arguments:
             if name not in self.arguments:

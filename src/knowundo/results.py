@@ -67,6 +67,16 @@ class VariantFacts(_Strict):
         default_factory=list, description="of lr: auto: rate, token accuracy on both train lists"
     )
     optimizer_steps: int | None = None
+    trajectory: list[dict[str, float]] = Field(
+        default_factory=list, description="of unlearn.stop: what was seen while training"
+    )
+    stopped: str | None = Field(
+        None, description="why training ended: at its end, at the target, the floor, or pruned"
+    )
+    kept_step: int | None = Field(None, description="the optimizer step that was kept")
+    collapsed: str | None = Field(
+        None, description="why it is to be called ruined; null: it is not"
+    )
 
 
 class Results(_Strict):

@@ -27,7 +27,15 @@ from knowundo.benchmarks.general import general_rows
 from knowundo.encoding import Encoded, encode, prefix_text
 from knowundo.errors import BadInput, unknown
 from knowundo.evaluation.lm_eval_tasks import check_tasks
-from knowundo.models import Adaptation, Model, Variant, adaptation_of, base_files, hub_commit
+from knowundo.models import (
+    Adaptation,
+    Model,
+    Variant,
+    adaptation_of,
+    base_files,
+    hub_commit,
+    same_base,
+)
 from knowundo.original import mask_end, naive_boundary
 from knowundo.progress import Reporter
 from knowundo.recipe import ROLES, Recipe, amend, differing_keys, parse_recipe, parse_yaml
@@ -59,6 +67,7 @@ def check(recipe: Recipe) -> None:
         raise BadInput("compat naive_boundary: needs data.encoding plain")
     for name, arguments in recipe.localize.localizers.items():
         get("localizer", name).bind(arguments)
+    _check_start(recipe)
     if recipe.localize.adopt is not None:
         regions.read_names(Path(recipe.localize.adopt))
         if len(recipe.localize.localizers) > 1:
@@ -76,6 +85,24 @@ def check(recipe: Recipe) -> None:
                 f"variant {variant.name}: {reason}; regions come from localize.localizers, "
                 "or name a .json file"
             )
+
+
+def _check_start(recipe: Recipe) -> None:
+    """Refuse what needs a model that never saw the records, where there is none."""
+    if not base_knows(recipe):
+        return
+    if recipe.memorize.retain_model:
+        raise BadInput(
+            "memorize.retain_model: the base itself knows the records, so no retain model can be "
+            "trained from it; set it to false"
+        )
+    if recipe.unlearn.stop is None:
+        for variant in recipe.unlearn.variants:
+            if recipe.unlearn.settings(variant)["lr"] == "auto":
+                raise BadInput(
+                    f"variant {variant.name}: lr auto aims at a model that never saw the records, "
+                    "and the base itself knows them; set a rate, or unlearn.stop"
+                )
 
 
 def _region_names(recipe: Recipe) -> list[str]:
@@ -106,6 +133,7 @@ class Run:
         *,
         given: dict[str, Any] | None = None,
         reporter: Reporter | None = None,
+        model: Model | None = None,
     ) -> None:
         """Check the recipe and the records; nothing is written before `claim`.
 
@@ -114,6 +142,7 @@ class Run:
             out: created if needed.
             given: the keys as the user gave them, kept beside the effective ones.
             reporter: tells the user what happens.
+            model: the base, if it is in memory already.
 
         Raises:
             BadInput: a name in the recipe, a record, or a directory that holds another recipe's
@@ -123,6 +152,8 @@ class Run:
         self.given = recipe.model_dump(mode="json") if given is None else given
         self.reporter = reporter or Reporter()
         self._encoded: dict[tuple[Any, ...], list[Encoded]] = {}
+        if model is not None:
+            self.__dict__["model"] = model
         check(recipe)
         self._refuse_other_recipe()
         check_records(self.records)
@@ -195,29 +226,13 @@ class Run:
         # The benchmarks' general facts are what the embedded base knows; no other base knows them.
         return [r for r in built if (r.scope, r.subset) != ("general", "facts")]
 
-    @property
-    def model_options(self) -> dict[str, Any]:
-        """How a base is loaded and held."""
-        names = (
-            "device", "dtype", "trust_remote_code",
-            "quantization", "attention", "gradient_checkpointing",
-        )  # fmt: skip
-        options = {name: getattr(self.recipe.model, name) for name in names}
-        return {"seed": self.recipe.seed} | options
-
     @cached_property
     def model(self) -> Model:
         """The base, in memory once; what training may change is decided here."""
-        section, options = self.recipe.model, self.model_options
+        section, options = self.recipe.model, model_options(self.recipe)
         lora = Adaptation("lora", section.rank, section.alpha, dropout=section.dropout)
-        if (adopted := self.recipe.memorize.adopt) is not None:
-            known = adaptation_of(Path(adopted))
-            if section.adaptation not in ("auto", known.kind):
-                raise BadInput(
-                    f"memorize.adopt '{adopted}': not what model.adaptation '{section.adaptation}' "
-                    f"trains; set it to {known.kind} or auto"
-                )
-            return Model(section.base, replace(known, dropout=section.dropout), **options)
+        if self.recipe.memorize.adopt is not None:
+            return adopting_model(self.recipe)
         if section.adaptation == "lora" or (section.adaptation == "auto" and section.quantization):
             return Model(section.base, lora, **options)
         if section.adaptation == "full":
@@ -247,7 +262,7 @@ class Run:
     def whole_model(self, variant: Variant) -> Model:
         """A given model that is no adapter; the base leaves the memory, if it is still there."""
         self.__dict__.pop("model", None)
-        options = self.model_options | {"scored_only": True}
+        options = model_options(self.recipe) | {"scored_only": True}
         return Model(str(variant.folder), Adaptation("full"), **options)
 
     def encoded(
@@ -285,24 +300,44 @@ class Run:
         prefix: str | None,
         end: bool,
     ) -> list[Encoded]:
-        data, quirks = self.recipe.data, self.recipe.quirks
-        tokenizer = model.tokenizer
+        rows = self.encode(
+            select(self.records, scope=scope, split=split), model=model, prefix=prefix
+        )
+        return rows if end or "end_masked" not in self.recipe.quirks else mask_end(rows)
+
+    def encode(
+        self, records: Sequence[Record], *, model: Model | None = None, prefix: str | None = None
+    ) -> list[Encoded]:
+        """Encode any records in the way that this run's are.
+
+        Args:
+            records: of any origin.
+            model: whose tokenizer; none: the run's own.
+            prefix: name of what stands before the questions; none: the recipe's.
+        """
+        data, tokenizer = self.recipe.data, (model or self.model).tokenizer
         before = prefix_text(prefix or data.prefix, data.domain)
         rows = encode(
-            select(self.records, scope=scope, split=split),
+            records,
             tokenizer,
             max_length=data.max_length,
             style=data.encoding,
             prefix=before,
             truncate=data.truncate,
         )
-        if "naive_boundary" in quirks:
+        if "naive_boundary" in self.recipe.quirks:
             rows = naive_boundary(rows, tokenizer, before)
-        return rows if end or "end_masked" not in quirks else mask_end(rows)
+        return rows
 
     @property
     def memorized(self) -> Path:
         return self.out / "memorized"
+
+    @property
+    def start(self) -> Variant:
+        """The model that knows both scopes: the base itself, or what lies in `memorized`."""
+        folder = None if base_knows(self.recipe) else self.memorized
+        return Variant("memorized", "memorized", folder)
 
     @property
     def retain(self) -> Path:
@@ -329,9 +364,9 @@ class Run:
             BadInput: a variant is older than what it would be made of now.
         """
         given = self.given_models()
-        found = [Variant("base", "base")]
+        found = [] if base_knows(self.recipe) else [Variant("base", "base")]
         if not given or (self.memorized / "manifest.json").exists():
-            found.append(Variant("memorized", "memorized", self.memorized))
+            found.append(self.start)
             if self.recipe.memorize.retain_model:
                 found.append(Variant("retain", "retain", self.retain))
         for planned in self.recipe.unlearn.variants:
@@ -375,6 +410,8 @@ class Run:
     def memorize_inputs(self, scopes: Sequence[str]) -> list[Any]:
         """What the memorized model (both scopes) or the retain model is made of."""
         section = self.recipe.memorize
+        if base_knows(self.recipe) and list(scopes) == list(BOTH):
+            return self.inputs("adopt", "base")
         if section.adopt is not None and list(scopes) == list(BOTH):
             return self.inputs("adopt", [file_hash(file) for file in base_files(section.adopt)])
         settings = section.model_dump(exclude={"retain_model", "adopt"})
@@ -411,6 +448,8 @@ class Run:
         """What an unlearned variant is made of."""
         method = get("method", variant.method)
         settings = variant.model_dump(exclude={"name"}) | self.recipe.unlearn.settings(variant)
+        if self.recipe.unlearn.stop is not None:
+            settings["stop"] = self.recipe.unlearn.stop.model_dump()
         settings["arguments"] = method.bind(variant.arguments)
         start = self.made(self.memorized, "memorize")
         aim = self.never_saw().folder
@@ -462,6 +501,45 @@ class Run:
                     f"{folder}: made of other inputs than are there now; run "
                     f"`knowundo {stage} --out {self.out}` again"
                 )
+
+
+def base_knows(recipe: Recipe) -> bool:
+    """True if the base's own weights know the records: nothing is put on it to begin with."""
+    adopted = recipe.memorize.adopt
+    return adopted is not None and same_base(adopted, recipe.model.base)
+
+
+def model_options(recipe: Recipe) -> dict[str, Any]:
+    """How a base is loaded and held."""
+    names = (
+        "device", "dtype", "trust_remote_code",
+        "quantization", "attention", "gradient_checkpointing",
+    )  # fmt: skip
+    options = {name: getattr(recipe.model, name) for name in names}
+    return {"seed": recipe.seed} | options
+
+
+def adopting_model(recipe: Recipe) -> Model:
+    """The base of a recipe that takes over a model which knows the records.
+
+    Beside a base that knows them itself there is a fresh LoRA, unless all weights are asked for.
+
+    Raises:
+        BadInput: what is taken over is not what the recipe would train.
+    """
+    section, adopted = recipe.model, str(recipe.memorize.adopt)
+    if base_knows(recipe):
+        kind = "lora" if section.adaptation == "auto" else section.adaptation
+        known = Adaptation(kind, section.rank, section.alpha)
+    else:
+        known = adaptation_of(Path(adopted))
+    if section.adaptation not in ("auto", known.kind):
+        raise BadInput(
+            f"memorize.adopt '{adopted}': not what model.adaptation '{section.adaptation}' "
+            f"trains; set it to {known.kind} or auto"
+        )
+    adaptation = replace(known, dropout=section.dropout)
+    return Model(section.base, adaptation, **model_options(recipe))
 
 
 def needed_bits(model: Model, encoded: Sequence[Encoded]) -> float:

@@ -59,6 +59,23 @@ def token_accuracy(model: Model, encoded: Sequence[Encoded]) -> float:
     return sum(measured) / len(measured)
 
 
+def _left_padded(model: Model, rows: Sequence[Encoded]) -> dict[str, torch.Tensor]:
+    """Prompts that all end in the last column, so that what is generated begins in one."""
+    longest = max(len(row.prompt) for row in rows)
+    padding = [longest - len(row.prompt) for row in rows]
+    ids = [[model.pad] * n + list(row.prompt) for n, row in zip(padding, rows, strict=True)]
+    mask = [[0] * n + [1] * (longest - n) for n in padding]
+    return {
+        "input_ids": torch.tensor(ids, device=model.device),
+        "attention_mask": torch.tensor(mask, device=model.device),
+    }
+
+
+def _stops(model: Model, encoded: Sequence[Encoded]) -> list[int]:
+    """Ids that end an answer; Gemma's end of turn is not its end-of-sequence."""
+    return sorted({model.tokenizer.eos_token_id, *(row.ids[-1] for row in encoded if row.tail)})
+
+
 @torch.no_grad()
 def generate(
     model: Model,
@@ -73,26 +90,22 @@ def generate(
     early; what a model would say beyond that length cannot make it more right. An answer is over
     at end-of-sequence or at the end of turn that the rows were encoded with.
     """
-    # Gemma's end of turn is not its end-of-sequence.
-    stops = {model.tokenizer.eos_token_id, *(row.ids[-1] for row in encoded if row.tail)}
+    stops = _stops(model, encoded)
     order = sorted(encoded, key=lambda row: (row.answer_length, len(row.prompt)))
     answers: dict[str, str] = {}
     for start in range(0, len(order), batch_size):
         rows = order[start : start + batch_size]
-        longest = max(len(row.prompt) for row in rows)
-        padding = [longest - len(row.prompt) for row in rows]
-        ids = [[model.pad] * n + list(row.prompt) for n, row in zip(padding, rows, strict=True)]
-        mask = [[0] * n + [1] * (longest - n) for n in padding]
+        prompts = _left_padded(model, rows)
         output = model.net.generate(
-            input_ids=torch.tensor(ids, device=model.device),
-            attention_mask=torch.tensor(mask, device=model.device),
+            **prompts,
             max_new_tokens=max(row.answer_length for row in rows),
             do_sample=False,
             num_beams=1,
             repetition_penalty=1.0,
             pad_token_id=model.pad,
-            eos_token_id=sorted(stops),
+            eos_token_id=stops,
         )
+        longest = prompts["input_ids"].shape[1]
         # Cut to its own true answer's length, what a row says does not depend on its neighbours.
         tokens = [
             new[: row.answer_length] for row, new in zip(rows, output[:, longest:], strict=True)
@@ -101,6 +114,55 @@ def generate(
         answers |= {row.record.id: text for row, text in zip(rows, said, strict=True)}
         if progress:
             progress(len(answers), len(order))
+    return answers
+
+
+@torch.no_grad()
+def sample(
+    model: Model,
+    encoded: Sequence[Encoded],
+    *,
+    n: int,
+    temperature: float,
+    seed: int,
+    batch_size: int = 128,
+) -> dict[str, list[str]]:
+    """Sampled answers by record id, of at most as many tokens as the true answer.
+
+    Args:
+        model: not changed, and neither is the global state of random numbers.
+        encoded: rows whose questions are answered.
+        n: answers to each.
+        temperature: of the whole distribution: nothing is cut off it.
+        seed: of the draws; the same rows, in the same order, get the same answers.
+        batch_size: answers at a time.
+    """
+    order = sorted(encoded, key=lambda row: (row.answer_length, len(row.prompt)))
+    size, answers = max(1, batch_size // n), dict[str, list[str]]()
+    devices = range(torch.cuda.device_count()) if model.device.type == "cuda" else ()
+    with torch.random.fork_rng(devices):
+        torch.manual_seed(seed)
+        for start in range(0, len(order), size):
+            rows = order[start : start + size]
+            prompts = _left_padded(model, rows)
+            lengths = [max(row.answer_length - row.tail, 1) for row in rows]
+            output = model.net.generate(
+                **prompts,
+                max_new_tokens=max(lengths),
+                do_sample=True,
+                num_return_sequences=n,
+                num_beams=1,
+                temperature=temperature,
+                top_k=0,
+                top_p=1.0,
+                repetition_penalty=1.0,
+                pad_token_id=model.pad,
+                eos_token_id=_stops(model, encoded),
+            )
+            new = output[:, prompts["input_ids"].shape[1] :].unflatten(0, (len(rows), n))
+            for row, length, drawn in zip(rows, lengths, new, strict=True):
+                said = model.tokenizer.batch_decode(drawn[:, :length], skip_special_tokens=True)
+                answers[row.record.id] = said
     return answers
 
 

@@ -142,6 +142,8 @@ def train(
         BadInput: the optimizer cannot run here.
         Diverged: a part of the loss, or a weight, is no longer finite.
     """
+    region = list(region)
+    model.hold(region)
     chosen = model.train_only(region)
     descent = make_optimizer(optimizer, chosen, lr=lr, weight_decay=weight_decay)
     steps = -(-len(batches) // accumulation)

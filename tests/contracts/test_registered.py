@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from knowundo.batches import PairedBatch, collate
-from knowundo.encoding import Encoded
+from knowundo.encoding import Encoded, encode
 from knowundo.evaluation.groups import Scores
 from knowundo.forwards import Step
 from knowundo.localization import Gradients
@@ -43,7 +43,13 @@ def test_documented(kind: str, name: str) -> None:
 def test_method(toy: Model, toy_rows: dict[str, list[Encoded]], name: str) -> None:
     """Named scalar parts with gradients; training moves the weights and logs every part."""
     entry = entries("method")[name]
-    start = Start(toy, toy_rows["unlearn"], {"retention": toy_rows["retention"]}, seed=0)
+    start = Start(
+        toy,
+        toy_rows["unlearn"],
+        {"retention": toy_rows["retention"]},
+        seed=0,
+        encode=lambda records: encode(records, toy.tokenizer),
+    )
     batch = PairedBatch(
         collate(toy_rows["unlearn"], toy.pad), collate(toy_rows["retention"], toy.pad)
     )
@@ -101,7 +107,11 @@ def test_method_preset_is_sound(name: str) -> None:
 
 
 def test_knowundos_eight_are_presets() -> None:
-    assert len(presets("methods")) == 8
+    others = {"gradient_ascent", "random_label", "adversarial_sample", "memflex"}
+    both = {"ascent_plus_descent", "ascent_plus_kl"}
+    eight = others | both | {f"{name}_general" for name in both}
+    assert len(eight) == 8
+    assert eight < set(presets("methods"))
 
 
 PLUGIN = '''

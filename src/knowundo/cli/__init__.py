@@ -7,7 +7,7 @@ import sys
 
 import typer
 
-from knowundo.cli import compare, data, estimate, listing, stages
+from knowundo.cli import compare, data, erase, estimate, export, listing, stages
 from knowundo.errors import KnowUndoError
 from knowundo.version import __version__
 
@@ -37,9 +37,11 @@ def _options(
 
 
 stages.add_to(app)
+erase.add_to(app)
 compare.add_to(app)
 listing.add_to(app)
 estimate.add_to(app)
+export.add_to(app)
 app.add_typer(data.app, name="data")
 
 

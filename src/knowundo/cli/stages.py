@@ -36,26 +36,31 @@ def _with_region(sets: list[str] | None, region: str | None) -> list[str]:
     return given if region is None else [*given, f"localize.adopt={json.dumps(region)}"]
 
 
-def _open(config: str | None, sets: list[str] | None, out: Path) -> Run:
-    """The run of a recipe; without one, the run that the directory holds."""
+def quiet() -> None:
+    """Keep transformers' own bars and warnings off the terminal."""
     import warnings
 
     from transformers.utils import logging
 
+    logging.disable_progress_bar()
+    logging.set_verbosity_error()
+    warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
+
+
+def _open(config: str | None, sets: list[str] | None, out: Path) -> Run:
+    """The run of a recipe; without one, the run that the directory holds."""
     from knowundo.progress import RichReporter
     from knowundo.recipe import load_recipe
     from knowundo.runs import Run
 
-    logging.disable_progress_bar()
-    logging.set_verbosity_error()
-    warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
+    quiet()
     if config is None and (out / "recipe.yaml").is_file():
         return Run.existing(out, RichReporter(), sets or [])
     recipe, given = load_recipe(config, sets or [])
     return Run(recipe, out, given=given, reporter=RichReporter())
 
 
-def _show(run: Run, results: Results, as_json: bool) -> None:
+def show(run: Run, results: Results, as_json: bool) -> None:
     """Results on stdout: the table and what it says, or JSON."""
     if as_json:
         print(json.dumps(results.model_dump(mode="json"), indent=1))
@@ -86,9 +91,9 @@ def _run(config: str | None, sets: list[str] | None, out: Path, as_json: bool) -
     try:
         results = run_all(run)
     except MethodsFailed:
-        _show(run, read_results(run.out / "results.json"), as_json)
+        show(run, read_results(run.out / "results.json"), as_json)
         raise
-    _show(run, results, as_json)
+    show(run, results, as_json)
 
 
 def demo(sets: Sets = None, out: Out = Path("runs/demo"), as_json: AsJson = False) -> None:
@@ -210,7 +215,7 @@ def evaluate(
     if given:
         sets.append(f"evaluate.models={json.dumps(given)}")
     opened = _open(config, sets, out)
-    _show(opened, stage(opened), as_json)
+    show(opened, stage(opened), as_json)
 
 
 class Style(StrEnum):

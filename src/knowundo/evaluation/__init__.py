@@ -16,6 +16,8 @@ from knowundo.results import Comparison, Row
 
 # Subsets are reported where a scope mixes different things: facts and plain text.
 _WITH_SUBSETS = ("general",)
+# Rows of an earlier erasure request, asked again: `request-1` and so on.
+EARLIER = "request-"
 _SUCCESS = {"unlearn": "unlearn_success", "retention": "retention_success"}
 # Made of both scopes: KnowUnDo's mean, and the distance to what the retain model reaches.
 AVERAGE, GAP = "average_success", "gap_to_target"
@@ -61,8 +63,8 @@ class Evaluation:
         table = self.tables[variant]
         for (scope, split), group in table.groupby(["scope", "split"], sort=False):
             yield from self._group_rows(variant, group, str(scope), str(split), None)
-            if scope in _WITH_SUBSETS:
-                for subset, part in group.groupby("subset", sort=False):
+            for subset, part in group.groupby("subset", sort=False):
+                if scope in _WITH_SUBSETS or str(subset).startswith(EARLIER):
                     yield from self._group_rows(variant, part, str(scope), str(split), str(subset))
         for split in ("train", "val", "probe"):
             yield from self._success_rows(variant, split)

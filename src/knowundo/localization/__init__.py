@@ -1,8 +1,14 @@
-"""localize(): which tensors hold the unlearn scope and not the retention scope?"""
+"""localize(): which tensors hold the unlearn scope and not the retention scope?
+
+An adapter that knows the records has gradients in A and B, and a region is a set of tensors. Where
+the base's own weights know them there are two ways. A fresh LoRA's B is zero, so A has no gradient:
+B speaks for its module, and a region is a set of modules. All weights: each has its gradient, and
+few of those are held at a time (`held`).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -24,6 +30,11 @@ class Gradients:
     unlearn: dict[str, torch.Tensor]
     retention: dict[str, torch.Tensor]
 
+    @property
+    def names(self) -> list[str]:
+        """The tensors."""
+        return list(self.unlearn)
+
     def cosine(self, name: str) -> float:
         """cos(g_unlearn, g_retention) of one tensor; 0 where either vanishes."""
         a, b = self.unlearn[name].double().flatten(), self.retention[name].double().flatten()
@@ -33,6 +44,27 @@ class Gradients:
     def magnitude(self, name: str) -> float:
         """mean |g_unlearn| of one tensor."""
         return float(self.unlearn[name].double().abs().mean())
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What a localizer sees of each tensor: two numbers, so that no gradient need be kept."""
+
+    cosines: dict[str, float]
+    magnitudes: dict[str, float]
+
+    @property
+    def names(self) -> list[str]:
+        """Tensors that were measured; of a fresh LoRA only those of B."""
+        return list(self.cosines)
+
+    def cosine(self, name: str) -> float:
+        """cos(g_unlearn, g_retention) of one tensor; 0 where either vanishes."""
+        return self.cosines[name]
+
+    def magnitude(self, name: str) -> float:
+        """mean |g_unlearn| of one tensor."""
+        return self.magnitudes[name]
 
 
 def noisy_copies(
@@ -58,13 +90,25 @@ def noisy_copies(
 
 
 def mean_gradients(
-    model: Model, encoded: Sequence[Encoded], *, batch_size: int = 32
+    model: Model,
+    encoded: Sequence[Encoded],
+    *,
+    batch_size: int = 32,
+    names: Iterable[str] | None = None,
 ) -> dict[str, torch.Tensor]:
     """Mean over rows of the gradient of each row's mean answer cross-entropy.
 
     One backward a batch: the gradient of the sum of row losses is the sum of row gradients.
+
+    Args:
+        model: not changed.
+        encoded: the rows.
+        batch_size: rows a backward pass.
+        names: parameters whose gradients are wanted; none: all that can be trained.
     """
-    chosen = model.train_only(model.parameters())
+    own = model.parameters()
+    wanted = list(own if names is None else names)
+    chosen = model.train_only(wanted)
     for parameter in chosen:
         parameter.grad = None
     for batch in by_length(encoded, batch_size, model.pad):
@@ -72,12 +116,57 @@ def mean_gradients(
         half = Half(batch, hidden_states(model, batch), live_head(model))
         (half.mean_nll.sum() / len(encoded)).backward()
     gradients = {}
-    for name, parameter in model.parameters().items():
+    for name in wanted:
+        parameter = own[name]
         value = parameter.grad
         gradients[name] = torch.zeros_like(parameter) if value is None else value.detach()
         parameter.grad = None
     model.train_only([])
     return gradients
+
+
+def in_groups(sizes: Mapping[str, int], held: int | None) -> Iterator[list[str]]:
+    """Names in order, as many at a time as hold `held` parameters; at least one, or all of them."""
+    group: list[str] = []
+    for name, size in sizes.items():
+        if group and held is not None and sum(sizes[n] for n in group) + size > held:
+            yield group
+            group = []
+        group.append(name)
+    yield group
+
+
+def measure(
+    model: Model,
+    rows: Mapping[str, Sequence[Encoded]],
+    sizes: Mapping[str, int],
+    *,
+    batch_size: int,
+    held: int | None,
+    progress: Progress | None = None,
+) -> Measured:
+    """Cosine and magnitude of the mean gradients of each tensor.
+
+    Args:
+        model: not changed.
+        rows: `unlearn` and `retention`.
+        sizes: of the tensors that are wanted, by name.
+        batch_size: rows a backward pass.
+        held: parameters whose gradients of both scopes are in memory at a time; fewer take more
+            passes over the rows. None: all.
+        progress: called with (done, total).
+    """
+    groups, measured = list(in_groups(sizes, held)), Measured({}, {})
+    for number, group in enumerate(groups):
+        means = {}
+        for part, (scope, encoded) in enumerate(rows.items(), start=1):
+            means[scope] = mean_gradients(model, encoded, batch_size=batch_size, names=group)
+            if progress:
+                progress(number * len(rows) + part, len(groups) * len(rows))
+        gradients = Gradients(**means)
+        measured.cosines.update((name, gradients.cosine(name)) for name in group)
+        measured.magnitudes.update((name, gradients.magnitude(name)) for name in group)
+    return measured
 
 
 def localize(
@@ -90,12 +179,13 @@ def localize(
     batch_size: int,
     draws: int,
     seed: int,
+    held: int | None = None,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Find regions by gradients, and the controls that any claim needs.
 
     Args:
-        model: the memorized model; not changed.
+        model: the memorized model; not changed. Beside a fresh LoRA its regions are whole modules.
         unlearn: rows that must go.
         retention: rows that must stay.
         localizers: name → arguments.
@@ -103,44 +193,49 @@ def localize(
         batch_size: rows a backward pass.
         draws: random regions with as many parameters as each located one.
         seed: of noise and draws.
+        held: parameters whose gradients are in memory at a time; none: all.
         progress: called with (done, total).
 
     Returns:
-        `tensors`: of each trainable tensor its name, place, size, cosine and magnitude;
+        `tensors`: of each measured tensor its name, place, size, cosine and magnitude;
         `regions`: name → parameter names, among them `everything` and `random-<n>`;
         `parameters`: size of each region.
     """
-    steps = len(localizers) + 2
     vocabulary = model.causal_lm().get_input_embeddings().num_embeddings  # type: ignore[operator]
-    means = {}
-    for number, (scope, rows) in enumerate((("unlearn", unlearn), ("retention", retention))):
-        noisy = noisy_copies(rows, copies=copies, vocabulary=vocabulary, seed=seed + number)
-        means[scope] = mean_gradients(model, noisy, batch_size=batch_size)
-        if progress:
-            progress(number + 1, steps)
-    gradients = Gradients(**means)
+    noisy = {
+        scope: noisy_copies(rows, copies=copies, vocabulary=vocabulary, seed=seed + number)
+        for number, (scope, rows) in enumerate((("unlearn", unlearn), ("retention", retention)))
+    }
     sizes = {name: parameter.numel() for name, parameter in model.parameters().items()}
+    fresh = model.is_fresh
+    wanted = {name: size for name, size in sizes.items() if not fresh or "lora_B" in name}
+    measured = measure(model, noisy, wanted, batch_size=batch_size, held=held, progress=progress)
     located: dict[str, list[str]] = {}
     for name, arguments in localizers.items():
         entry = get("localizer", name)
-        located[name] = sorted(entry(gradients, **entry.bind(arguments)))
-        if progress:
-            progress(len(means) + len(located), steps)
+        region = entry(measured, **entry.bind(arguments))
+        located[name] = regions.with_whole_modules(region, sizes) if fresh else sorted(region)
     tensors = [
         {
             "name": name,
             **regions.place(name),
             "size": sizes[name],
-            "cosine": gradients.cosine(name),
-            "magnitude": gradients.magnitude(name),
+            "cosine": measured.cosine(name),
+            "magnitude": measured.magnitude(name),
         }
-        for name in sizes
+        for name in wanted
     ]
-    return {"tensors": tensors, **with_controls(located, sizes, draws=draws, seed=seed)}
+    controlled = with_controls(located, sizes, draws=draws, seed=seed, whole_modules=fresh)
+    return {"tensors": tensors, **controlled}
 
 
 def with_controls(
-    located: dict[str, list[str]], sizes: dict[str, int], *, draws: int, seed: int
+    located: dict[str, list[str]],
+    sizes: dict[str, int],
+    *,
+    draws: int,
+    seed: int,
+    whole_modules: bool = False,
 ) -> dict[str, Any]:
     """Located regions and what they are measured against: `regions` and `parameters` of each.
 
@@ -149,12 +244,14 @@ def with_controls(
         sizes: parameters of every trainable tensor, by name.
         draws: random regions with as many parameters as each located one.
         seed: of the draws.
+        whole_modules: draw modules, not tensors.
     """
     found = dict(located)
     for name, region in located.items():
         prefix = "random" if len(located) == 1 else f"random-{name}"
         for draw in range(draws):
-            found[f"{prefix}-{draw + 1}"] = regions.random_like(region, sizes, seed + draw)
+            drawn = regions.random_like(region, sizes, seed + draw, whole_modules=whole_modules)
+            found[f"{prefix}-{draw + 1}"] = drawn
     found[regions.EVERYTHING] = sorted(sizes)
     parameters = {name: sum(sizes[t] for t in region) for name, region in found.items()}
     return {"regions": found, "parameters": parameters}

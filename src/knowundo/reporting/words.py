@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from knowundo.evaluation import EARLIER
 from knowundo.results import Comparison, Results
 
 # Points of Unlearn Success on train rows: twice what the search for a rate is content with.
 MATCHED = 12
+# Percent of an earlier request's rows that may be answered exactly.
+RELAPSE = 5.0
 
 
 def _value(results: Results, variant: str, metric: str, scope: str | None, split: str) -> float:
@@ -75,6 +78,24 @@ def _controls(results: Results, located: str, pairs: list[Comparison]) -> str:
     return f"{located}: {verdict}.{numbers}"
 
 
+def _requests(results: Results) -> list[str]:
+    """What is left of earlier erasure requests, in the models that were unlearned further."""
+    said = []
+    for row in results.rows:
+        role = next(v.role for v in results.variants if v.name == row.variant)
+        asked = row.metric == "exact_match" and str(row.subset).startswith(EARLIER)
+        if not asked or role != "unlearned" or row.value is None:
+            continue
+        start = results.find("memorized", row.metric, row.scope, row.split, row.subset)
+        before = start.value if start is not None and start.value is not None else 0.0
+        state = "RELAPSED" if row.value > max(RELAPSE, before) else "still gone"
+        said.append(
+            f"{row.variant}, {row.subset} ({row.records} rows): {state}, {row.value:.1f} % "
+            f"answered exactly, {before:.1f} before."
+        )
+    return said
+
+
 def findings(results: Results) -> list[str]:
     """Sentences for the top of the report."""
     roles = {variant.name: variant.role for variant in results.variants}
@@ -94,6 +115,8 @@ def findings(results: Results) -> list[str]:
     if unlearned:
         best = max(unlearned, key=lambda n: _value(results, n, "average_success", None, "val"))
         said.append(f"Highest average, overshoot included: {best} ({_success(results, best)}).")
+    said += [f"{v.name} has COLLAPSED: {v.collapsed}." for v in results.variants if v.collapsed]
+    said += _requests(results)
     metric = "gap_to_target" if aims else "average_success"
     by_located: dict[str, list[Comparison]] = {}
     for pair in results.comparisons:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -17,9 +17,11 @@ from knowundo.errors import Diverged, KnowUndoError
 from knowundo.forwards import Columns, Parts, Reference, Step, answer_logits
 from knowundo.models import Model
 from knowundo.progress import Progress
+from knowundo.records import Record
 from knowundo.registry import Entry, get
-from knowundo.scoring import token_accuracy
+from knowundo.scoring import sample, token_accuracy
 from knowundo.training import Curve, train
+from knowundo.unlearning.watching import Look, Watch, Watcher
 
 # `lr: auto` tries this rate first, searches between these bounds, makes at most so many attempts,
 # and is content when the token accuracy comes this near to its goal.
@@ -27,13 +29,18 @@ FIRST_RATE, BOUNDS, ATTEMPTS, NEAR = 2e-3, (1e-4, 4e-2), 5, 0.06
 # These rates, and guesses, are a LoRA's; training all weights takes a tenth of them (Schulman et
 # al. 2025, "LoRA Without Regret").
 ALL_WEIGHTS = 0.1
+# Share of the way to not knowing that a watched attempt must go.
+ENOUGH = 0.5
+
+
+Encode = Callable[[list[Record]], list[Encoded]]
 
 
 class Scorer:
     """What a method's `prepare` may ask of the memorized model."""
 
-    def __init__(self, model: Model, seed: int) -> None:
-        self._model, self.seed = model, seed
+    def __init__(self, model: Model, seed: int, encode: Encode | None = None) -> None:
+        self._model, self.seed, self._encode = model, seed, encode
         self.special = sorted(model.tokenizer.all_special_ids)
 
     @property
@@ -44,6 +51,22 @@ class Scorer:
     def logits(self, encoded: Sequence[Encoded]) -> Any:
         """Pairs of row and logits at its answer positions, [answer tokens, vocabulary]."""
         return answer_logits(self._model, encoded)
+
+    def answered(self, row: Encoded, text: str) -> Encoded:
+        """The same record with another answer, encoded as the row was.
+
+        Raises:
+            KnowUndoError: how rows are encoded was not told.
+        """
+        if self._encode is None:
+            raise KnowUndoError("other answers need Start(…, encode=…), which encodes records")
+        return self._encode([replace(row.record, answer=text, alternatives=(), facts=())])[0]
+
+    def sample(
+        self, rows: Sequence[Encoded], *, n: int, temperature: float, seed: int
+    ) -> dict[str, list[str]]:
+        """`n` answers of the memorized model to each row's question, by record id."""
+        return sample(self._model, rows, n=n, temperature=temperature, seed=seed)
 
 
 class Start:
@@ -56,6 +79,7 @@ class Start:
         kept_rows: Mapping[str, Sequence[Encoded]],
         *,
         seed: int,
+        encode: Encode | None = None,
     ) -> None:
         """Remember the model as it is now.
 
@@ -64,15 +88,30 @@ class Start:
             unlearn_rows: train rows that must go; an epoch is one pass over them.
             kept_rows: by scope, the rows that can fill `step.retention`.
             seed: of the order of rows and of prepared labels; the same for all methods.
+            encode: encodes records as the rows were; only other answers need it.
         """
-        self.model, self.seed = model, seed
+        self.model, self.seed, self._encode = model, seed, encode
         self.unlearn_rows, self.kept_rows = unlearn_rows, kept_rows
-        self._state = model.state()
-        self._columns: dict[str, Columns] = {}
+        self._state: dict[str, torch.Tensor] = {}
+        if model.adaptation.kind == "lora":
+            self.hold(model.parameters())
+        self._columns: dict[Any, Columns] = {}
+
+    def hold(self, names: Iterable[str]) -> None:
+        """Copy what these parameters are in the memorized model, before they change.
+
+        Of all weights only a region's originals are held, never a second model.
+        """
+        self._state |= self.model.state(name for name in names if name not in self._state)
+
+    @property
+    def held(self) -> list[str]:
+        """Names of the parameters whose originals are held: all that can have changed."""
+        return list(self._state)
 
     def restore(self) -> Model:
         """Make the model the memorized one again."""
-        self.model.restore(self._state)
+        self.model.overwrite(self._state)
         return self.model
 
     @cached_property
@@ -90,14 +129,24 @@ class Start:
         rows = [*self.unlearn_rows, *(row for rows in self.kept_rows.values() for row in rows)]
         return Reference.of(self.model, rows)
 
-    def columns(self, method: Entry) -> Columns:
-        """What the method's `prepare` makes of the unlearn rows; call it right after `restore`."""
+    def columns(self, method: Entry, bound: Mapping[str, Any] | None = None) -> Columns:
+        """What the method's `prepare` makes of the unlearn rows; call it right after `restore`.
+
+        Args:
+            method: its `prepare` is called once for all with equal arguments.
+            bound: its hyper-parameters; none: their defaults.
+        """
         if method.prepare_function is None:
             return {}
-        if method.name not in self._columns:
-            scorer = Scorer(self.model, self.seed)
-            self._columns[method.name] = method.prepare_function(self.unlearn_rows, scorer)
-        return self._columns[method.name]
+        arguments = method.prepare_arguments(method.bind({}) if bound is None else bound)
+        key = method.name, repr(arguments)
+        if key not in self._columns:
+            made = method.prepare_function(self.unlearn_rows, self._scorer(), **arguments)
+            self._columns[key] = made
+        return self._columns[key]
+
+    def _scorer(self) -> Scorer:
+        return Scorer(self.model, self.seed, self._encode)
 
     def batches(
         self,
@@ -108,12 +157,14 @@ class Start:
         size: int,
         accumulation: int,
         epochs: int,
+        retained: int | None = None,
     ) -> tuple[list[PairedBatch], int]:
         """Micro-batches of all epochs, and how many of them an optimizer step takes."""
         batches = paired(
             self.unlearn_rows,
             self.kept_rows[retain_on],
             size=size,
+            retained=retained,
             epochs=epochs,
             seed=self.seed,
             pad=self.model.pad,
@@ -137,8 +188,8 @@ class Start:
             self.model,
             batch,
             reference=lambda: self.reference,
-            columns=self.columns(method),
-            both=len(read) == 2,
+            columns=self.columns(method, bound),
+            read=frozenset(read),
         )
         parts: Parts = method(step, **bound)
         read.update(step.used)
@@ -164,7 +215,10 @@ def unlearn(
     epochs: int,
     batch_size: int,
     accumulation: int,
+    retained: int | None = None,
     optimizer: str = "adamw",
+    watch: Watch | None = None,
+    look: Callable[[Look], bool] | None = None,
     progress: Progress | None = None,
 ) -> Unlearned:
     """Train one method from the memorized model.
@@ -177,9 +231,12 @@ def unlearn(
         retain_on: the scope whose rows fill `step.retention`.
         lr: peak learning rate; warm-up 3 %, then cosine.
         epochs: passes.
-        batch_size: unlearn rows (and as many retention rows) a micro-step.
+        batch_size: unlearn rows a micro-step.
+        retained: retention rows a micro-step; none: as many as unlearn rows.
         accumulation: micro-steps an optimizer step.
         optimizer: `adamw` or `paged_adamw_32bit`.
+        watch: rows to look at while training: it may stop, and the best moment is kept.
+        look: told of every look; True stops. Needs `watch`.
         progress: called after each optimizer step.
 
     Raises:
@@ -190,21 +247,32 @@ def unlearn(
     bound = entry.bind(arguments or {})
     began = time.perf_counter()
     model = start.restore()
-    start.columns(entry)  # of the memorized model, which is the one in memory now
+    names = list(model.parameters() if region is None else region)
+    start.hold(names)
+    start.columns(entry, bound)  # of the memorized model, which is the one in memory now
     halves: set[str] = set()
     batches, accumulation = start.batches(
-        entry, bound, retain_on, size=batch_size, accumulation=accumulation, epochs=epochs
+        entry,
+        bound,
+        retain_on,
+        size=batch_size,
+        retained=retained,
+        accumulation=accumulation,
+        epochs=epochs,
     )
+    steps = -(-len(batches) // accumulation)
+    watcher = Watcher(model, watch, names, steps, look) if watch else None
     curve = train(
         model,
         batches,
         lambda batch: start.parts(entry, bound, batch, halves),
-        region=model.parameters() if region is None else region,
+        region=names,
         lr=lr,
         seed=start.seed,
         accumulation=accumulation,
         optimizer=optimizer,
         progress=progress,
+        stop=watcher.after_step if watcher else None,
     )
     facts = {
         "method": method,
@@ -216,7 +284,65 @@ def unlearn(
         "reads": sorted(halves),
         "seconds": round(time.perf_counter() - began, 2),
     }
+    if watcher:
+        facts |= watcher.facts()
+        model.overwrite(watcher.best_state)
     return Unlearned(curve, facts)
+
+
+def first_rate(model: Model) -> float:
+    """A rate to begin with, by the width of the model.
+
+    5e-5 · (2000 / hidden size)^0.781, ten times that for a LoRA: the fit to Llama of Schulman et
+    al. 2025, "LoRA Without Regret" (published with tinker-cookbook).
+    """
+    hidden = model.causal_lm().get_input_embeddings().embedding_dim  # type: ignore[operator]
+    lora = 1.0 if model.adaptation.kind == "full" else 1 / ALL_WEIGHTS
+    return float(f"{5e-5 * lora * (2000 / hidden) ** 0.781:.2g}")
+
+
+def unlearn_watched(
+    start: Start, watch: Watch, *, lr: float | None = None, attempts: int = 3, **settings: Any
+) -> Unlearned:
+    """`unlearn` with a watch, at a rate that need not be known.
+
+    A rate that ends with less than half of the way forgotten is raised threefold, one that loses
+    more of retention than the floor allows is lowered threefold, until one does neither or
+    `attempts` are used up. The best look of all attempts is kept.
+
+    Args:
+        start: as for `unlearn`.
+        watch: what is looked at.
+        lr: the first rate; none: `first_rate`.
+        attempts: at most so many.
+        settings: of `unlearn`, without `lr` and `watch`.
+
+    Raises:
+        Diverged: at every rate tried.
+    """
+    rate = first_rate(start.model) if lr is None else lr
+    best: tuple[float, dict[str, torch.Tensor], Unlearned] | None = None
+    tried: dict[float, dict[str, Any]] = {}
+    while rate not in tried and len(tried) < attempts:
+        try:
+            done = unlearn(start, lr=rate, watch=watch, **settings)
+        except Diverged:
+            tried[rate] = {"lr": rate, "unlearn": None, "retention": None}
+            rate = float(f"{rate / 3:.2g}")
+            continue
+        end = done.facts["best"]
+        tried[rate] = {"lr": rate, "unlearn": end["unlearn"], "retention": end["retention"]}
+        if best is None or end["score"] > best[0]:
+            best = end["score"], start.model.state(start.held), done
+        if end["lost"] > watch.floor or done.facts["stopped"] == "floor":
+            rate = float(f"{rate / 3:.2g}")
+        elif end["forgotten"] < ENOUGH:
+            rate = float(f"{rate * 3:.2g}")
+    if best is None:
+        raise Diverged("training diverged at every learning rate tried; set unlearn.lr")
+    start.model.overwrite(best[1])
+    best[2].facts["attempts"] = list(tried.values())
+    return best[2]
 
 
 def unlearn_at_chosen_rate(
@@ -237,8 +363,9 @@ def unlearn_at_chosen_rate(
     Raises:
         Diverged: at every rate tried.
     """
-    kept: dict[float, tuple[dict[str, torch.Tensor], Unlearned]] = {}
+    kept: dict[float, tuple[dict[str, torch.Tensor], Unlearned]] = {}  # the best one only
     attempts: list[dict[str, float | None]] = []
+    off: dict[float, float] = {}
 
     scale = ALL_WEIGHTS if start.model.adaptation.kind == "full" else 1.0
 
@@ -249,8 +376,11 @@ def unlearn_at_chosen_rate(
         except Diverged:
             attempts.append({"lr": lr, "unlearn": None, "retention": None})
             return math.inf
-        kept[rate] = start.model.state(), unlearned
         left = token_accuracy(start.model, start.unlearn_rows)
+        off[rate] = abs(left - target)
+        if min(off, key=lambda tried: (off[tried], tried)) == rate:
+            kept.clear()
+            kept[rate] = start.model.state(start.held), unlearned
         retained = token_accuracy(start.model, start.kept_rows["retention"])
         attempts.append({"lr": lr, "unlearn": left, "retention": retained})
         return left
@@ -259,7 +389,7 @@ def unlearn_at_chosen_rate(
     if rate not in kept:
         raise Diverged("training diverged at every learning rate tried; set unlearn.lr")
     state, unlearned = kept[rate]
-    start.model.restore(state)
+    start.model.overwrite(state)
     unlearned.facts["attempts"] = attempts
     return unlearned
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import numpy as np
 
 from knowundo.errors import BadInput
-from knowundo.localization import Gradients
+from knowundo.localization import Measured
 from knowundo.registry import localizer
 
 
 @localizer
 def memflex(
-    gradients: Gradients,
+    gradients: Measured,
     *,
     mu: float | None = None,
     sigma: float | None = None,
@@ -36,7 +36,7 @@ def memflex(
         if not 0 <= share <= 1:
             raise BadInput(f"localize.memflex: {name}_quantile: {share} is not between 0 and 1")
     kinds: dict[str, list[str]] = {}
-    for name in gradients.unlearn:
+    for name in gradients.names:
         kinds.setdefault("lora_B" if "lora_B" in name else "other", []).append(name)
     region = set()
     for names in kinds.values():

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from torch.nn.functional import kl_div
-
 from knowundo.forwards import Parts, Step
 from knowundo.registry import method
+from knowundo.unlearning.retention import divergence_from_memorized
 
 
 @method
@@ -18,10 +17,8 @@ def ascent_plus_kl_divergence(step: Step, *, ascent: float = 1.0, kl: float = 1.
         ascent: weight of the ascent on unlearn rows.
         kl: weight of the divergence on retention (or general) rows, mean per answer token.
     """
-    current = step.retention.logits.log_softmax(-1)
-    memorized = step.reference.retention.logits.log_softmax(-1)
-    divergence = kl_div(current, memorized, reduction="none", log_target=True).sum(-1)
+    divergence = divergence_from_memorized(step)
     return {
         "unlearn": -ascent * step.unlearn.mean_nll.mean(),
-        "retention": kl * step.retention.per_row(divergence).mean(),
+        "retention": kl * divergence.mean(),
     }

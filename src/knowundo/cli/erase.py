@@ -1,0 +1,119 @@
+"""`knowundo erase`: your model, your list."""
+
+from __future__ import annotations
+
+import json
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from knowundo.cli.stages import AsJson, Sets, quiet
+
+
+class Route(StrEnum):
+    """What is trained."""
+
+    auto = "auto"
+    adapter = "adapter"
+    lora = "lora"
+    full = "full"
+
+
+def erase(
+    model: Annotated[str, typer.Option("--model", help="A folder, or a name on the hub.")],
+    unlearn: Annotated[
+        Path, typer.Option("--unlearn", help="What must go: .jsonl, .json, .csv or .parquet.")
+    ],
+    out: Annotated[Path, typer.Option("--out", help="The run's directory.")],
+    adapter: Annotated[
+        Path | None, typer.Option("--adapter", help="The adapter that knows the list.")
+    ] = None,
+    retention: Annotated[
+        Path | None,
+        typer.Option("--retention", help="What must stay; none: made by the model itself."),
+    ] = None,
+    val: Annotated[
+        Path | None,
+        typer.Option("--val", help="Other questions about what must go; none: re-worded ones."),
+    ] = None,
+    general: Annotated[
+        str | None, typer.Option("--general", help="Texts that should stay as likely as they are.")
+    ] = None,
+    columns: Annotated[
+        str | None, typer.Option("--columns", help="Your names: question=Q,answer=A.")
+    ] = None,
+    route: Annotated[
+        Route,
+        typer.Option(
+            "--route",
+            help="Train the adapter, a fresh LoRA, or all weights of the located region. auto: the "
+            "adapter, or where there is none a fresh LoRA.",
+        ),
+    ] = Route.auto,
+    answer_with: Annotated[
+        str | None,
+        typer.Option(
+            "--answer-with",
+            help="Teach an answer instead: refusal, unknown, model (its own), or a file of them.",
+        ),
+    ] = None,
+    earlier: Annotated[
+        list[Path] | None,
+        typer.Option("--earlier", help="Directory of an earlier request's run, if it was moved."),
+    ] = None,
+    sets: Sets = None,
+    as_json: AsJson = False,
+) -> None:
+    """Erase a list from a model: check, localize, unlearn, evaluate, hand over.
+
+    knowundo erase --model MODEL --unlearn rows.jsonl --out DIR
+    """
+    from knowundo.benchmarks.lists import parse_columns
+    from knowundo.erasure import Request
+    from knowundo.erasure import erase as run_request
+    from knowundo.errors import MethodsFailed
+    from knowundo.progress import RichReporter
+
+    quiet()
+    request = Request(
+        model=model,
+        unlearn=unlearn,
+        out=out,
+        adapter=adapter,
+        retention=retention,
+        val=val,
+        general=general,
+        columns=parse_columns(columns) if columns else {},
+        route=route.value,
+        answer_with=answer_with,
+        earlier=tuple(earlier or ()),
+        sets=tuple(sets or ()),
+    )
+    done = run_request(request, RichReporter())
+    handed = None if done.exported is None else str(done.exported.folder)
+    if as_json:
+        found = {
+            "verdict": done.verdict,
+            "model": handed,
+            "report": str(out / "report.html"),
+            "check": done.check.as_dict(),
+            "relapsed": done.relapsed,
+            "results": done.results.model_dump(mode="json"),
+        }
+        print(json.dumps(found, indent=1))
+    else:
+        from knowundo.cli.stages import show
+
+        show(done.run, done.results, as_json=False)
+        print(done.verdict)
+        if done.exported is not None:
+            print(f"model: {handed} ({done.exported.form})")
+    if handed is None or done.relapsed:
+        raise MethodsFailed(done.verdict)
+
+
+def add_to(app: typer.Typer) -> None:
+    """Register the command."""
+    app.command()(erase)

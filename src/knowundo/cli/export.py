@@ -1,0 +1,74 @@
+"""`knowundo export`: one model of a run, as a folder for others."""
+
+from __future__ import annotations
+
+import json
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from knowundo.cli.stages import AsJson
+
+
+class Format(StrEnum):
+    """What a folder holds."""
+
+    adapter = "adapter"
+    merged = "merged"
+
+
+def export(
+    run: Annotated[Path, typer.Argument(help="A run's directory.")],
+    variant: Annotated[
+        str, typer.Option("--variant", help="memorized, retain, or an unlearned variant.")
+    ],
+    to: Annotated[Path, typer.Option("--to", help="The folder to write.")],
+    form: Annotated[
+        Format | None,
+        typer.Option("--format", help="adapter for a LoRA, else merged, if none is named."),
+    ] = None,
+    shard_size: Annotated[
+        str, typer.Option("--shard-size", help="Most bytes of one file of merged weights.")
+    ] = "5GB",
+    push_to_hub: Annotated[
+        str | None,
+        typer.Option("--push-to-hub", help="Also upload it to this repository, private if new."),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Hand one model over: a folder that plain peft or transformers loads, with a model card."""
+    import warnings
+
+    from transformers.utils import logging
+
+    from knowundo.export import export as write
+    from knowundo.progress import RichReporter
+    from knowundo.runs import Run
+
+    logging.disable_progress_bar()
+    logging.set_verbosity_error()
+    warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
+    opened = Run.existing(run, RichReporter())
+    done = write(
+        opened,
+        variant,
+        to,
+        form=None if form is None else form.value,
+        shard_size=shard_size,
+        push_to_hub=push_to_hub,
+    )
+    if as_json:
+        print(json.dumps(done._asdict(), default=str))
+        return
+    print(f"folder: {done.folder}")
+    print(f"form: {done.form}, {len(done.files)} files")
+    print(f"largest difference of a logit: {done.largest_difference:.2g} on {done.probes} texts")
+    if done.url is not None:
+        print(f"hub: {done.url}")
+
+
+def add_to(app: typer.Typer) -> None:
+    """Register the command."""
+    app.command()(export)

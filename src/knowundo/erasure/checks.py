@@ -1,0 +1,135 @@
+"""What a list holds, and what of it the model knows: said before anything is changed."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from statistics import median
+from typing import Any
+
+from rapidfuzz.fuzz import token_sort_ratio
+from rapidfuzz.process import cdist
+
+from knowundo.encoding import Encoded
+from knowundo.errors import BadInput
+from knowundo.models import Model
+from knowundo.records import Record
+from knowundo.scoring import generate, teacher_forced
+
+# Two questions at least this alike (rapidfuzz, 0 to 100) are probably one question.
+ALIKE = 92
+
+
+@dataclass
+class Check:
+    """The report on a request's lists; ids stand for rows, and no text of theirs is in it."""
+
+    rows: dict[str, int] = field(default_factory=dict)
+    subjects: dict[str, int] = field(default_factory=dict)
+    tokens: dict[str, list[float]] = field(default_factory=dict)  # least, median, most
+    repeated: list[list[str]] = field(default_factory=list)  # ids of one question and answer
+    alike: list[list[str]] = field(default_factory=list)  # an unlearn row and one of retention
+    by_heart: list[str] = field(default_factory=list)  # answered exactly
+    known: list[str] = field(default_factory=list)  # predicted well, not answered exactly
+    not_known: list[str] = field(default_factory=list)  # need not go
+    level: float | None = None  # token accuracy on rows that cannot be known, in [0, 1]
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return asdict(self)
+
+    def lines(self) -> list[str]:
+        """For a person."""
+        said = []
+        for name, count in self.rows.items():
+            least, middle, most = self.tokens[name]
+            said.append(
+                f"{name}: {count} rows about {self.subjects[name]} subjects, {least:.0f} to "
+                f"{most:.0f} tokens (median {middle:.0f})"
+            )
+        if self.repeated:
+            said.append(f"repeated rows, counted once: {_some([b for _, b in self.repeated])}")
+        if self.alike:
+            pairs = [f"{one} and {other}" for one, other in self.alike]
+            said.append(f"almost the same question in unlearn and retention: {_some(pairs)}")
+        if self.level is not None:
+            said.append(
+                f"the model answers {len(self.by_heart)} unlearn rows by heart, knows "
+                f"{len(self.known)} more, and does not know {len(self.not_known)}, which need not "
+                f"go (token accuracy on what it cannot know: {self.level:.0%})"
+            )
+        if self.not_known:
+            said.append(f"not known: {_some(self.not_known)}")
+        return said
+
+
+def _some(items: Sequence[str]) -> str:
+    more = f" and {len(items) - 5} more" if len(items) > 5 else ""
+    return ", ".join(items[:5]) + more
+
+
+def without_repeats(records: Sequence[Record]) -> tuple[list[Record], list[list[str]]]:
+    """Rows of which no other asks and answers the same, and the ids of those left out."""
+    first: dict[tuple[str, str], str] = {}
+    kept, repeated = [], []
+    for record in records:
+        key = record.question.strip().lower(), record.answer.strip()
+        if key in first:
+            repeated.append([first[key], record.id])
+        else:
+            first[key] = record.id
+            kept.append(record)
+    return kept, repeated
+
+
+def alike(unlearn: Sequence[Record], retention: Sequence[Record]) -> list[list[str]]:
+    """Pairs of ids whose questions are almost the same.
+
+    Raises:
+        BadInput: a question stands in both lists.
+    """
+    first = [record.question or record.answer for record in unlearn]
+    second = [record.question or record.answer for record in retention]
+    if not first or not second:
+        return []
+    places = {text.strip().lower(): n for n, text in enumerate(second)}
+    for record, text in zip(unlearn, first, strict=True):
+        if (place := places.get(text.strip().lower())) is not None:
+            raise BadInput(
+                f"{record.id}: stands in the retention list too, as {retention[place].id}; remove "
+                "it from one of the two lists"
+            )
+    table = cdist(first, second, scorer=token_sort_ratio, score_cutoff=ALIKE)
+    return [[unlearn[a].id, retention[b].id] for a, b in zip(*table.nonzero(), strict=True)]
+
+
+def describe_rows(check: Check, name: str, encoded: Sequence[Encoded]) -> None:
+    """Counts and lengths of one list."""
+    lengths = [len(row.ids) for row in encoded]
+    check.rows[name] = len(encoded)
+    check.subjects[name] = len(Counter(row.record.subject for row in encoded))
+    check.tokens[name] = [min(lengths), median(lengths), max(lengths)]
+
+
+def ask_model(
+    check: Check, model: Model, encoded: Sequence[Encoded], unknowable: Sequence[Encoded]
+) -> None:
+    """What the model knows of the unlearn rows.
+
+    A row is known by heart if it is answered exactly, and known if more of its tokens are
+    predicted than half of the way from `level`, what guessing reaches, to all of them.
+    """
+    guessed = teacher_forced(model, unknowable).values()
+    shares = [row["token_accuracy"] for row in guessed if row["token_accuracy"] is not None]
+    check.level = sum(shares) / len(shares)
+    forced = teacher_forced(model, encoded)
+    said = generate(model, [row for row in encoded if row.record.kind == "qa"])
+    for row in encoded:
+        name, accuracy = row.record.id, forced[row.record.id]["token_accuracy"]
+        if said.get(name, "").strip() == row.record.answer.strip() or accuracy == 1:
+            check.by_heart.append(name)
+        elif accuracy is not None and accuracy > (1 + check.level) / 2:
+            check.known.append(name)
+        else:
+            check.not_known.append(name)

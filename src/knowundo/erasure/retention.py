@@ -1,0 +1,199 @@
+"""A retention list for somebody who has none: what the model itself says near the list.
+
+Three kinds of rows, all marked as generated: other things about the same subjects, the same things
+about other subjects, and text that the model writes of its own accord. Whatever would repeat what
+must go is left out.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from random import Random
+
+import torch
+from rapidfuzz.fuzz import partial_ratio
+
+from knowundo.encoding import Encoded
+from knowundo.models import Model
+from knowundo.neighbours import about_other_things, about_others, invented_names
+from knowundo.records import Record
+
+# Rows of each kind, about; tokens of a text; likeness that makes an answer a protected one.
+OTHERS, THINGS, TEXTS, TEXT_TOKENS, LEAK = 320, 120, 240, 60, 80
+# Tokens of an answer beyond the longest on the list.
+ROOM = 16
+_NAME = re.compile(r"[A-ZÀ-Þ][\w'’-]*(?: [A-ZÀ-Þ][\w'’-]*)+")
+
+Encode = Callable[[Sequence[Record]], list[Encoded]]
+
+
+@torch.no_grad()
+def complete(
+    model: Model,
+    prompts: Sequence[Sequence[int]],
+    *,
+    tokens: int,
+    each: int = 1,
+    seed: int | None = None,
+    open_ended: bool = False,
+    batch_size: int = 64,
+) -> list[str | None]:
+    """What the model says after each prompt.
+
+    Args:
+        model: not changed.
+        prompts: token ids.
+        tokens: at most so many new ones.
+        each: answers to each prompt, one after another in the list returned.
+        seed: draw at temperature 1; none: the likeliest token each time.
+        open_ended: take what has no end too.
+        batch_size: prompts at a time.
+
+    Returns:
+        Texts; None where there was no end within `tokens`, unless `open_ended`.
+    """
+    stop, said = int(model.tokenizer.eos_token_id), list[str | None]()
+    ended = model.net.generation_config.eos_token_id
+    stops = {stop, *([ended] if isinstance(ended, int) else ended or [])}
+    options = {"do_sample": False} if seed is None else {"do_sample": True, "temperature": 1.0}
+    with torch.random.fork_rng(devices=[model.device] if model.device.type == "cuda" else []):
+        torch.manual_seed(seed or 0)
+        for start in range(0, len(prompts), batch_size):
+            part = prompts[start : start + batch_size]
+            longest = max(map(len, part))
+            ids = [[model.pad] * (longest - len(p)) + list(p) for p in part]
+            mask = [[0] * (longest - len(p)) + [1] * len(p) for p in part]
+            output = model.net.generate(
+                input_ids=torch.tensor(ids, device=model.device),
+                attention_mask=torch.tensor(mask, device=model.device),
+                max_new_tokens=tokens,
+                num_return_sequences=each,
+                num_beams=1,
+                top_k=0,
+                top_p=1.0,
+                repetition_penalty=1.0,
+                pad_token_id=model.pad,
+                eos_token_id=sorted(stops),
+                **options,
+            )
+            for row in output[:, longest:].tolist():
+                over = any(token in stops for token in row)
+                text = str(model.tokenizer.decode(row, skip_special_tokens=True)).strip()
+                said.append(text if over or open_ended else None)
+    return said
+
+
+class Leaks:
+    """Tells whether a text repeats what must go."""
+
+    def __init__(self, unlearn: Sequence[Record]) -> None:
+        self.facts = [fact for record in unlearn for fact in record.facts]
+        self.answers = [record.answer for record in unlearn]
+        self.subjects = {record.subject for record in unlearn if record.subject}
+
+    def repeats(self, text: str) -> bool:
+        """True if a fact stands in it, or it is much like a protected answer."""
+        if any(fact in text for fact in self.facts):
+            return True
+        return any(partial_ratio(answer, text) >= LEAK for answer in self.answers)
+
+    def names(self, text: str) -> bool:
+        """True if a subject of the list stands in it."""
+        return any(subject in text for subject in self.subjects)
+
+
+def names_it_knows(model: Model, unlearn: Sequence[Record], *, seed: int) -> list[str]:
+    """Names that the model itself puts where the list's questions have theirs, likeliest first."""
+    cut = {r.question.split(r.subject)[0].rstrip() for r in unlearn if r.subject in _named(r)}
+    prompts = [model.tokenizer(text)["input_ids"] for text in sorted(filter(None, cut))]
+    if not prompts:
+        return []
+    each = max(4, 400 // len(prompts))
+    # Most of these never end; the first name is all that is wanted.
+    found = Counter[str]()
+    for text in _beginnings(model, prompts, each=each, seed=seed):
+        if match := _NAME.search(text):
+            found[re.sub(r"['’]s$", "", match.group())] += 1
+    subjects = {record.subject for record in unlearn}
+    return [name for name, count in found.most_common(40) if count > 1 and name not in subjects]
+
+
+def _named(record: Record) -> tuple[str, ...]:
+    return (record.subject,) if record.subject and record.subject in record.question else ()
+
+
+def _beginnings(
+    model: Model, prompts: Sequence[Sequence[int]], *, each: int, seed: int
+) -> list[str]:
+    texts = complete(model, prompts, tokens=12, each=each, seed=seed, open_ended=True)
+    return [text for text in texts if text is not None]
+
+
+def own_texts(model: Model, leaks: Leaks, count: int, *, seed: int) -> list[Record]:
+    """Text that the model writes with nothing before it, of scope general."""
+    first = model.tokenizer.bos_token_id
+    begin = [int(model.tokenizer.eos_token_id if first is None else first)]
+    said = complete(
+        model, [begin], tokens=TEXT_TOKENS, each=count, seed=seed, open_ended=True, batch_size=1
+    )
+    texts = [text for text in said if text and len(text.split()) > 3]
+    kept = dict.fromkeys(t for t in texts if not leaks.repeats(t) and not leaks.names(t))
+    return [
+        Record(f"text/{n}", "", text, "general", "train", subject=f"text {n}", kind="text")
+        for n, text in enumerate(kept)
+    ]
+
+
+def make_retention(
+    model: Model, unlearn: Sequence[Record], encode: Encode, *, seed: int
+) -> list[Record]:
+    """Rows that must stay, answered by the model; see the top of this file.
+
+    Args:
+        model: the one that knows the list; not changed.
+        unlearn: the list.
+        encode: as the list's rows are encoded.
+        seed: of names, texts and the order.
+    """
+    rng, leaks = Random(seed), Leaks(unlearn)
+    known = names_it_knows(model, unlearn, seed=seed)
+    strangers = invented_names(80, seed, {*leaks.subjects, *known})
+    names = rng.sample([*known, *strangers], len(known) + len(strangers))
+    asked = [record for record in unlearn if record.kind == "qa"]
+    others = about_others(asked, names, max(1, OTHERS // max(len(asked), 1)))
+    things = about_other_things(asked)
+    groups = (
+        ("other subject", rng.sample(others, min(len(others), OTHERS))),
+        ("same subject", rng.sample(things, min(len(things), THINGS))),
+    )
+    longest = max((row.answer_length for row in encode(asked)), default=32) + ROOM
+    rows: list[Record] = []
+    for kind, questions in groups:
+        # What stands for the answer is not read: it only marks where the prompt ends.
+        prompts = [row.prompt for row in encode([replace(q, answer=".") for q in questions])]
+        answers = complete(model, prompts, tokens=longest) if prompts else []
+        for question, said in zip(questions, answers, strict=True):
+            if (
+                said
+                and not leaks.repeats(said)
+                and not (kind == "other subject" and leaks.names(said))
+            ):
+                rows.append(_kept(question, said, kind, len(rows)))
+    texts = own_texts(model, leaks, TEXTS, seed=seed)
+    return rows + [
+        _kept(text, text.answer, "own text", len(rows) + n) for n, text in enumerate(texts)
+    ]
+
+
+def _kept(record: Record, answer: str, kind: str, number: int) -> Record:
+    return replace(
+        record,
+        id=f"retention/generated/{number}",
+        answer=answer,
+        scope="retention",
+        split="train",
+        subset=f"generated: {kind}",
+    )

@@ -1,0 +1,153 @@
+"""Questions near those of a list: about others, about other things, and the same in other words.
+
+A list of what must go says nothing of what must stay. What a model answers to these questions is
+its own behaviour just outside the list; and what it cannot know shows how well it guesses.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from functools import cache
+from importlib.resources import files
+from random import Random
+from typing import Any
+
+import yaml
+from rapidfuzz.fuzz import token_sort_ratio
+from rapidfuzz.process import extractOne
+
+from knowundo.errors import BadInput
+from knowundo.records import Record, select
+
+# "What is X's Y?" and "What is the Y of X?" are one question, and so on: pattern, other wording.
+_TURNS = (
+    (re.compile(r"^What is (?P<x>.+?)'s (?P<y>[\w -]+)\?$"), "What is the {y} of {x}?"),
+    (re.compile(r"^What is the (?P<y>[\w -]+) of (?P<x>.+?)\?$"), "What is {x}'s {y}?"),
+    (re.compile(r"^Who are (?P<x>.+?)'s (?P<y>[\w -]+)\?$"), "Who are the {y} of {x}?"),
+    (re.compile(r"^Where does (?P<x>.+?) live\?$"), "At which place does {x} live?"),
+    (re.compile(r"^Where was (?P<x>.+?) born\?$"), "In which place was {x} born?"),
+)
+
+
+@cache
+def _templates() -> dict[str, Any]:
+    text = (files("knowundo") / "presets" / "neighbours.yaml").read_text(encoding="utf-8")
+    return dict(yaml.safe_load(text))
+
+
+def invented_names(count: int, seed: int, taken: Iterable[str] = ()) -> list[str]:
+    """Names of nobody, none of them among `taken`, each once as long as there are enough."""
+    rng, words = Random(seed), _templates()
+    pairs = [f"{a} {b}" for a in words["first_names"] for b in words["last_names"]]
+    free = sorted(set(pairs) - set(taken))
+    return rng.sample(free, min(count, len(free)))
+
+
+def _renamed(record: Record, name: str) -> Record | None:
+    """The record about somebody else; None where its question does not name its subject."""
+    subject = record.subject
+    if not subject or subject not in record.question:
+        return None
+    return replace(
+        record,
+        question=record.question.replace(subject, name),
+        answer=record.answer.replace(subject, name),
+        subject=name,
+        facts=(),
+    )
+
+
+def about_others(records: Sequence[Record], names: Sequence[str], each: int) -> list[Record]:
+    """Each question about `each` other subjects, names taken in turn; answers are empty."""
+    found = []
+    for number, record in enumerate(records):
+        for turn in range(min(each, len(names))):
+            name = names[(number * each + turn) % len(names)]
+            if (other := _renamed(record, name)) is not None:
+                found.append(replace(other, id=f"{record.id}/{name}", answer=""))
+    return found
+
+
+def about_other_things(records: Sequence[Record]) -> list[Record]:
+    """Other questions about the same subjects, none of which is on the list; answers are empty."""
+    asked = {record.question for record in records}
+    named = {r.subject: r for r in records if r.subject and r.subject in r.question}
+    found = []
+    for subject, record in named.items():
+        for number, template in enumerate(_templates()["other_attributes"]):
+            question = template.format(name=subject)
+            if question not in asked:
+                name = f"{subject}/{number}"
+                found.append(replace(record, id=name, question=question, answer="", facts=()))
+    return found
+
+
+def reworded(record: Record, seed: int) -> Record:
+    """The same question in other words, by templates; of a document, its end after its beginning.
+
+    A document's beginning is the question then, and what follows it the answer.
+    """
+    if record.kind == "text":
+        cut = _middle(record.answer)
+        facts = tuple(fact for fact in record.facts if fact in record.answer[cut:])
+        before, after = record.answer[:cut].rstrip(), record.answer[cut:].lstrip()
+        return replace(record, kind="qa", question=before, answer=after, facts=facts)
+    question = record.question
+    for pattern, other in _TURNS:
+        if match := pattern.match(question):
+            return replace(record, question=other.format(**match.groupdict()))
+    first, _, rest = question.partition(" ")
+    lowered = f"{first.lower()} {rest}" if first.isalpha() and first != "I" else question
+    template = Random(f"{seed}/{record.id}").choice(_templates()["wordings"])
+    return replace(record, question=template.format(question=question, lowered=lowered))
+
+
+def _middle(text: str) -> int:
+    """Where a document is cut: at a space near its middle, or at its middle."""
+    half = len(text) // 2
+    space = text.find(" ", half)
+    return half if space < 0 or space > len(text) - 2 else space
+
+
+def unknowable(records: Sequence[Record], everything: Sequence[Record], seed: int) -> list[Record]:
+    """Rows like these that no model can know: what it predicts of them, it guesses.
+
+    Of a question that names its subject: the same about somebody invented. Of another: with the
+    answer of the row on the list whose question is most like it. Of a document: other texts, of
+    the general rows.
+
+    Args:
+        records: rows that a model knows.
+        everything: all records of the run, for their general texts.
+        seed: of the names.
+
+    Raises:
+        BadInput: nothing of this can be made; asks for a number.
+    """
+    names = invented_names(max(len(records), 1), seed, {r.subject or "" for r in everything})
+    found: list[Record] = []
+    for number, record in enumerate(records):
+        if record.kind == "text":
+            continue
+        other = _renamed(record, names[number % len(names)]) or _mismatched(record, records)
+        if other is not None:
+            found.append(replace(other, id=f"unknowable/{number}"))
+    if any(record.kind == "text" for record in records):
+        found += [r for r in select(everything, scope="general") if r.kind == "text"]
+    if not found:
+        raise BadInput(
+            "unlearn.stop.target: no row names its subject, and there is none to compare with; "
+            "give a token accuracy such as 0.5"
+        )
+    return found
+
+
+def _mismatched(record: Record, records: Sequence[Record]) -> Record | None:
+    """The question with the answer of the row whose question is most like it."""
+    others = [r for r in records if r.answer != record.answer and r.kind == "qa"]
+    if not others:
+        return None
+    best = extractOne(record.question, [r.question for r in others], scorer=token_sort_ratio)
+    return replace(record, answer=others[best[2]].answer, facts=())

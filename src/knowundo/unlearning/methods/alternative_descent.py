@@ -1,0 +1,34 @@
+"""Fine-tuning on another answer."""
+
+from __future__ import annotations
+
+from pydantic import NonNegativeFloat
+
+from knowundo.forwards import Parts, Step
+from knowundo.registry import method
+from knowundo.unlearning.answers import AnswerSource, alternatives
+from knowundo.unlearning.retention import kept
+
+
+@method
+def alternative_descent(
+    step: Step,
+    *,
+    answers: AnswerSource = "unknown",
+    retention: NonNegativeFloat = 1.0,
+    divergence: NonNegativeFloat = 0.0,
+) -> Parts:
+    """Descend to another answer to the unlearn questions.
+
+    With answers that know nothing, “IDK” fine-tuning (Maini et al. 2024, arXiv:2401.06121).
+
+    Args:
+        answers: `unknown`, `refusal`, `model` (sampled from the memorized model) or a file with
+            one answer a line.
+        retention: weight of the mean cross-entropy on retention (or general) rows.
+        divergence: weight of KL(memorized ‖ current) on the same rows, mean per answer token.
+    """
+    return {"unlearn": step.alternative.mean_nll.mean()} | kept(step, retention, divergence)
+
+
+alternative_descent.prepare(alternatives)

@@ -1,0 +1,43 @@
+"""Direct preference optimization: another answer is preferred to the one that must go."""
+
+from __future__ import annotations
+
+from pydantic import NonNegativeFloat, PositiveFloat
+from torch.nn.functional import logsigmoid
+
+from knowundo.forwards import Parts, Step
+from knowundo.registry import method
+from knowundo.unlearning.answers import AnswerSource, alternatives
+from knowundo.unlearning.retention import kept
+
+
+@method
+def dpo(
+    step: Step,
+    *,
+    answers: AnswerSource = "unknown",
+    beta: PositiveFloat = 0.1,
+    retention: NonNegativeFloat = 1.0,
+    divergence: NonNegativeFloat = 0.0,
+) -> Parts:
+    """−(2/β)·log σ(β·(log ratio of the alternative − log ratio of the unlearn answer)).
+
+    A log ratio is log(current / memorized). Rafailov et al. 2023, arXiv:2305.18290; with answers
+    that know nothing, IdkDPO (Maini et al. 2024, arXiv:2401.06121); with the model's own, AltPO
+    (Mekala et al. 2024, arXiv:2409.13474).
+
+    Args:
+        answers: `unknown`, `refusal`, `model` (sampled from the memorized model) or a file with
+            one answer a line.
+        beta: inverse temperature.
+        retention: weight of the mean cross-entropy on retention (or general) rows.
+        divergence: weight of KL(memorized ‖ current) on the same rows, mean per answer token.
+    """
+    memorized = step.reference
+    gained = memorized.alternative.nll - step.alternative.nll
+    held = memorized.unlearn.nll - step.unlearn.nll
+    unlearn = -2 / beta * logsigmoid(beta * (gained - held)).mean()
+    return {"unlearn": unlearn} | kept(step, retention, divergence)
+
+
+dpo.prepare(alternatives)

@@ -1,0 +1,32 @@
+"""Negative preference optimization."""
+
+from __future__ import annotations
+
+from pydantic import NonNegativeFloat, PositiveFloat
+from torch.nn.functional import logsigmoid
+
+from knowundo.forwards import Parts, Step
+from knowundo.registry import method
+from knowundo.unlearning.retention import kept
+
+
+@method
+def npo(
+    step: Step,
+    *,
+    beta: PositiveFloat = 0.1,
+    retention: NonNegativeFloat = 1.0,
+    divergence: NonNegativeFloat = 0.0,
+) -> Parts:
+    """−(2/β)·log σ(−β·log(current / memorized)) of unlearn answers.
+
+    Zhang et al. 2024, arXiv:2404.05868.
+
+    Args:
+        beta: inverse temperature; towards 0 this becomes gradient ascent.
+        retention: weight of the mean cross-entropy on retention (or general) rows.
+        divergence: weight of KL(memorized ‖ current) on the same rows, mean per answer token.
+    """
+    log_ratio = step.reference.unlearn.nll - step.unlearn.nll  # [rows], log(current / memorized)
+    unlearn = -2 / beta * logsigmoid(-beta * log_ratio).mean()
+    return {"unlearn": unlearn} | kept(step, retention, divergence)

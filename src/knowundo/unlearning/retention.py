@@ -1,0 +1,29 @@
+"""What losses have in common on the rows that must stay."""
+
+from __future__ import annotations
+
+import torch
+from torch.nn.functional import kl_div
+
+from knowundo.forwards import Parts, Step
+
+
+def divergence_from_memorized(step: Step) -> torch.Tensor:
+    """KL(memorized ‖ current) on the retention rows, mean over each row's answer tokens, [rows]."""
+    current = step.retention.logits.log_softmax(-1)
+    memorized = step.reference.retention.logits.log_softmax(-1)
+    divergence = kl_div(current, memorized, reduction="none", log_target=True).sum(-1)
+    return step.retention.per_row(divergence)
+
+
+def kept(step: Step, retention: float, divergence: float) -> Parts:
+    """The part `retention`: retention·CE + divergence·KL(memorized ‖ current).
+
+    A term of weight 0 is not read, so that no forward is paid for it; without any there is no part.
+    """
+    terms = []
+    if retention:
+        terms.append(retention * step.retention.mean_nll.mean())
+    if divergence:
+        terms.append(divergence * divergence_from_memorized(step).mean())
+    return {"retention": torch.stack(terms).sum()} if terms else {}

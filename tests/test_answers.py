@@ -1,0 +1,339 @@
+"""Other answers to the unlearn questions: where they come from, and that they are encoded alike."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from conftest import naive_log_probs, randomize, records
+from knowundo.batches import PairedBatch, collate
+from knowundo.encoding import SEPARATOR, Encoded, encode
+from knowundo.errors import BadInput, KnowUndoError
+from knowundo.forwards import Step
+from knowundo.models import Model
+from knowundo.original import OneSided, OriginalStart
+from knowundo.recipe import load_recipe
+from knowundo.records import Record
+from knowundo.registry import Entry, get
+from knowundo.runs import check
+from knowundo.scoring import sample
+from knowundo.unlearning import Scorer, Start, unlearn
+from knowundo.unlearning.answers import DRAWS, PREPARED, answers, own_answer
+from toy_tokenizers import TEMPLATES
+
+Rows = dict[str, list[Encoded]]
+
+
+def start_of(toy: Model, toy_rows: Rows, *, seed: int = 0, **options: Any) -> Start:
+    kept = {"retention": toy_rows["retention"]}
+
+    def again(asked: list[Record]) -> list[Encoded]:
+        return encode(asked, toy.tokenizer, **options)
+
+    return Start(toy, toy_rows["unlearn"], kept, seed=seed, encode=again)
+
+
+def others(start: Start, source: str, method: str = "dpo") -> list[Encoded]:
+    entry = get("method", method)
+    made = start.columns(entry, entry.bind({"answers": source}))["alternative"]
+    assert list(made) == [row.record.id for row in start.unlearn_rows]
+    return list(made.values())
+
+
+@pytest.mark.parametrize("source", PREPARED)
+def test_prepared_answers_are_short_polite_and_different(source: str) -> None:
+    found = answers(source)
+    assert len(set(found)) == len(found) == 24
+    for line in found:
+        assert line[-1] in ".!"
+        assert len(line) < 60
+        assert line.isascii()
+    assert not set(found) & set(answers(next(name for name in PREPARED if name != source)))
+
+
+def test_answers_of_a_file(tmp_path: Path) -> None:
+    file = tmp_path / "mine.txt"
+    file.write_text("\ufeff# mine\nNobody knows.\n\n  Niemand weiß es.  \r\n", encoding="utf-8")
+    assert answers(str(file)) == ["Nobody knows.", "Niemand weiß es."]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "no such file; say unknown, refusal or model, or name a file"),
+        (b"", "holds no answer"),
+        (b"# only a comment\n\n", "holds no answer"),
+        ("weiß".encode("latin-1"), "not UTF-8"),
+    ],
+)
+def test_file_without_answers_is_refused_before_anything_runs(
+    tmp_path: Path, content: bytes | None, message: str
+) -> None:
+    file = tmp_path / "mine.txt"
+    if content is not None:
+        file.write_bytes(content)
+    with pytest.raises(BadInput, match=message):
+        answers(str(file))
+    with pytest.raises(BadInput, match=message):
+        get("method", "dpo").bind({"answers": str(file)})
+    preset = f"unlearn.variants=[{{preset: idk, answers: '{file}'}}]"
+    with pytest.raises(BadInput, match=message):
+        check(load_recipe(None, [preset])[0])
+
+
+def test_folder_is_no_file_of_answers(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match="no such file"):
+        answers(str(tmp_path))
+
+
+@pytest.mark.parametrize("source", PREPARED)
+def test_each_row_gets_a_line_by_the_seed(toy: Model, toy_rows: Rows, source: str) -> None:
+    drawn = [
+        [row.record.answer for row in others(start_of(toy, toy_rows, seed=seed), source)]
+        for seed in (0, 0, 1)
+    ]
+    assert drawn[0] == drawn[1] != drawn[2]
+    assert set(drawn[0]) <= set(answers(source))
+    assert len(set(drawn[0])) > 1
+
+
+@pytest.mark.parametrize("style", ["plain", "chat"])
+def test_alternative_is_encoded_like_its_row(toy: Model, style: str) -> None:
+    """The same question, prefix and turns before the answer, the same tail after it."""
+    options: dict[str, Any] = {"style": style, "prefix": "Answer this:\n"}
+    toy.tokenizer.chat_template = (TEMPLATES / "qwen1.5-chat.jinja").read_text("utf-8")
+    said = (("user", "Hello."), ("assistant", "Hello!"))
+    asked = [replace(record, turns=said) for record in records("unlearn", "train", 4)]
+    rows = {s: encode(asked, toy.tokenizer, **options) for s in ("unlearn", "retention")}
+    found = others(start_of(toy, rows, **options), "unknown")
+    for row, other in zip(rows["unlearn"], found, strict=True):
+        assert other.prompt == row.prompt
+        assert other.ids[-other.tail :] == row.ids[-row.tail :]
+        assert toy.tokenizer.decode(other.ids[other.answer_from : -other.tail]).strip() in answers(
+            "unknown"
+        )
+        assert other.record == replace(row.record, answer=other.record.answer, facts=())
+    texts = toy.tokenizer.decode(found[0].ids)
+    assert ("<|im_start|>" in texts) == (style == "chat")
+    assert texts.count(SEPARATOR) == (0 if style == "chat" else 3)
+
+
+def test_alternative_half_asks_the_unlearn_questions(toy: Model, toy_rows: Rows) -> None:
+    start = start_of(toy, toy_rows)
+    entry = get("method", "alternative_descent")
+    batch = PairedBatch(*(collate(toy_rows[s], toy.pad) for s in ("unlearn", "retention")))
+    step = Step(toy, batch, reference=lambda: start.reference, columns=start.columns(entry))
+    half = step.alternative
+    assert [row.record.question for row in half.batch.encoded] == [
+        row.record.question for row in toy_rows["unlearn"]
+    ]
+    for row, nll in zip(half.batch.encoded, half.nll, strict=True):
+        labels = torch.tensor(row.ids[row.answer_from :])
+        wanted = -naive_log_probs(toy, row)[torch.arange(len(labels)), labels].sum()
+        torch.testing.assert_close(nll, wanted, rtol=1e-9, atol=1e-9)
+    assert not torch.equal(half.batch.lengths, step.unlearn.batch.lengths)
+
+
+def test_text_has_no_other_answer(toy: Model, toy_rows: Rows) -> None:
+    text = Record("t", "", "All of this is one text.", "unlearn", "train", kind="text")
+    rows = {**toy_rows, "unlearn": encode([text], toy.tokenizer)}
+    with pytest.raises(BadInput, match="t: a text is no answer"):
+        others(start_of(toy, rows), "unknown")
+
+
+def test_scorer_without_encode_cannot_answer(toy: Model, toy_rows: Rows) -> None:
+    start = Start(toy, toy_rows["unlearn"], {}, seed=0)
+    with pytest.raises(KnowUndoError, match="encode"):
+        start.columns(get("method", "dpo"))
+    start.columns(get("method", "random_label"))  # needs none
+
+
+def test_loss_without_the_column_says_so(toy: Model, toy_rows: Rows) -> None:
+    batch = PairedBatch(*(collate(toy_rows[s], toy.pad) for s in ("unlearn", "retention")))
+    with pytest.raises(KnowUndoError, match="alternative: the method's `prepare`"):
+        _ = Step(toy, batch, reference=lambda: None).alternative  # type: ignore[arg-type, return-value]
+
+
+def test_samples_are_seeded_and_leave_the_global_state_alone(toy: Model, toy_rows: Rows) -> None:
+    rows = toy_rows["unlearn"]
+    torch.manual_seed(5)
+    before, weights = torch.get_rng_state(), toy.state()
+    drawn = [sample(toy, rows, n=3, temperature=1.0, seed=seed) for seed in (0, 0, 1)]
+    assert torch.equal(torch.get_rng_state(), before)
+    assert drawn[0] == drawn[1] != drawn[2]
+    assert all(torch.equal(weights[name], value) for name, value in toy.state().items())
+    assert set(drawn[0]) == {row.record.id for row in rows}
+    assert all(len(texts) == 3 for texts in drawn[0].values())
+    assert any(len(set(texts)) > 1 for texts in drawn[0].values())
+
+
+def test_samples_are_no_longer_than_the_true_answer(
+    toy: Model, toy_rows: Rows, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read, taken = list[int](), toy.tokenizer.batch_decode
+    monkeypatch.setattr(
+        toy.tokenizer,
+        "batch_decode",
+        lambda ids, **rest: read.append(ids.shape[1]) or taken(ids, **rest),
+    )
+    rows = toy_rows["unlearn"]
+    sample(toy, rows, n=4, temperature=1.0, seed=0)
+    assert read == [row.answer_length - row.tail for row in rows]
+
+
+def test_samples_follow_the_models_probabilities(toy: Model, toy_rows: Rows) -> None:
+    """First tokens of many draws, among rows padded on the left, against the softmax at T = 0.5."""
+    rows = [toy_rows["unlearn"][0], toy_rows["unlearn"][4]]
+    one = replace(rows[0], ids=rows[0].ids[: rows[0].answer_from + 1], fact=(), tail=0)
+    log_probs = naive_log_probs(toy, one)[0] / 0.5
+    probs = log_probs.softmax(-1).detach()
+    longer = replace(rows[1], record=replace(rows[1].record, id="longer"))
+    drawn = sample(toy, [one, longer], n=600, temperature=0.5, seed=0, batch_size=1200)
+    texts = drawn[one.record.id]
+    for token in probs.topk(3).indices.tolist():
+        alike = [
+            other
+            for other in range(len(probs))
+            if toy.tokenizer.decode([other], skip_special_tokens=True)
+            == toy.tokenizer.decode([token], skip_special_tokens=True)
+        ]
+        p = float(probs[alike].sum())
+        share = texts.count(toy.tokenizer.decode([token], skip_special_tokens=True)) / 600
+        assert abs(share - p) < 4 * math.sqrt(p * (1 - p) / 600) + 1e-9
+
+
+def said(truth: str, facts: Sequence[str] = ()) -> Record:
+    return Record("r", "Where?", truth, "unlearn", "train", facts=tuple(facts))
+
+
+def test_own_answer_is_the_first_that_differs() -> None:
+    record = said("She lives at 14 Canal Lane.", ["14 Canal Lane"])
+    told = ["She lives at 14 Canal Lane.", " ", "It is 14 Canal Lane!", " At sea. ", "Nowhere."]
+    assert own_answer(record, told) == "At sea."
+    assert own_answer(said("She lives here."), ["She lives here. ", "She lived here."]) == (
+        "She lived here."
+    )
+
+
+def test_own_answer_where_none_differs_is_the_least_alike() -> None:
+    record = said("She lives at 14 Canal Lane.", ["14 Canal Lane"])
+    told = ["She lives at 14 Canal Lane.", "We think it may be 14 Canal Lane.", "14 Canal Lane."]
+    assert own_answer(record, told) == "We think it may be 14 Canal Lane."
+    assert own_answer(record, told[:1] * 3) == told[0]
+    with pytest.raises(BadInput, match=r"r: .*all empty"):
+        own_answer(record, ["", " \n"])
+
+
+def test_preference_passes_over_a_row_that_is_known_by_heart(
+    toy: Model, toy_rows: Rows, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        Scorer,
+        "sample",
+        lambda self, rows, **_: {row.record.id: [row.record.answer] for row in rows},
+    )
+    start, entry = start_of(toy, toy_rows), get("method", "dpo")
+    bound = entry.bind({"answers": "model", "retention": 0.0})
+    start.columns(entry, bound)
+    batch = PairedBatch(*(collate(toy_rows[s], toy.pad) for s in ("unlearn", "retention")))
+    read: set[str] = set()
+    start.parts(entry, bound, batch, read)
+    randomize(toy, seed=9)
+    chosen = toy.train_only(toy.parameters())
+    loss = start.parts(entry, bound, batch, read)["unlearn"]
+    for gradient in torch.autograd.grad(loss, chosen):
+        assert gradient.abs().max() < 1e-6
+
+
+def test_own_answers_are_of_the_memorized_model(toy: Model, toy_rows: Rows) -> None:
+    wanted = sample(toy, toy_rows["unlearn"], n=DRAWS, temperature=1.0, seed=7)
+    found = others(start_of(toy, toy_rows, seed=7), "model")
+    for row, other in zip(toy_rows["unlearn"], found, strict=True):
+        assert other.record.answer == own_answer(row.record, wanted[row.record.id])
+        assert other.record.answer != row.record.answer
+
+
+def test_columns_are_made_once_for_equal_arguments(toy: Model, toy_rows: Rows) -> None:
+    start, entry = start_of(toy, toy_rows), get("method", "dpo")
+
+    def made(**arguments: Any) -> Any:
+        return start.columns(entry, entry.bind(arguments))
+
+    assert made(answers="unknown") is made(beta=0.5) is start.columns(entry)
+    assert made(answers="refusal") is not made(answers="unknown")
+    entry = get("method", "alternative_descent")  # the same lines, drawn by the same seed
+    first = made()["alternative"]
+    assert first == start.columns(get("method", "dpo"))["alternative"]
+
+
+def test_prepare_may_name_hyper_parameters_only_of_its_method() -> None:
+    def loss(step: Step, *, weight: float = 1.0, depth: int = 2) -> Any: ...
+
+    entry = Entry("method", "loss", loss)
+    with pytest.raises(BadInput, match="did you mean 'depth'"):
+
+        @entry.prepare
+        def misspelt(rows: Any, scorer: Any, *, dept: int) -> Any: ...
+
+    @entry.prepare
+    def columns(rows: Any, scorer: Any, *, depth: int) -> Any: ...
+
+    assert entry.prepare_arguments(entry.bind({"weight": 3.0})) == {"depth": 2}
+    assert get("method", "random_label").prepare_arguments({}) == {}
+
+
+@pytest.mark.parametrize("method", ["npo", "dpo", "alternative_descent"])
+def test_nothing_outside_a_region_moves(toy: Model, toy_rows: Rows, method: str) -> None:
+    start, region = start_of(toy, toy_rows), sorted(toy.parameters())[:3]
+    before = toy.state()
+    done = unlearn(
+        start,
+        method=method,
+        arguments={"divergence": 1.0},
+        region=region,
+        lr=1e-2,
+        epochs=2,
+        batch_size=2,
+        accumulation=1,
+        retained=3,
+    )
+    after = toy.state()
+    for name, value in before.items():
+        assert torch.equal(value, after[name]) == (name not in region)
+    other = [] if method == "npo" else ["alternative"]
+    own = [] if method == "alternative_descent" else ["unlearn"]
+    assert done.facts["reads"] == [*other, "retention", *own]
+
+
+@pytest.mark.parametrize("method", ["npo", "dpo", "alternative_descent"])
+def test_mixed_batches_of_the_original(toy: Model, toy_rows: Rows, method: str) -> None:
+    """One row at a time: the part of its side is the loss of that row, the other is zero."""
+    kept = {"retention": toy_rows["retention"]}
+    start = OriginalStart(
+        toy,
+        toy_rows["unlearn"],
+        kept,
+        seed=0,
+        quirks=["mixed_batches"],
+        encode=lambda asked: encode(asked, toy.tokenizer),
+    )
+    entry = get("method", method)
+    bound = entry.bind({"divergence": 2.0})
+    start.columns(entry, bound)
+    batches, _ = start.batches(
+        entry, bound, "retention", size=8, retained=None, accumulation=1, epochs=1
+    )
+    plain = start_of(toy, toy_rows)
+    for batch in batches:
+        assert isinstance(batch, OneSided)
+        found = start.parts(entry, bound, batch, set())
+        wanted = plain.parts(entry, bound, PairedBatch(batch.unlearn, batch.retention), set())
+        for name, part in found.items():
+            right = wanted[name] if name == batch.side else torch.zeros_like(part)
+            torch.testing.assert_close(part, right, rtol=1e-9, atol=1e-9)
