@@ -9,8 +9,15 @@ from conftest import naive_ce
 from knowundo import regions
 from knowundo.encoding import Encoded
 from knowundo.errors import BadInput
-from knowundo.localization import Gradients, localize, mean_gradients, noisy_copies
-from knowundo.models import Model
+from knowundo.localization import (
+    Gradients,
+    Measured,
+    in_groups,
+    localize,
+    mean_gradients,
+    noisy_copies,
+)
+from knowundo.models import Adaptation, Model
 from knowundo.registry import get
 from knowundo.unlearning import Start, unlearn
 
@@ -45,13 +52,13 @@ def test_noise_stays_inside_the_answer(toy_rows: Rows) -> None:
     assert changed > 0
 
 
-def planted() -> Gradients:
+def planted() -> Measured:
     """Four tensors: only `b` has a large unlearn gradient that points away from retention's."""
     one = torch.tensor([1.0, 1.0])
     return Gradients(
         unlearn={"a": one, "b": one, "c": 0.01 * one, "d": 0.01 * one},
         retention={"a": one, "b": -one, "c": one, "d": -one},
-    )
+    ).measured()
 
 
 def test_planted_case_yields_the_known_region() -> None:
@@ -126,3 +133,44 @@ def test_overlap_of_two_regions() -> None:
         "module": {"up_proj": 1 / 2, "q_proj": 0.0},
         "layer": {"0": 1.0, "1": 0.0},
     }
+
+
+def find(model: Model, rows: Rows, **settings: object) -> dict[str, object]:
+    options = {"copies": 1, "batch_size": 4, "draws": 2, "seed": 0} | settings
+    return localize(model, rows["unlearn"], rows["retention"], {"memflex": {}}, **options)
+
+
+@pytest.mark.parametrize("held", [1, 2000, 10**9])
+def test_gradients_of_few_tensors_at_a_time_give_the_same_region(
+    toy_base: str, toy_rows: Rows, held: int
+) -> None:
+    model = Model(toy_base, Adaptation("full"), dtype="float64")
+    assert find(model, toy_rows, held=held) == find(model, toy_rows)
+
+
+def test_a_group_holds_no_more_than_it_may() -> None:
+    sizes = {"a": 5, "b": 5, "c": 11, "d": 1, "e": 9}
+    assert list(in_groups(sizes, 10)) == [["a", "b"], ["c"], ["d", "e"]]
+    assert list(in_groups(sizes, None)) == [list(sizes)]
+
+
+def test_beside_a_fresh_lora_regions_are_whole_modules(toy_base: str, toy_rows: Rows) -> None:
+    """A has no gradient while B is zero: B speaks for its module, and both are trained."""
+    model = Model(toy_base, Adaptation("lora", rank=2), dtype="float64")
+    assert model.is_fresh
+    found = find(model, toy_rows)
+    assert {tensor["tensor"] for tensor in found["tensors"]} == {"lora_B"}
+    assert all(tensor["magnitude"] > 0 for tensor in found["tensors"])
+    names = found["regions"]
+    for region in (names["memflex"], names["random-1"], names["random-2"]):
+        modules = {regions.module_of(name) for name in region}
+        assert len(region) == 2 * len(modules)
+        assert 0 < len(modules) < len(found["tensors"])
+    sizes = found["parameters"]
+    assert sizes["memflex"] == sizes["random-1"] == sizes["random-2"]
+
+
+def test_a_lora_that_was_trained_is_not_fresh(toy: Model, toy_rows: Rows) -> None:
+    assert not toy.is_fresh
+    kinds = {tensor["tensor"] for tensor in find(toy, toy_rows)["tensors"]}
+    assert kinds == {"lora_A", "lora_B"}

@@ -231,7 +231,7 @@ def test_localization_arithmetic(toy: Model) -> None:
             changed = [n for n, (a, b) in enumerate(zip(copy.ids, row.ids, strict=True)) if a != b]
             assert len(changed) <= (row.answer_length - row.tail) // 2
             assert all(row.answer_from <= n < len(row.ids) - row.tail for n in changed)
-    gradients = Gradients(means["unlearn"][0], means["retention"][0])
+    gradients = Gradients(means["unlearn"][0], means["retention"][0]).measured()
     naive = {scope: _naive_gradients(toy, noisy) for scope, (_, noisy) in means.items()}
     for name in toy.parameters():
         a, b = (naive[scope][name].ravel() for scope in ("unlearn", "retention"))

@@ -39,8 +39,8 @@ from knowundo.models import Model, Variant, adaptation_of, describe, save_state
 from knowundo.neighbours import unknowable
 from knowundo.original import OriginalStart
 from knowundo.progress import Progress
+from knowundo.recipe import Stop, differing_keys, load_recipe, presets
 from knowundo.recipe import Variant as Planned
-from knowundo.recipe import differing_keys, load_recipe, presets
 from knowundo.records import data_hash
 from knowundo.reporting import Material, write_report
 from knowundo.reporting.comparison import Difference, differences
@@ -197,30 +197,39 @@ def unlearn(run: Run, only: Iterable[str] | None = None) -> list[str]:
             run.reporter.say(f"{name}: already there, skipped")
     if not waiting:
         return []
-    rows = run.encoded("unlearn", "train", end=False)
-    kept = {scope: run.encoded(scope, "train", end=False) for scope in ("retention", "general")}
-    aim, watch = _aim(run, rows), None
+    start, aim, watch = prepare_unlearning(run, run.recipe.unlearn.stop)
     if any(run.recipe.unlearn.settings(variant)["lr"] == "auto" for variant in waiting):
         run.reporter.say(
             f"lr: auto aims at a token accuracy of {aim.accuracy:.1%} on unlearn/train rows, that "
             f"of {aim.name}"
         )
-    run.model.use(run.start)
-    if run.recipe.unlearn.stop is not None:
-        rows, kept["retention"], watch = _watched(run, rows, kept["retention"], aim)
-    begin = partial(OriginalStart, quirks=run.recipe.quirks) if run.recipe.quirks else Start
-    start = begin(run.model, rows, kept, seed=run.recipe.seed, encode=run.encode)
     failed = [v.name for v in waiting if not _unlearn_one(run, start, v, aim, watch)]
     start.restore()
     return failed
 
 
+def prepare_unlearning(run: Run, stop: Stop | None) -> tuple[Start, Aim, Watch | None]:
+    """The memorized model with its rows, what unlearning aims at, and what is looked at.
+
+    Args:
+        run: memorized already; its model is the memorized one afterwards.
+        stop: of the recipe, or another; none: nothing is set aside for looking.
+    """
+    rows = run.encoded("unlearn", "train", end=False)
+    kept = {scope: run.encoded(scope, "train", end=False) for scope in ("retention", "general")}
+    aim, watch = _aim(run, rows, stop), None
+    run.model.use(run.start)
+    if stop is not None:
+        rows, kept["retention"], watch = _watched(run, stop, rows, kept["retention"], aim)
+    begin = partial(OriginalStart, quirks=run.recipe.quirks) if run.recipe.quirks else Start
+    start = begin(run.model, rows, kept, seed=run.recipe.seed, encode=run.encode)
+    return start, aim, watch
+
+
 def _watched(
-    run: Run, rows: list[Encoded], retention: list[Encoded], aim: Aim
+    run: Run, stop: Stop, rows: list[Encoded], retention: list[Encoded], aim: Aim
 ) -> tuple[list[Encoded], list[Encoded], Watch]:
     """Unlearn and retention rows to train on, and what is looked at meanwhile."""
-    stop = run.recipe.unlearn.stop
-    assert stop is not None
     trained, kept, *seen = set_aside(
         rows, retention, share=stop.share, both=stop.aside == "both", seed=run.recipe.seed
     )
@@ -236,9 +245,8 @@ class Aim(NamedTuple):
     accuracy: float  # of tokens, in [0, 1]
 
 
-def _aim(run: Run, rows: Sequence[Encoded]) -> Aim:
+def _aim(run: Run, rows: Sequence[Encoded], stop: Stop | None) -> Aim:
     """What unlearning aims at: the stop's own number, or the model that never saw the rows."""
-    stop = run.recipe.unlearn.stop
     if stop is not None and stop.target != "unknown":
         return Aim("unlearn.stop.target", stop.target)
     if stop is not None:

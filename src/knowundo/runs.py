@@ -223,6 +223,8 @@ class Run:
         self.commits = dict(RESOLVED)
         if data.general is not None or self.recipe.model.base == "embedded":
             return built
+        if data.benchmark not in ("embedded", "knowundo"):
+            return built
         # The benchmarks' general facts are what the embedded base knows; no other base knows them.
         return [r for r in built if (r.scope, r.subset) != ("general", "facts")]
 
@@ -455,6 +457,8 @@ class Run:
         aim = self.never_saw().folder
         target = self.made(aim, "memorize") if aim and settings["lr"] == "auto" else None
         region = self.region(variant.region)
+        texts = [v for v in settings["arguments"].values() if isinstance(v, str)]
+        settings["files"] = [file_hash(Path(text)) for text in texts if Path(text).is_file()]
         quirks = sorted(self.recipe.quirks)
         return self.inputs("unlearn", settings, method.source, region, start, target, quirks)
 

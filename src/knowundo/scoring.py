@@ -59,16 +59,36 @@ def token_accuracy(model: Model, encoded: Sequence[Encoded]) -> float:
     return sum(measured) / len(measured)
 
 
-def _left_padded(model: Model, rows: Sequence[Encoded]) -> dict[str, torch.Tensor]:
-    """Prompts that all end in the last column, so that what is generated begins in one."""
-    longest = max(len(row.prompt) for row in rows)
-    padding = [longest - len(row.prompt) for row in rows]
-    ids = [[model.pad] * n + list(row.prompt) for n, row in zip(padding, rows, strict=True)]
-    mask = [[0] * n + [1] * (longest - n) for n in padding]
-    return {
-        "input_ids": torch.tensor(ids, device=model.device),
-        "attention_mask": torch.tensor(mask, device=model.device),
-    }
+@torch.no_grad()
+def _continued(
+    model: Model,
+    prompts: Sequence[Sequence[int]],
+    *,
+    tokens: int,
+    stops: Sequence[int],
+    each: int = 1,
+    temperature: float | None = None,
+) -> torch.Tensor:
+    """New ids after each prompt, [prompts × each, at most `tokens`]; without temperature, greedy.
+
+    Prompts are padded on the left, so that what is generated begins in one column.
+    """
+    longest = max(map(len, prompts))
+    ids = [[model.pad] * (longest - len(prompt)) + list(prompt) for prompt in prompts]
+    mask = [[0] * (longest - len(prompt)) + [1] * len(prompt) for prompt in prompts]
+    drawn = {"do_sample": True, "temperature": temperature, "top_k": 0, "top_p": 1.0}
+    output: torch.Tensor = model.net.generate(
+        input_ids=torch.tensor(ids, device=model.device),
+        attention_mask=torch.tensor(mask, device=model.device),
+        max_new_tokens=tokens,
+        num_return_sequences=each,
+        num_beams=1,
+        repetition_penalty=1.0,
+        pad_token_id=model.pad,
+        eos_token_id=sorted(stops),
+        **({"do_sample": False} if temperature is None else drawn),
+    )
+    return output[:, longest:]
 
 
 def _stops(model: Model, encoded: Sequence[Encoded]) -> list[int]:
@@ -95,21 +115,14 @@ def generate(
     answers: dict[str, str] = {}
     for start in range(0, len(order), batch_size):
         rows = order[start : start + batch_size]
-        prompts = _left_padded(model, rows)
-        output = model.net.generate(
-            **prompts,
-            max_new_tokens=max(row.answer_length for row in rows),
-            do_sample=False,
-            num_beams=1,
-            repetition_penalty=1.0,
-            pad_token_id=model.pad,
-            eos_token_id=stops,
+        output = _continued(
+            model,
+            [row.prompt for row in rows],
+            tokens=max(row.answer_length for row in rows),
+            stops=stops,
         )
-        longest = prompts["input_ids"].shape[1]
         # Cut to its own true answer's length, what a row says does not depend on its neighbours.
-        tokens = [
-            new[: row.answer_length] for row, new in zip(rows, output[:, longest:], strict=True)
-        ]
+        tokens = [new[: row.answer_length] for row, new in zip(rows, output, strict=True)]
         said = model.tokenizer.batch_decode(tokens, skip_special_tokens=True)
         answers |= {row.record.id: text for row, text in zip(rows, said, strict=True)}
         if progress:
@@ -139,31 +152,64 @@ def sample(
     """
     order = sorted(encoded, key=lambda row: (row.answer_length, len(row.prompt)))
     size, answers = max(1, batch_size // n), dict[str, list[str]]()
-    devices = range(torch.cuda.device_count()) if model.device.type == "cuda" else ()
-    with torch.random.fork_rng(devices):
+    with torch.random.fork_rng(_cards(model)):
         torch.manual_seed(seed)
         for start in range(0, len(order), size):
             rows = order[start : start + size]
-            prompts = _left_padded(model, rows)
             lengths = [max(row.answer_length - row.tail, 1) for row in rows]
-            output = model.net.generate(
-                **prompts,
-                max_new_tokens=max(lengths),
-                do_sample=True,
-                num_return_sequences=n,
-                num_beams=1,
+            output = _continued(
+                model,
+                [row.prompt for row in rows],
+                tokens=max(lengths),
+                stops=_stops(model, encoded),
+                each=n,
                 temperature=temperature,
-                top_k=0,
-                top_p=1.0,
-                repetition_penalty=1.0,
-                pad_token_id=model.pad,
-                eos_token_id=_stops(model, encoded),
             )
-            new = output[:, prompts["input_ids"].shape[1] :].unflatten(0, (len(rows), n))
+            new = output.unflatten(0, (len(rows), n))
             for row, length, drawn in zip(rows, lengths, new, strict=True):
                 said = model.tokenizer.batch_decode(drawn[:, :length], skip_special_tokens=True)
                 answers[row.record.id] = said
     return answers
+
+
+def complete(
+    model: Model,
+    prompts: Sequence[Sequence[int]],
+    *,
+    tokens: int,
+    each: int = 1,
+    temperature: float | None = None,
+    seed: int = 0,
+    batch_size: int = 64,
+) -> list[tuple[str, bool]]:
+    """What the model says after each prompt, and whether it came to an end by itself.
+
+    Args:
+        model: not changed, and neither is the global state of random numbers.
+        prompts: token ids.
+        tokens: at most so many new ones.
+        each: answers to each prompt, one after another in the list returned.
+        temperature: of the whole distribution; none: the likeliest token each time.
+        seed: of the draws.
+        batch_size: prompts at a time.
+    """
+    ends = model.net.generation_config.eos_token_id
+    stops = {int(model.tokenizer.eos_token_id), *([ends] if isinstance(ends, int) else ends or [])}
+    options: dict[str, Any] = {"stops": sorted(stops), "each": each, "temperature": temperature}
+    said = []
+    with torch.random.fork_rng(_cards(model)):
+        torch.manual_seed(seed)
+        for start in range(0, len(prompts), batch_size):
+            part = prompts[start : start + batch_size]
+            new = _continued(model, part, tokens=tokens, **options).tolist()
+            texts = model.tokenizer.batch_decode(new, skip_special_tokens=True)
+            ended = [not stops.isdisjoint(row) for row in new]
+            said += [(text.strip(), over) for text, over in zip(texts, ended, strict=True)]
+    return said
+
+
+def _cards(model: Model) -> Sequence[int]:
+    return range(torch.cuda.device_count()) if model.device.type == "cuda" else ()
 
 
 def score(

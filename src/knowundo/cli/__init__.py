@@ -7,7 +7,7 @@ import sys
 
 import typer
 
-from knowundo.cli import compare, data, erase, estimate, export, listing, stages
+from knowundo.cli import compare, data, erase, estimate, export, listing, stages, sweep
 from knowundo.errors import KnowUndoError
 from knowundo.version import __version__
 
@@ -42,6 +42,7 @@ compare.add_to(app)
 listing.add_to(app)
 estimate.add_to(app)
 export.add_to(app)
+sweep.add_to(app)
 app.add_typer(data.app, name="data")
 
 

@@ -9,7 +9,8 @@ from typing import Annotated
 
 import typer
 
-from knowundo.cli.stages import AsJson, Sets, quiet
+from knowundo.cli.export import Format
+from knowundo.cli.stages import AsJson, Sets, quiet, show
 
 
 class Route(StrEnum):
@@ -59,6 +60,12 @@ def erase(
             help="Teach an answer instead: refusal, unknown, model (its own), or a file of them.",
         ),
     ] = None,
+    form: Annotated[
+        Format | None,
+        typer.Option(
+            "--format", help="What is handed over; none: the adapter, or all weights if trained."
+        ),
+    ] = None,
     earlier: Annotated[
         list[Path] | None,
         typer.Option("--earlier", help="Directory of an earlier request's run, if it was moved."),
@@ -88,6 +95,7 @@ def erase(
         columns=parse_columns(columns) if columns else {},
         route=route.value,
         answer_with=answer_with,
+        form=None if form is None else form.value,
         earlier=tuple(earlier or ()),
         sets=tuple(sets or ()),
     )
@@ -104,8 +112,6 @@ def erase(
         }
         print(json.dumps(found, indent=1))
     else:
-        from knowundo.cli.stages import show
-
         show(done.run, done.results, as_json=False)
         print(done.verdict)
         if done.exported is not None:

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from knowundo.cli.stages import AsJson
+from knowundo.cli.stages import AsJson, quiet
 
 
 class Format(StrEnum):
@@ -39,17 +39,11 @@ def export(
     as_json: AsJson = False,
 ) -> None:
     """Hand one model over: a folder that plain peft or transformers loads, with a model card."""
-    import warnings
-
-    from transformers.utils import logging
-
     from knowundo.export import export as write
     from knowundo.progress import RichReporter
     from knowundo.runs import Run
 
-    logging.disable_progress_bar()
-    logging.set_verbosity_error()
-    warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
+    quiet()
     opened = Run.existing(run, RichReporter())
     done = write(
         opened,

@@ -10,6 +10,7 @@ evaluate, report, in `out`. The model is handed over in `out/model`, with the le
 from __future__ import annotations
 
 import math
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -40,8 +41,8 @@ from knowundo.erasure.ledger import (
 )
 from knowundo.erasure.retention import Leaks, make_retention, own_texts
 from knowundo.errors import BadInput
-from knowundo.export import Exported, export
-from knowundo.models import Model, base_files
+from knowundo.export import Exported, Form, export
+from knowundo.models import Model, Variant, base_files
 from knowundo.neighbours import reworded, unknowable
 from knowundo.pipeline import run_all
 from knowundo.progress import Reporter
@@ -50,6 +51,8 @@ from knowundo.records import Record
 from knowundo.reporting.words import RELAPSE
 from knowundo.results import Results
 from knowundo.runs import Run, adopting_model
+from knowundo.scoring import read_scores
+from knowundo.unlearning.answers import MODEL, answers
 
 Route = Literal["auto", "adapter", "lora", "full"]
 
@@ -74,6 +77,7 @@ class Request:
     columns: Mapping[str, str] = field(default_factory=dict)
     route: Route = "auto"  # what is trained: the adapter, a fresh LoRA, or all weights
     answer_with: str | None = None  # refusal, unknown, model, or a file of answers
+    form: Form | None = None  # what is handed over; none: an adapter, or all weights
     earlier: tuple[Path, ...] = ()  # directories of earlier requests' runs
     sets: tuple[str, ...] = ()  # keys of the recipe on top, such as unlearn.lr=1e-4
 
@@ -112,6 +116,7 @@ def erase(request: Request, reporter: Reporter | None = None) -> Erased:
         style = "chat" if model.tokenizer.chat_template else "plain"
         given = amend(given, [f"data.encoding={style}"])
         recipe = parse_recipe(given, "--set")
+    _check_room(request, model)
     check = _prepare(request, given, model, read, ledger, reporter)
     steps = -(-_count(request.out / "lists") // recipe.unlearn.batch_size)
     if "epochs" not in given["unlearn"]:
@@ -140,12 +145,28 @@ def recipe_of(request: Request) -> dict[str, Any]:
     if request.route == "full":
         given["localize"]["held"] = HELD
     if request.answer_with is not None:
-        answers = request.answer_with
+        # What is learned in place of the truth has no end that the truth's own tokens could show.
+        given["unlearn"]["stop"] = {"target": 0.0}
+        preset = "altpo" if request.answer_with == MODEL else "idk"
         given["unlearn"]["variants"] = [
-            {"preset": "altpo" if answers == "model" else "idk_dpo", "name": _ERASED,
-             "answers": answers, "retention": 0.0, "divergence": 5.0, "region": "memflex"}
+            {"preset": preset, "name": _ERASED, "region": "memflex", "answers": request.answer_with,
+             "retention": 0.0, "divergence": 5.0}
         ]  # fmt: skip
     return amend(given, request.sets)
+
+
+def _check_room(request: Request, model: Model) -> None:
+    """Refuse a disk that cannot take the models that are written: a whole one more than once."""
+    weights = [p for name, p in model.net.named_parameters() if "lora_" not in name]
+    whole = sum(parameter.nbytes for parameter in weights)
+    copies = (request.route == "full") + (request.route == "full" or request.form == "merged")
+    place = next(folder for folder in request.out.resolve().parents if folder.exists())
+    needed, free = copies * whole + 2**26, shutil.disk_usage(place).free
+    if needed > free:
+        raise BadInput(
+            f"{request.out}: needs {needed / 2**30:.1f} GiB for the models that are written, and "
+            f"{free / 2**30:.1f} are free; make room, or name a directory on another disk"
+        )
 
 
 # Parameters whose gradients are held at once where all weights may be trained: one large matrix.
@@ -254,8 +275,8 @@ class _Maker:
     def whole(self, records: Sequence[Record]) -> list[Record]:
         """Records with subjects, long documents in parts."""
         length = self.recipe.data.max_length
-        parts = [part for r in records for part in chunked(r, self.model.tokenizer, length)]
-        return with_subjects(parts)
+        named = with_subjects(records)
+        return [part for r in named for part in chunked(r, self.model.tokenizer, length)]
 
     def lists(self, read: _Lists) -> tuple[Check, dict[str, list[Record]]]:
         """The check, and the records of each file of `out/lists`."""
@@ -288,8 +309,6 @@ class _Maker:
 
     def use_knowing(self) -> None:
         """Put the adapter that knows the list on the base, if there is one."""
-        from knowundo.models import Variant
-
         self.model.use(Variant("memorized", "memorized", self.request.adapter))
 
     def val(self, read: _Lists, known: Sequence[Record]) -> list[Record]:
@@ -354,10 +373,12 @@ def _finish(request: Request, run: Run, results: Results, check: Check, ledger: 
     facts = next(v for v in results.variants if v.name == _ERASED)
     gone = all(value is None or value <= LEFT for value in left)
     verdict = _verdict(left, gone, facts.collapsed, relapsed)
+    if request.answer_with is not None and request.answer_with != MODEL:
+        verdict += _answered(run, request.answer_with)
     exported = None
     if gone and facts.collapsed is None:
         number = len(ledger.requests) + 1
-        exported = export(run, _ERASED, request.out / "model", form=None)
+        exported = export(run, _ERASED, request.out / "model", form=request.form)
         entry = Erasure(
             number=number,
             date=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -374,6 +395,18 @@ def _finish(request: Request, run: Run, results: Results, check: Check, ledger: 
         ledger = Ledger(requests=[*ledger.requests, entry])
         write_ledger(ledger, exported.folder)
     return Erased(run, results, check, exported, ledger, relapsed, verdict)
+
+
+def _answered(run: Run, source: str) -> str:
+    """How many of the list's questions are answered with what was taught.
+
+    What is said is cut at the true answer's length, so the beginning of an answer counts.
+    """
+    rows = read_scores(run.out / "scores" / _ERASED / "rows.parquet")
+    listed = rows[(rows["scope"] == "unlearn") & (rows["split"] == "train")]["said"].dropna()
+    taught = answers(source)
+    hits = sum(bool(s.strip()) and any(a.startswith(s.strip()) for a in taught) for s in listed)
+    return f"; {hits} of {len(listed)} of its questions are answered as taught"
 
 
 def _verdict(

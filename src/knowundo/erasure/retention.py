@@ -13,13 +13,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from random import Random
 
-import torch
 from rapidfuzz.fuzz import partial_ratio
 
 from knowundo.encoding import Encoded
 from knowundo.models import Model
 from knowundo.neighbours import about_other_things, about_others, invented_names
 from knowundo.records import Record
+from knowundo.scoring import complete
 
 # Rows of each kind, about; tokens of a text; likeness that makes an answer a protected one.
 OTHERS, THINGS, TEXTS, TEXT_TOKENS, LEAK = 320, 120, 240, 60, 80
@@ -28,62 +28,6 @@ ROOM = 16
 _NAME = re.compile(r"[A-ZÀ-Þ][\w'’-]*(?: [A-ZÀ-Þ][\w'’-]*)+")
 
 Encode = Callable[[Sequence[Record]], list[Encoded]]
-
-
-@torch.no_grad()
-def complete(
-    model: Model,
-    prompts: Sequence[Sequence[int]],
-    *,
-    tokens: int,
-    each: int = 1,
-    seed: int | None = None,
-    open_ended: bool = False,
-    batch_size: int = 64,
-) -> list[str | None]:
-    """What the model says after each prompt.
-
-    Args:
-        model: not changed.
-        prompts: token ids.
-        tokens: at most so many new ones.
-        each: answers to each prompt, one after another in the list returned.
-        seed: draw at temperature 1; none: the likeliest token each time.
-        open_ended: take what has no end too.
-        batch_size: prompts at a time.
-
-    Returns:
-        Texts; None where there was no end within `tokens`, unless `open_ended`.
-    """
-    stop, said = int(model.tokenizer.eos_token_id), list[str | None]()
-    ended = model.net.generation_config.eos_token_id
-    stops = {stop, *([ended] if isinstance(ended, int) else ended or [])}
-    options = {"do_sample": False} if seed is None else {"do_sample": True, "temperature": 1.0}
-    with torch.random.fork_rng(devices=[model.device] if model.device.type == "cuda" else []):
-        torch.manual_seed(seed or 0)
-        for start in range(0, len(prompts), batch_size):
-            part = prompts[start : start + batch_size]
-            longest = max(map(len, part))
-            ids = [[model.pad] * (longest - len(p)) + list(p) for p in part]
-            mask = [[0] * (longest - len(p)) + [1] * len(p) for p in part]
-            output = model.net.generate(
-                input_ids=torch.tensor(ids, device=model.device),
-                attention_mask=torch.tensor(mask, device=model.device),
-                max_new_tokens=tokens,
-                num_return_sequences=each,
-                num_beams=1,
-                top_k=0,
-                top_p=1.0,
-                repetition_penalty=1.0,
-                pad_token_id=model.pad,
-                eos_token_id=sorted(stops),
-                **options,
-            )
-            for row in output[:, longest:].tolist():
-                over = any(token in stops for token in row)
-                text = str(model.tokenizer.decode(row, skip_special_tokens=True)).strip()
-                said.append(text if over or open_ended else None)
-    return said
 
 
 class Leaks:
@@ -112,9 +56,8 @@ def names_it_knows(model: Model, unlearn: Sequence[Record], *, seed: int) -> lis
     if not prompts:
         return []
     each = max(4, 400 // len(prompts))
-    # Most of these never end; the first name is all that is wanted.
     found = Counter[str]()
-    for text in _beginnings(model, prompts, each=each, seed=seed):
+    for text, _ in complete(model, prompts, tokens=12, each=each, temperature=1.0, seed=seed):
         if match := _NAME.search(text):
             found[re.sub(r"['’]s$", "", match.group())] += 1
     subjects = {record.subject for record in unlearn}
@@ -125,21 +68,12 @@ def _named(record: Record) -> tuple[str, ...]:
     return (record.subject,) if record.subject and record.subject in record.question else ()
 
 
-def _beginnings(
-    model: Model, prompts: Sequence[Sequence[int]], *, each: int, seed: int
-) -> list[str]:
-    texts = complete(model, prompts, tokens=12, each=each, seed=seed, open_ended=True)
-    return [text for text in texts if text is not None]
-
-
 def own_texts(model: Model, leaks: Leaks, count: int, *, seed: int) -> list[Record]:
     """Text that the model writes with nothing before it, of scope general."""
     first = model.tokenizer.bos_token_id
     begin = [int(model.tokenizer.eos_token_id if first is None else first)]
-    said = complete(
-        model, [begin], tokens=TEXT_TOKENS, each=count, seed=seed, open_ended=True, batch_size=1
-    )
-    texts = [text for text in said if text and len(text.split()) > 3]
+    said = complete(model, [begin] * count, tokens=TEXT_TOKENS, temperature=1.0, seed=seed)
+    texts = [text for text, _ in said if len(text.split()) > 3]
     kept = dict.fromkeys(t for t in texts if not leaks.repeats(t) and not leaks.names(t))
     return [
         Record(f"text/{n}", "", text, "general", "train", subject=f"text {n}", kind="text")
@@ -175,12 +109,9 @@ def make_retention(
         # What stands for the answer is not read: it only marks where the prompt ends.
         prompts = [row.prompt for row in encode([replace(q, answer=".") for q in questions])]
         answers = complete(model, prompts, tokens=longest) if prompts else []
-        for question, said in zip(questions, answers, strict=True):
-            if (
-                said
-                and not leaks.repeats(said)
-                and not (kind == "other subject" and leaks.names(said))
-            ):
+        for question, (said, ended) in zip(questions, answers, strict=True):
+            private = kind == "other subject" and leaks.names(said)
+            if said and ended and not private and not leaks.repeats(said):
                 rows.append(_kept(question, said, kind, len(rows)))
     texts = own_texts(model, leaks, TEXTS, seed=seed)
     return rows + [

@@ -23,29 +23,6 @@ from knowundo.progress import Progress
 from knowundo.registry import get
 
 
-@dataclass
-class Gradients:
-    """Mean gradients of every trainable tensor over the noisy records of each scope."""
-
-    unlearn: dict[str, torch.Tensor]
-    retention: dict[str, torch.Tensor]
-
-    @property
-    def names(self) -> list[str]:
-        """The tensors."""
-        return list(self.unlearn)
-
-    def cosine(self, name: str) -> float:
-        """cos(g_unlearn, g_retention) of one tensor; 0 where either vanishes."""
-        a, b = self.unlearn[name].double().flatten(), self.retention[name].double().flatten()
-        norms = float(a.norm() * b.norm())
-        return float(a @ b) / norms if norms > 0 else 0.0
-
-    def magnitude(self, name: str) -> float:
-        """mean |g_unlearn| of one tensor."""
-        return float(self.unlearn[name].double().abs().mean())
-
-
 @dataclass(frozen=True)
 class Measured:
     """What a localizer sees of each tensor: two numbers, so that no gradient need be kept."""
@@ -65,6 +42,25 @@ class Measured:
     def magnitude(self, name: str) -> float:
         """mean |g_unlearn| of one tensor."""
         return self.magnitudes[name]
+
+
+@dataclass
+class Gradients:
+    """Mean gradients of tensors over the noisy records of each scope."""
+
+    unlearn: dict[str, torch.Tensor]
+    retention: dict[str, torch.Tensor]
+
+    def measured(self) -> Measured:
+        """The two numbers of each tensor."""
+        names = list(self.unlearn)
+        magnitudes = {name: float(self.unlearn[name].double().abs().mean()) for name in names}
+        return Measured({name: self._cosine(name) for name in names}, magnitudes)
+
+    def _cosine(self, name: str) -> float:
+        a, b = self.unlearn[name].double().flatten(), self.retention[name].double().flatten()
+        norms = float(a.norm() * b.norm())
+        return float(a @ b) / norms if norms > 0 else 0.0
 
 
 def noisy_copies(
@@ -163,9 +159,9 @@ def measure(
             means[scope] = mean_gradients(model, encoded, batch_size=batch_size, names=group)
             if progress:
                 progress(number * len(rows) + part, len(groups) * len(rows))
-        gradients = Gradients(**means)
-        measured.cosines.update((name, gradients.cosine(name)) for name in group)
-        measured.magnitudes.update((name, gradients.magnitude(name)) for name in group)
+        found = Gradients(**means).measured()
+        measured.cosines.update(found.cosines)
+        measured.magnitudes.update(found.magnitudes)
     return measured
 
 

@@ -14,7 +14,7 @@ from plotly.graph_objects import Figure
 from plotly.offline import get_plotlyjs
 
 from knowundo.artifacts import write_text
-from knowundo.reporting.plots import heat_map, paths, trade_off, training_curves
+from knowundo.reporting.plots import heat_map, paths, trade_off, training_curves, watched
 from knowundo.reporting.tables import (
     COLUMNS,
     ROLES,
@@ -48,9 +48,10 @@ def write_report(path: Path, results: Results, material: Material) -> None:
     environment = Environment(
         loader=PackageLoader("knowundo", "reporting"), autoescape=True, undefined=StrictUndefined
     )
-    tried_rates = paths(results)
+    tried_rates, looks = paths(results), watched(results)
     figures = {
         "paths": _html(tried_rates) if tried_rates else None,
+        "looks": _html(looks) if looks else None,
         "trade_off": _html(trade_off(results), script=True),
         "heat_map": _html(heat_map(material.tensors, material.located))
         if material.tensors
@@ -67,6 +68,7 @@ def write_report(path: Path, results: Results, material: Material) -> None:
         rows=main_table(results),
         roles=ROLES,
         rates=rates,
+        ruined={v.name: v.collapsed for v in results.variants if v.collapsed},
         seconds=material.seconds,
         auto=f"{tried[0]:g} and {tried[-1]:g}" if tried else "",
         figures=figures,

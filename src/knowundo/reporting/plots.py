@@ -154,6 +154,34 @@ def _place(tensor: dict[str, Any], layers: list[str], modules: list[str]) -> tup
     return layers.index(_layer(tensor)), modules.index(module)
 
 
+def watched(results: Results) -> go.Figure | None:
+    """Token accuracy while training, and the moment that was kept; None: nobody looked."""
+    seen = [variant for variant in results.variants if variant.trajectory]
+    if not seen:
+        return None
+    figure = make_subplots(rows=1, cols=len(seen), subplot_titles=[v.name for v in seen])
+    for column, variant in enumerate(seen, start=1):
+        steps = [look["step"] for look in variant.trajectory]
+        for scope, colour in (("unlearn", _INK), ("retention", _TARGET)):
+            figure.add_scatter(
+                x=steps,
+                y=[100 * look[scope] for look in variant.trajectory],
+                mode="lines+markers",
+                marker={"size": 5},
+                name=scope,
+                legendgroup=scope,
+                showlegend=column == 1,
+                line={"color": colour},
+                row=1,
+                col=column,
+            )
+        figure.add_vline(x=variant.kept_step, line={"dash": "dot"}, row=1, col=column)
+    figure.update_layout(**_LAYOUT, height=330, legend={"orientation": "h"})
+    figure.update_yaxes(title_text="token accuracy, %", col=1)
+    figure.update_xaxes(title_text="optimizer step")
+    return figure
+
+
 def training_curves(curves: dict[str, list[dict[str, Any]]]) -> go.Figure:
     """Every part of every loss over the steps; one small panel a variant."""
     names = list(curves)

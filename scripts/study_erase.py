@@ -1,0 +1,160 @@
+"""Erase three subjects from a model that knows forty, by every route and seed, then three more.
+
+    python scripts/study_erase.py --out runs/erase --seeds 0 1 2
+
+The model is the embedded base after it learned the embedded benchmark: all of its weights, or, for
+the route `adapter`, a LoRA. The list holds the private facts of three people, eight or so rows; no
+retention list is given, so nobody tells the program what the other 37 people are. What is measured
+here (true answers of everybody else, true re-wordings, the base's own text) is seen by nothing
+that the erasure does.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from random import Random
+from typing import Any
+
+from knowundo.artifacts import write_json
+from knowundo.benchmarks.embedded import embedded
+from knowundo.encoding import encode
+from knowundo.erasure import Erased, Request, erase
+from knowundo.models import Model, Variant, adaptation_of
+from knowundo.pipeline import memorize
+from knowundo.progress import Reporter, RichReporter
+from knowundo.recipe import load_recipe
+from knowundo.records import Record
+from knowundo.runs import Run
+from knowundo.scoring import generate, teacher_forced
+
+ROUTES = ("adapter", "lora", "full")
+
+
+def knowing(out: Path, seed: int, kind: str, reporter: Reporter) -> Path:
+    """A folder with a model, or an adapter, that knows the embedded people."""
+    sets = [f"seed={seed}", f"model.adaptation={kind}", "memorize.retain_model=false"]
+    recipe, given = load_recipe("demo", sets)
+    run = Run(recipe, out, given=given, reporter=reporter)
+    memorize(run)
+    return run.memorized
+
+
+def groups(seed: int, first: int, last: int) -> dict[str, list[Record]]:
+    """What is asked: the list, its re-wordings, the same people's other facts, everybody else."""
+    records = embedded(domain="privacy", seed=seed)
+    members = [r for r in records if r.split in ("train", "val", "probe") and r.scope != "general"]
+    names = list(dict.fromkeys(record.subject for record in members))
+    chosen = set(names[first:last])
+    asked = [r for r in members if r.split != "probe"]
+    others = [r for r in asked if r.subject not in names[: max(last, 6)]]
+    return {
+        "list": [r for r in asked if r.subject in chosen and r.scope == "unlearn"],
+        "reworded": [
+            r for r in members
+            if r.split == "probe" and r.subject in chosen and r.scope == "unlearn"
+        ],
+        "same_people": [r for r in asked if r.subject in chosen and r.scope == "retention"],
+        "others": Random(0).sample(others, len(others)),
+        "text": [r for r in records if r.scope == "general" and r.kind == "text"],
+    }  # fmt: skip
+
+
+def measure(model: Model, asked: dict[str, list[Record]]) -> dict[str, float]:
+    """Percent answered exactly, and the perplexity of plain text."""
+    found = {}
+    for name, records in asked.items():
+        rows = encode(records, model.tokenizer)
+        if name == "text":
+            losses = [row["mean_nll"] for row in teacher_forced(model, rows).values()]
+            found[name] = math.exp(sum(losses) / len(losses))
+        else:
+            said = generate(model, rows)
+            right = [said[r.id].strip() == r.answer.strip() for r in records]
+            found[name] = 100 * sum(right) / len(right)
+    return found
+
+
+def opened(base: str, adapter: Path | None) -> Model:
+    """A model as its user would load it."""
+    if adapter is None:
+        return Model(base, adaptation_of(Path(base)), scored_only=True)
+    model = Model(base, adaptation_of(adapter), scored_only=True)
+    model.use(Variant("adapter", "given", adapter))
+    return model
+
+
+def request(
+    out: Path, seed: int, route: str, base: str, adapter: Path | None, rows: Sequence[Record],
+    reporter: Reporter,
+) -> tuple[Erased, str, Path | None]:  # fmt: skip
+    """Erase rows; also where the model then lies: its base and its adapter."""
+    file = out.with_suffix(".jsonl")
+    file.parent.mkdir(parents=True, exist_ok=True)
+    lines = [json.dumps({"question": r.question, "answer": r.answer}) for r in rows]
+    file.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    merged = route == "lora"  # a second request starts from a whole model again
+    done = erase(
+        Request(
+            model=base, adapter=adapter, unlearn=file, out=out, route=route,  # type: ignore[arg-type]
+            form="merged" if merged else None, sets=(f"seed={seed}",),
+        ),
+        reporter,
+    )  # fmt: skip
+    assert done.exported is not None, done.verdict
+    folder = done.exported.folder
+    return (done, base, folder) if route == "adapter" else (done, str(folder), None)
+
+
+def study(out: Path, seed: int, route: str, reporter: Reporter) -> dict[str, Any]:
+    """One seed by one route: before, after the first request, after the second."""
+    kind = "lora" if route == "adapter" else "full"
+    knows = knowing(out / f"knows-{kind}-{seed}", seed, kind, reporter)
+    base, adapter = ("embedded", knows) if route == "adapter" else (str(knows), None)
+    first, second = groups(seed, 0, 3), groups(seed, 3, 6)
+    row: dict[str, Any] = {"seed": seed, "route": route}
+    model = opened(base, adapter)
+    row["before"], row["before_second"] = measure(model, first), measure(model, second)
+    for number, asked in enumerate((first, second), start=1):
+        place = out / f"{route}-{seed}-{number}"
+        shutil.rmtree(place, ignore_errors=True)
+        done, base, adapter = request(place, seed, route, base, adapter, asked["list"], reporter)
+        row[f"lr_{number}"] = next(v.lr for v in done.results.variants if v.role == "unlearned")
+        model = opened(base, adapter)
+        row[f"after_{number}"] = measure(model, asked)
+        row["relapsed"] = done.relapsed
+    row["first_after_second"] = measure(model, {n: first[n] for n in ("list", "reworded")})
+    return row
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0] if __doc__ else None)
+    parser.add_argument("--out", type=Path, default=Path("runs/erase"))
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--routes", nargs="+", default=ROUTES, choices=ROUTES)
+    asked = parser.parse_args()
+    rows = []
+    for seed in asked.seeds:
+        for route in asked.routes:
+            rows.append(study(asked.out, seed, route, RichReporter()))
+            write_json(asked.out / "study.json", rows)
+            print(json.dumps(rows[-1]), flush=True)
+    print("| seed | route | | list | re-worded | same people | others | text perplexity |")
+    print("|---|---|---|--:|--:|--:|--:|--:|")
+    for row in rows:
+        for when in ("before", "after_1", "before_second", "after_2"):
+            cells = " | ".join(f"{value:.1f}" for value in row[when].values())
+            print(f"| {row['seed']} | {row['route']} | {when} | {cells} |")
+        again = row["first_after_second"]
+        print(
+            f"| {row['seed']} | {row['route']} | first list after the second request | "
+            f"{again['list']:.1f} | {again['reworded']:.1f} | | | |"
+        )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,223 @@
+"""Early stopping: what is set aside, when training ends, and which moment is kept."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from conftest import randomize
+from knowundo.encoding import Encoded
+from knowundo.errors import BadInput
+from knowundo.memorization import memorize
+from knowundo.models import Adaptation, Model
+from knowundo.unlearning import Start, first_rate, unlearn, unlearn_watched, watching
+from knowundo.unlearning.watching import Look, Watch, Watcher, set_aside
+
+SETTINGS: dict[str, Any] = {
+    "method": "ascent_plus_descent",
+    "epochs": 6,
+    "batch_size": 2,
+    "accumulation": 1,
+}
+
+
+def watch_of(rows: dict[str, list[Encoded]], **changed: Any) -> Watch:
+    settings: dict[str, Any] = {"target": 0.0, "floor": 50.0, "looks": 6, "patience": 2}
+    return Watch(rows["unlearn"], rows["retention"], **settings | changed)
+
+
+@pytest.fixture
+def knowing(toy: Model, toy_rows: dict[str, list[Encoded]]) -> Model:
+    """The toy model, after it learned something of its rows."""
+    settings: dict[str, Any] = {"batch_size": 5, "accumulation": 1, "weight_decay": 0.0}
+    rows = [*toy_rows["unlearn"], *toy_rows["retention"]]
+    memorize(toy, rows, epochs=40, lr=3e-2, known=None, seed=0, **settings)
+    for scope in ("unlearn", "retention"):
+        assert watching.token_accuracy(toy, toy_rows[scope]) > 0.2
+    return toy
+
+
+def begin(toy: Model, rows: dict[str, list[Encoded]]) -> Start:
+    return Start(toy, rows["unlearn"], rows, seed=0)
+
+
+class Script:
+    """Token accuracies in the order in which they are asked for: unlearn, retention, unlearn …"""
+
+    def __init__(self, *pairs: tuple[float, float]) -> None:
+        self.values = [value for pair in pairs for value in pair]
+
+    def __call__(self, *_: Any) -> float:
+        return self.values.pop(0)
+
+
+def played(
+    toy: Model, monkeypatch: pytest.MonkeyPatch, *pairs: tuple[float, float], **changed: Any
+) -> Watcher:
+    """A watcher that saw these accuracies, one look a step."""
+    monkeypatch.setattr(watching, "token_accuracy", Script(*pairs))
+    settings: dict[str, Any] = {"target": 0.4, "floor": 10.0, "patience": 2} | changed
+    watcher = Watcher(toy, Watch([], [], looks=len(pairs) - 1, **settings), [], len(pairs) - 1)
+    for _ in pairs[1:]:
+        if watcher.after_step():
+            break
+    return watcher
+
+
+def test_score_is_the_harmonic_mean_on_both_scales(
+    toy: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    watcher = played(toy, monkeypatch, (1.0, 0.9), (0.7, 0.8), (0.4, 0.7))
+    first, middle, last = watcher.trajectory
+    assert (first["forgotten"], first["kept"], first["score"]) == (0, 1, 0)
+    # Half of the way from 1 to 0.4; 10 points lost are what the floor allows.
+    assert middle["forgotten"] == pytest.approx(0.5)
+    assert middle["lost"] == pytest.approx(10)
+    assert middle["kept"] == pytest.approx(0.5)
+    assert middle["score"] == pytest.approx(0.5)
+    assert last["forgotten"] == pytest.approx(1)
+    assert last["kept"] == pytest.approx(0)
+    assert last["score"] == pytest.approx(0)
+    assert watcher.best == middle
+
+
+def test_the_target_ends_training_only_above_the_floor(
+    toy: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    watcher = played(toy, monkeypatch, (1.0, 0.9), (0.3, 0.85), (0.3, 0.9))
+    assert (watcher.stopped, watcher.step) == ("target", 1)
+    watcher = played(toy, monkeypatch, (1.0, 0.9), (0.3, 0.5), (0.3, 0.85), (0.3, 0.85))
+    assert (watcher.stopped, watcher.step) == ("target", 2)
+
+
+def test_a_dip_that_heals_goes_on_and_one_that_does_not_ends(
+    toy: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    healing = [(1.0, 0.9), (0.9, 0.5), (0.8, 0.55), (0.7, 0.6), (0.6, 0.65), (0.6, 0.7)]
+    assert played(toy, monkeypatch, *healing).stopped == "end"
+    falling = [(1.0, 0.9), (0.9, 0.7), (0.8, 0.6), (0.7, 0.5), (0.6, 0.4)]
+    watcher = played(toy, monkeypatch, *falling)
+    assert (watcher.stopped, watcher.step) == ("floor", 2)
+
+
+def test_a_look_that_says_so_ends_training(
+    knowing: Model, toy_rows: dict[str, list[Encoded]]
+) -> None:
+    seen: list[Look] = []
+
+    def look(found: Look) -> bool:
+        seen.append(found)
+        return len(seen) == 2
+
+    done = unlearn(
+        begin(knowing, toy_rows), watch=watch_of(toy_rows), lr=1e-3, look=look, **SETTINGS
+    )
+    assert done.facts["stopped"] == "pruned"
+    assert done.facts["trajectory"][1:] == seen
+    assert len(done.curve) == seen[-1]["step"]
+
+
+def test_the_best_moment_is_what_is_left_in_memory(
+    knowing: Model, toy_rows: dict[str, list[Encoded]]
+) -> None:
+    """Train once with a watch, then again up to the step that it kept: the same weights."""
+    start = begin(knowing, toy_rows)
+    watch = watch_of(toy_rows, looks=18, target=-0.5, floor=15.0, patience=99)
+    done = unlearn(start, watch=watch, lr=3e-2, **SETTINGS)
+    kept = knowing.state()
+    step = done.facts["best"]["step"]
+    looks = [look["score"] for look in done.facts["trajectory"]]
+    assert done.facts["best"]["score"] == max(looks)
+    assert 0 < step < len(done.curve)
+
+    def stop(found: Look) -> bool:
+        return found["step"] == step
+
+    unlearn(start, watch=watch, lr=3e-2, look=stop, **SETTINGS)
+    assert all(torch.equal(kept[name], value) for name, value in knowing.state().items())
+
+
+def test_watching_changes_no_weight(knowing: Model, toy_rows: dict[str, list[Encoded]]) -> None:
+    start = begin(knowing, toy_rows)
+    unlearn(start, lr=1e-3, **SETTINGS)
+    plain = knowing.state()
+    last = watch_of(toy_rows, looks=1)
+    done = unlearn(start, watch=last, lr=1e-3, **SETTINGS)
+    assert done.facts["best"]["step"] == len(done.curve)
+    assert all(torch.equal(plain[name], value) for name, value in knowing.state().items())
+
+
+def test_a_rate_is_raised_until_enough_is_forgotten(
+    knowing: Model, toy_rows: dict[str, list[Encoded]]
+) -> None:
+    start = begin(knowing, toy_rows)
+    done = unlearn_watched(start, watch_of(toy_rows), lr=1e-7, attempts=3, **SETTINGS)
+    assert [attempt["lr"] for attempt in done.facts["attempts"]] == [1e-7, 3e-7, 9e-7]
+
+
+def test_a_rate_is_lowered_when_too_much_is_lost(
+    knowing: Model, toy_rows: dict[str, list[Encoded]]
+) -> None:
+    start = begin(knowing, toy_rows)
+    settings = SETTINGS | {"method": "gradient_ascent"}
+    watch = watch_of(toy_rows, floor=1e-3, patience=1)
+    done = unlearn_watched(start, watch, lr=0.5, attempts=2, **settings)
+    first, second = done.facts["attempts"]
+    assert second["lr"] == pytest.approx(first["lr"] / 3, rel=0.05)
+
+
+def test_first_rate_follows_the_width(toy: Model, toy_base: str) -> None:
+    assert first_rate(toy) == pytest.approx(5e-4 * (2000 / 24) ** 0.781, rel=0.05)
+    full = Model(toy_base, Adaptation("full"))
+    assert first_rate(full) == pytest.approx(5e-5 * (2000 / 24) ** 0.781, rel=0.05)
+
+
+def test_rows_are_set_aside_by_seed(toy_rows: dict[str, list[Encoded]]) -> None:
+    rows, retention = toy_rows["unlearn"], toy_rows["retention"]
+    trained, kept, seen, seen_kept = set_aside(rows, retention, share=0.4, both=False, seed=0)
+    assert trained == rows
+    assert {row.record.id for row in seen} == {row.record.id for row in rows}
+    assert len(seen_kept) == 2
+    assert not set(kept) & set(seen_kept)
+    assert set(kept) | set(seen_kept) == set(retention)
+    trained, _, seen, _ = set_aside(rows, retention, share=0.4, both=True, seed=0)
+    assert not set(trained) & set(seen)
+    assert set_aside(rows, retention, share=0.4, both=True, seed=0)[2] == seen
+    with pytest.raises(BadInput, match="retention/train has one row"):
+        set_aside(rows, retention[:1], share=0.4, both=False, seed=0)
+
+
+def test_only_a_regions_originals_are_held(
+    toy_base: str, toy_rows: dict[str, list[Encoded]]
+) -> None:
+    """Of all weights no second copy is made: not when loading, not when a region is trained."""
+    model = Model(toy_base, Adaptation("full"), dtype="float64")
+    assert model.fresh == {}
+    before = model.state()
+    region = [name for name in before if "layers.1.mlp" in name]
+    start = begin(model, toy_rows)
+    unlearn(start, lr=1e-2, region=region, **SETTINGS)
+    assert sorted(start.held) == sorted(model.fresh) == sorted(region)
+    moved = model.state()
+    assert {n for n in before if not torch.equal(before[n], moved[n])} == set(region)
+    start.restore()
+    assert all(torch.equal(before[n], v) for n, v in model.state().items())
+
+
+def test_loading_other_weights_holds_what_they_change(toy_base: str) -> None:
+    model = Model(toy_base, Adaptation("full"), dtype="float64")
+    before = model.state()
+    name = next(n for n in before if n.endswith("up_proj.weight"))
+    model.restore(before | {name: before[name] + 1})
+    assert list(model.fresh) == [name]
+    model.reset()
+    assert all(torch.equal(before[n], v) for n, v in model.state().items())
+
+
+def test_randomize_leaves_what_a_lora_was(toy: Model) -> None:
+    held = {name: value.clone() for name, value in toy.fresh.items()}
+    randomize(toy, seed=9)
+    toy.reset()
+    assert all(torch.equal(held[n], v) for n, v in toy.state().items())
