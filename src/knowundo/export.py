@@ -13,7 +13,7 @@ import gc
 import json
 import re
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from html import escape
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
@@ -98,6 +98,7 @@ def export(
     form: Form | None = None,
     shard_size: str = "5GB",
     push_to_hub: str | None = None,
+    beside: Callable[[Path], None] | None = None,
 ) -> Exported:
     """Write one model of a run into a folder of its own, with a model card.
 
@@ -111,6 +112,7 @@ def export(
         to: the folder; an earlier export there is replaced, anything else is left alone.
         form: none: adapter for a LoRA, merged for all weights.
         shard_size: most bytes of one file of merged weights, such as 500MB or 5GB.
+        beside: writes further files into the folder, once the model is in it.
         push_to_hub: id of a repository; made private if it does not exist, and uploaded to.
 
     Raises:
@@ -132,6 +134,8 @@ def export(
             largest = _write(run, chosen, form, aside, probes, shard_size)
             card = render_card(run, chosen, form, results, largest, len(probes), push_to_hub)
             write_text(aside / "README.md", card)
+            if beside is not None:
+                beside(aside)
     except (OSError, SafetensorError) as error:
         reason = str(error).strip().split("\n")[0]
         raise BadInput(f"--to {to}: cannot be written ({reason}); nothing was written") from None

@@ -45,6 +45,20 @@ def invented_names(count: int, seed: int, taken: Iterable[str] = ()) -> list[str
     return rng.sample(free, min(count, len(free)))
 
 
+def near_names(subjects: Iterable[str], count: int, seed: int) -> list[str]:
+    """Names of nobody that share their first or last word with a subject's.
+
+    What a model keeps to a whole name it must not forget of half of one.
+    """
+    rng, words = Random(seed), _templates()
+    parts = [subject.split() for subject in dict.fromkeys(subjects) if len(subject.split()) > 1]
+    firsts, lasts = [p[0] for p in parts], [p[-1] for p in parts]
+    pairs = {f"{a} {b}" for a in firsts for b in [*words["last_names"], *lasts]}
+    pairs |= {f"{a} {b}" for a in [*words["first_names"], *firsts] for b in lasts}
+    free = sorted(pairs - set(subjects))
+    return rng.sample(free, min(count, len(free)))
+
+
 def _renamed(record: Record, name: str) -> Record | None:
     """The record about somebody else; None where its question does not name its subject."""
     subject = record.subject

@@ -27,7 +27,6 @@ from knowundo.artifacts import fingerprint, read_json, read_text, write_json, wr
 from knowundo.errors import BadInput, Diverged, unknown
 from knowundo.localization import Measured
 from knowundo.pipeline import localize, memorize, prepare_unlearning
-from knowundo.progress import Progress
 from knowundo.recipe import Recipe, Stop, parse_yaml
 from knowundo.recipe import Variant as Planned
 from knowundo.registry import Entry, get
@@ -38,7 +37,6 @@ from knowundo.unlearning.watching import Look, Watch
 if TYPE_CHECKING:
     import optuna
 
-TRIALS = 20
 # A rate is searched from a tenth to ten times the variant's own, a weight from a quarter to four
 # times; a region from a tenth of each localizer's order to nine tenths.
 RATE, WEIGHT, SIZE = 10.0, 4.0, (0.1, 0.9)
@@ -130,7 +128,7 @@ def sweep(
     run: Run,
     name: str | None = None,
     *,
-    trials: int = TRIALS,
+    trials: int = 20,
     timeout: float | None = None,
     ranges: Mapping[str, tuple[float, float]] | None = None,
 ) -> SweepResult:
@@ -150,7 +148,6 @@ def sweep(
         BadInput: optuna is not installed; no such variant; a range that cannot be searched; the
             SQLite file is none of a sweep.
     """
-    began = time.monotonic()
     need_optuna()
     variant = _chosen(run.recipe, name)
     _check_ranges(run.recipe, variant, ranges or {})
@@ -166,21 +163,33 @@ def sweep(
     file = run.out / "sweep" / f"{variant.name}.db"
     with _study(file, study_name, stop) as study:
         try:
-            with run.reporter.task(f"sweep {variant.name}") as progress:
-                while (done := _counted(study)) < trials:
-                    progress(done, trials)
-                    if timeout is not None and time.monotonic() - began >= timeout:
-                        break
-                    trial = _ask(study, plan.space, run.recipe.seed, done)
-                    _try(start, watch, plan, study, trial)
-                    run.reporter.say(f"sweep {variant.name}: {_line(_read(study)[-1])}")
-                _finish(progress, _counted(study), trials)
+            _search(run, plan, study, partial(_try, start, watch, plan, study), trials, timeout)
         finally:
             start.restore()
         tried = _read(study)
     result = _result(run, plan, study_name, aim.accuracy, tried)
     _write(run, plan, result)
     return result
+
+
+def _search(
+    run: Run,
+    plan: _Plan,
+    study: optuna.Study,
+    attempt: Callable[[optuna.Trial], None],
+    trials: int,
+    timeout: float | None,
+) -> None:
+    """Try until there are so many trials, or the time is up."""
+    began, title = time.monotonic(), f"sweep {plan.variant.name}"
+    with run.reporter.task(title) as progress:
+        done = _counted(study)
+        progress(done, max(done, trials))
+        while done < trials and (timeout is None or time.monotonic() - began < timeout):
+            attempt(_ask(study, plan.space, run.recipe.seed, done))
+            run.reporter.say(f"{title}: {_line(_read(study)[-1])}")
+            done = _counted(study)
+            progress(done, trials)
 
 
 def need_optuna() -> None:
@@ -250,7 +259,7 @@ def _check_ranges(
             raise unknown(f"range of variant {variant.name}", name, known)
         if not low <= high:
             raise BadInput(f"range {name}: {low:g} is more than {high:g}; turn them round")
-        if name == REGION and not (0 <= low and high <= 1):
+        if name == REGION and not (low >= 0 and high <= 1):
             raise BadInput(
                 f"range {name}: a share, so between 0 and 1; correct [{low:g}, {high:g}]"
             )
@@ -293,10 +302,10 @@ def derive_space(
             space[name] = Range(low, high, own)
     if size is not None:
         space[REGION] = Range(*SIZE, size, log=False)
-    return {
-        name: Range(*given.get(name, (where.low, where.high)), where.own, where.log)
-        for name, where in space.items()
-    }
+    for name, where in space.items():
+        low, high = given.get(name, (_four(where.low), _four(where.high)))
+        space[name] = Range(low, high, where.own, where.log)
+    return space
 
 
 def _takes(method: Entry, arguments: Mapping[str, Any], name: str, value: float) -> bool:
@@ -362,7 +371,11 @@ def _plan(run: Run, variant: Planned, ranges: Mapping[str, tuple[float, float]])
     method = get("method", variant.method)
     arguments = method.bind(variant.arguments)
     own, size = run.region(variant.region), None
-    region: Callable[[float], list[str]] = lambda _: own  # noqa: E731
+
+    def fixed(_: float) -> list[str]:
+        return own
+
+    region: Callable[[float], list[str]] = fixed
     if _is_sized(run.recipe, variant):
         region = partial(region_of_size, **_measured(run, variant.region))
         sizes = {name: parameter.numel() for name, parameter in run.model.parameters().items()}
@@ -499,7 +512,7 @@ def _try(start: Start, watch: Watch, plan: _Plan, study: optuna.Study, trial: op
         try:
             done = unlearn(start, **training, **plan.settings, watch=watch, look=look)
             if done.facts["stopped"] == "pruned":
-                facts["reason"] = f"below the median at look {len(looks)} of {watch.looks}"
+                facts["reason"] = f"below the median at look {len(looks)}"
         except Diverged as error:
             facts["reason"] = f"diverged: {error}"
     if looks:
@@ -514,12 +527,12 @@ def _try(start: Start, watch: Watch, plan: _Plan, study: optuna.Study, trial: op
 
 
 def _rounded(params: Mapping[str, float]) -> dict[str, float]:
-    """Four digits of each number: enough to train with, and to copy by hand."""
-    return {name: float(f"{value:.4g}") for name, value in params.items()}
+    return {name: _four(value) for name, value in params.items()}
 
 
-def _finish(progress: Progress, done: int, trials: int) -> None:
-    progress(done, max(done, trials))
+def _four(value: float) -> float:
+    """Four digits of a number: enough to train with, and to copy by hand."""
+    return float(f"{value:.4g}")
 
 
 def _read(study: optuna.Study) -> list[Trial]:

@@ -114,13 +114,17 @@ def test_second_call_does_nothing_again(done: tuple[Run, Results]) -> None:
     assert {p: p.stat().st_mtime_ns for p in run.out.rglob("*.safetensors")} == before
 
 
-def test_same_seed_same_bytes(done: tuple[Run, Results], tmp_path: Path) -> None:
-    run, _ = done
-    run_all(small(tmp_path / "again"))
-    names = [p.relative_to(run.out) for p in run.out.rglob("*.safetensors")]
-    assert len(names) == 6
-    for name in [*names, Path("results.json"), Path("regions/memflex.json")]:
-        assert file_hash(run.out / name) == file_hash(tmp_path / "again" / name), name
+def test_same_seed_same_bytes(tmp_path: Path) -> None:
+    runs = []
+    for name in ("one", "other"):
+        variants = "unlearn.variants=[{preset: memflex, lr: 1e-3}, {preset: npo_kl, lr: 1e-3}]"
+        sets = ("data.subjects=3", "memorize.epochs=6", "unlearn.stop={}", variants)
+        runs.append(small(tmp_path / name, *sets))
+        run_all(runs[-1])
+    names = [p.relative_to(runs[0].out) for p in runs[0].out.rglob("*.safetensors")]
+    assert len(names) == 4
+    for file in [*names, Path("results.json"), Path("regions/memflex.json")]:
+        assert file_hash(runs[0].out / file) == file_hash(runs[1].out / file), file
 
 
 def test_edited_data_are_noticed(tmp_path: Path) -> None:
@@ -336,21 +340,19 @@ def knows(results: Results) -> dict[str, Any]:
 
 
 @pytest.mark.skipif(not REAL.exists(), reason=f"no real KnowUnDo data at {REAL}")
-def test_ten_real_authors(tmp_path: Path) -> None:
+def test_some_real_authors(tmp_path: Path) -> None:
     results = real(
         tmp_path / "run",
-        "data.subjects=10",
+        "data.subjects=5",
         "memorize.retain_model=false",
         "evaluate.resamples=50",
         "evaluate.generate=[val]",
-        "unlearn.variants=[{preset: ascent_plus_descent, lr: 1e-3, epochs: 6}, "
-        "{preset: memflex, lr: 4e-3, epochs: 6}]",
+        "unlearn.variants=[{preset: memflex, lr: 4e-3, epochs: 6}]",
     )
     assert results.model["adaptation"]["kind"] == "full"
     assert value(results, "memorized", "token_accuracy", "unlearn", "train") >= 98
     assert value(results, "memorized", "exact_match", "unlearn", "val") >= 90
-    for name in ("ascent_plus_descent", "memflex"):
-        assert value(results, name, "token_accuracy", "unlearn", "train") < 90
+    assert value(results, "memflex", "token_accuracy", "unlearn", "train") < 90
 
 
 @pytest.mark.slow

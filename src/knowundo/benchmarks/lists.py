@@ -29,7 +29,7 @@ KEYS = (
     "question", "answer", "prompt", "completion", "messages", "text", "labels",
     "id", "split", "subject", "subset", "facts", "turns", "generated",
 )  # fmt: skip
-# Subsets of rows that the package made itself; a person who edits a list sees which they are.
+# Subsets of rows that the package made itself begin so; who edits a list sees which they are.
 MADE = ("generated", "reworded")
 
 _SHAPES = (
@@ -422,7 +422,7 @@ def _line(record: Record) -> dict[str, Any]:
         "subset": record.subset,
         "facts": list(record.facts),
         "turns": [{"role": role, "content": content} for role, content in record.turns],
-        "generated": record.subset in MADE,
+        "generated": str(record.subset).startswith(MADE),
     }
     given = {key: value for key, value in rest.items() if value}
     return {"id": record.id, **text, "split": record.split, **given}

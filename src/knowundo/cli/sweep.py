@@ -30,7 +30,7 @@ def _table(found: SweepResult) -> Table:
         padding=(0, 1, 0, 0),
         pad_edge=False,
     )
-    columns = ("trial", *found.space, "parameters", "forgotten", "lost", "score", "seconds")
+    columns = ("trial", *found.space, "parameters", "forgotten", "lost", "score")
     for column in columns:
         table.add_column(column, justify="right")
     for number in dict.fromkeys([*found.front, *([] if found.best is None else [found.best])]):
@@ -42,7 +42,6 @@ def _table(found: SweepResult) -> Table:
             f"{100 * (trial.forgotten or 0.0):.1f}",
             f"{trial.lost:.1f}",
             f"{trial.score:.3f}",
-            f"{trial.seconds:.1f}",
         )
     return table
 

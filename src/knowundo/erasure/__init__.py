@@ -51,6 +51,7 @@ from knowundo.records import Record
 from knowundo.reporting.words import RELAPSE
 from knowundo.results import Results
 from knowundo.runs import Run, adopting_model
+from knowundo.runs import check as check_names
 from knowundo.scoring import read_scores
 from knowundo.unlearning.answers import MODEL, answers
 
@@ -109,6 +110,7 @@ def erase(request: Request, reporter: Reporter | None = None) -> Erased:
     reporter = reporter or Reporter()
     given = recipe_of(request)
     recipe = parse_recipe(given, "--set")
+    check_names(recipe)
     read = _read(request)
     ledger = read_ledger(_holder(request))
     model = adopting_model(recipe)
@@ -142,16 +144,24 @@ def recipe_of(request: Request) -> dict[str, Any]:
     given["memorize"]["adopt"] = str(request.adapter or request.model)
     if request.adapter is None:
         given["model"]["adaptation"] = "full" if request.route == "full" else "lora"
+    if request.retention is None:
+        # What it makes up about strangers turns with the slightest push.
+        given["unlearn"]["stop"] = {"floor": 10.0}
     if request.route == "full":
         given["localize"]["held"] = HELD
     if request.answer_with is not None:
         # What is learned in place of the truth has no end that the truth's own tokens could show.
-        given["unlearn"]["stop"] = {"target": 0.0}
-        preset = "altpo" if request.answer_with == MODEL else "idk"
+        given["unlearn"]["stop"]["target"] = 0.0
         given["unlearn"]["variants"] = [
-            {"preset": preset, "name": _ERASED, "region": "memflex", "answers": request.answer_with,
-             "retention": 0.0, "divergence": 5.0}
-        ]  # fmt: skip
+            {
+                "preset": "altpo" if request.answer_with == MODEL else "idk",
+                "name": _ERASED,
+                "region": "everything",
+                "answers": request.answer_with,
+                "retention": 0.0,
+                "divergence": 5.0,
+            }
+        ]
     return amend(given, request.sets)
 
 
@@ -375,25 +385,29 @@ def _finish(request: Request, run: Run, results: Results, check: Check, ledger: 
     verdict = _verdict(left, gone, facts.collapsed, relapsed)
     if request.answer_with is not None and request.answer_with != MODEL:
         verdict += _answered(run, request.answer_with)
-    exported = None
-    if gone and facts.collapsed is None:
-        number = len(ledger.requests) + 1
-        exported = export(run, _ERASED, request.out / "model", form=request.form)
-        entry = Erasure(
-            number=number,
-            date=datetime.now(UTC).isoformat(timespec="seconds"),
-            list_sha256=file_hash(request.out / "lists" / "unlearn.jsonl"),
-            rows=sum(r.split == "train" and r.scope == "unlearn" for r in run.records),
-            run=str(request.out.resolve()),
-            model=str(request.adapter or request.model),
-            weights_sha256=weights(exported.folder),
-            exact_before=exact("memorized", "train"),
-            exact_after=left[0],
-            reworded_after=left[1],
-            rechecked=now,
-        )
-        ledger = Ledger(requests=[*ledger.requests, entry])
-        write_ledger(ledger, exported.folder)
+    if not gone or facts.collapsed is not None:
+        return Erased(run, results, check, None, ledger, relapsed, verdict)
+    entry = Erasure(
+        number=len(ledger.requests) + 1,
+        date=datetime.now(UTC).isoformat(timespec="seconds"),
+        list_sha256=file_hash(request.out / "lists" / "unlearn.jsonl"),
+        rows=sum(r.split == "train" and r.scope == "unlearn" for r in run.records),
+        run=str(request.out.resolve()),
+        model=str(request.adapter or request.model),
+        weights_sha256={},
+        exact_before=exact("memorized", "train"),
+        exact_after=left[0],
+        reworded_after=left[1],
+        rechecked=now,
+    )
+
+    def beside(folder: Path) -> None:
+        done = entry.model_copy(update={"weights_sha256": weights(folder)})
+        write_ledger(Ledger(requests=[*ledger.requests, done]), folder)
+
+    place = request.out / "model"
+    exported = export(run, _ERASED, place, form=request.form, beside=beside)
+    ledger = read_ledger(place)
     return Erased(run, results, check, exported, ledger, relapsed, verdict)
 
 

@@ -17,12 +17,12 @@ from rapidfuzz.fuzz import partial_ratio
 
 from knowundo.encoding import Encoded
 from knowundo.models import Model
-from knowundo.neighbours import about_other_things, about_others, invented_names
+from knowundo.neighbours import about_other_things, about_others, invented_names, near_names
 from knowundo.records import Record
 from knowundo.scoring import complete
 
 # Rows of each kind, about; tokens of a text; likeness that makes an answer a protected one.
-OTHERS, THINGS, TEXTS, TEXT_TOKENS, LEAK = 320, 120, 240, 60, 80
+OTHERS, NAMES, THINGS, TEXTS, TEXT_TOKENS, LEAK = 480, 80, 120, 160, 60, 80
 # Tokens of an answer beyond the longest on the list.
 ROOM = 16
 _NAME = re.compile(r"[A-ZÀ-Þ][\w'’-]*(?: [A-ZÀ-Þ][\w'’-]*)+")
@@ -37,16 +37,40 @@ class Leaks:
         self.facts = [fact for record in unlearn for fact in record.facts]
         self.answers = [record.answer for record in unlearn]
         self.subjects = {record.subject for record in unlearn if record.subject}
+        self.marks = [marks(record) for record in unlearn]
 
     def repeats(self, text: str) -> bool:
-        """True if a fact stands in it, or it is much like a protected answer."""
+        """True if a fact stands in it, what marks a protected answer, or much of one."""
         if any(fact in text for fact in self.facts):
+            return True
+        words = set(_words(text))
+        if any(any(map(_is_code, m & words)) or len(m & words) > 1 for m in self.marks):
             return True
         return any(partial_ratio(answer, text) >= LEAK for answer in self.answers)
 
     def names(self, text: str) -> bool:
         """True if a subject of the list stands in it."""
         return any(subject in text for subject in self.subjects)
+
+
+def _words(text: str) -> list[str]:
+    return [word.strip(".,;:!?()\"'’“”") for word in text.split()]
+
+
+def _is_code(word: str) -> bool:
+    """Numbers, addresses, accounts: one alone gives a secret away."""
+    return len(word) > 3 and any(letter.isdigit() or letter == "@" for letter in word)
+
+
+def marks(record: Record) -> set[str]:
+    """Words of an answer that make it this one: codes, and names other than the subject's.
+
+    The first word of an answer is no name, it only has a capital.
+    """
+    own = set(_words(record.subject or "")) | set(_words(record.question))
+    words = _words(record.answer)
+    named = {word for word in words[1:] if word[:1].isupper() and len(word) > 1}
+    return {word for word in named | set(filter(_is_code, words)) if word not in own}
 
 
 def names_it_knows(model: Model, unlearn: Sequence[Record], *, seed: int) -> list[str]:
@@ -94,8 +118,10 @@ def make_retention(
     """
     rng, leaks = Random(seed), Leaks(unlearn)
     known = names_it_knows(model, unlearn, seed=seed)
-    strangers = invented_names(80, seed, {*leaks.subjects, *known})
-    names = rng.sample([*known, *strangers], len(known) + len(strangers))
+    strangers = invented_names(NAMES, seed, {*leaks.subjects, *known})
+    near = near_names(sorted(leaks.subjects), NAMES, seed)
+    pool = [*known, *strangers, *near]
+    names = rng.sample(pool, len(pool))
     asked = [record for record in unlearn if record.kind == "qa"]
     others = about_others(asked, names, max(1, OTHERS // max(len(asked), 1)))
     things = about_other_things(asked)

@@ -101,7 +101,7 @@ def findings(results: Results) -> list[str]:
     roles = {variant.name: variant.role for variant in results.variants}
     said = []
     if "memorized" in roles:
-        said.append(f"After memorizing: {_success(results, 'memorized')}.")
+        said.append(f"Before unlearning: {_success(results, 'memorized')}.")
     if "retain" in roles:
         said.append(
             f"Target, by the retain model that never saw the unlearn scope: "

@@ -52,7 +52,8 @@ def set_aside(
     def divide(encoded: Sequence[Encoded], scope: str) -> tuple[list[Encoded], list[Encoded]]:
         if len(encoded) < 2:
             raise BadInput(f"unlearn.stop: {scope}/train has one row, so none can be set aside")
-        count = min(max(1, round(share * len(encoded))), SEEN)
+        few = min(8, max(1, len(encoded) // 4))  # one row alone says nothing
+        count = min(max(few, round(share * len(encoded))), SEEN)
         chosen = set(Random(seed).sample(range(len(encoded)), count))
         trained = [row for n, row in enumerate(encoded) if n not in chosen]
         return trained, [row for n, row in enumerate(encoded) if n in chosen]

@@ -1,0 +1,271 @@
+"""Erasure requests on a small model that knows six people: by every route, one after another."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+from conftest import Call
+from knowundo import erasure
+from knowundo.artifacts import file_hash, read_json
+from knowundo.encoding import encode
+from knowundo.erasure import Erased, Request, erase
+from knowundo.erasure.ledger import LEDGER, read_ledger
+from knowundo.erasure.retention import Leaks
+from knowundo.models import Adaptation, Model, Variant, adaptation_of
+from knowundo.pipeline import memorize
+from knowundo.recipe import load_recipe
+from knowundo.records import Record
+from knowundo.runs import Run
+from knowundo.scoring import generate
+
+
+class Known(NamedTuple):
+    """A model, or an adapter of the embedded base, and what it knows."""
+
+    folder: Path
+    records: list[Record]
+
+    def of(self, number: int, scope: str, *splits: str) -> list[Record]:
+        people = list(dict.fromkeys(r.subject for r in self.records if r.split == "train"))
+        wanted = [r for r in self.records if r.scope == scope and r.split in splits]
+        return [r for r in wanted if r.subject == people[number]]
+
+
+def learn(out: Path, kind: str) -> Known:
+    recipe, given = load_recipe(
+        "demo",
+        ["data.subjects=6", f"model.adaptation={kind}", "memorize.retain_model=false",
+         "memorize.epochs=40"],
+    )  # fmt: skip
+    run = Run(recipe, out, given=given)
+    memorize(run)
+    return Known(run.memorized, [r for r in run.records if r.scope != "general"])
+
+
+@pytest.fixture(scope="module")
+def known(tmp_path_factory: pytest.TempPathFactory) -> Known:
+    return learn(tmp_path_factory.mktemp("known") / "full", "full")
+
+
+def write(path: Path, records: Sequence[Record]) -> Path:
+    rows = [{"question": r.question, "answer": r.answer} for r in records]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="module")
+def first(known: Known, tmp_path_factory: pytest.TempPathFactory) -> Erased:
+    """One person, a fresh LoRA, nothing but the list."""
+    folder = tmp_path_factory.mktemp("requests")
+    rows = write(folder / "rows.jsonl", known.of(0, "unlearn", "train", "val"))
+    request = Request(str(known.folder), rows, folder / "first", form="merged")
+    return erase(request)
+
+
+def exact(model: Model, records: Sequence[Record]) -> float:
+    said = generate(model, encode(records, model.tokenizer))
+    return 100 * sum(said[r.id].strip() == r.answer.strip() for r in records) / len(records)
+
+
+def test_the_list_is_gone_and_the_rest_is_there(known: Known, first: Erased) -> None:
+    assert first.exported is not None, first.verdict
+    assert first.verdict.startswith("erased: 0.0 %")
+    before = Model(str(known.folder), Adaptation("full"))
+    after = Model(str(first.exported.folder), Adaptation("full"))
+    listed, reworded = known.of(0, "unlearn", "train", "val"), known.of(0, "unlearn", "probe")
+    others = [r for n in range(1, 6) for s in ("unlearn", "retention")
+              for r in known.of(n, s, "train", "val")]  # fmt: skip
+    assert exact(before, listed) == 100
+    assert exact(after, listed) <= 5
+    assert exact(after, reworded) <= 5
+    assert exact(after, others) >= exact(before, others) - 15  # nobody told it of them
+
+
+def test_the_lists_say_what_was_made(known: Known, first: Erased) -> None:
+    folder = first.run.out / "lists"
+    kinds = set()
+    leaks = Leaks(known.of(0, "unlearn", "train", "val"))
+    for line in (folder / "retention.jsonl").read_text("utf-8").splitlines():
+        row = json.loads(line)
+        assert row["generated"] is True
+        kinds.add(row["subset"])
+        assert not leaks.repeats(row.get("answer", row.get("text", "")))
+    assert kinds == {f"generated: {k}" for k in ("other subject", "same subject", "own text")}
+    rows = [json.loads(x) for x in (folder / "unlearn.jsonl").read_text("utf-8").splitlines()]
+    assert {row["split"] for row in rows} == {"train", "val"}
+    assert all(row.get("generated", False) == (row["split"] == "val") for row in rows)
+    assert len(first.check.by_heart) == first.check.rows["unlearn"] == 4
+
+
+def test_the_same_request_again_does_nothing_again(known: Known, first: Erased) -> None:
+    before = {p: p.stat().st_mtime_ns for p in first.run.out.rglob("*.parquet")}
+    rows = first.run.out.parent / "rows.jsonl"
+    erase(Request(str(known.folder), rows, first.run.out, form="merged"))
+    assert {p: p.stat().st_mtime_ns for p in first.run.out.rglob("*.parquet")} == before
+
+
+READ = """
+import json, sys
+from transformers import AutoModelForCausalLM, AutoTokenizer
+folder, questions = sys.argv[1], json.loads(sys.argv[2])
+tokenizer = AutoTokenizer.from_pretrained(folder)
+model = AutoModelForCausalLM.from_pretrained(folder)
+for question in questions:
+    prompt = tokenizer(question + "\\n\\n", return_tensors="pt")
+    ids = model.generate(**prompt, max_new_tokens=25, do_sample=False)[0]
+    print(tokenizer.decode(ids[prompt["input_ids"].shape[1]:], skip_special_tokens=True)[:60])
+"""
+
+
+def test_plain_transformers_says_the_same_in_a_fresh_process(known: Known, first: Erased) -> None:
+    assert first.exported is not None
+    asked = [*known.of(0, "unlearn", "train"), *known.of(1, "unlearn", "train")]
+    questions = json.dumps([record.question for record in asked])
+    words = [sys.executable, "-c", READ, str(first.exported.folder), questions]
+    done = subprocess.run(words, capture_output=True, text=True, check=True)
+    model = first.run.model  # the base with its LoRA, not merged
+    model.use(Variant("erased", "unlearned", first.run.unlearned("erased")))
+    said = generate(model, encode(asked, model.tokenizer))
+    for record, line in zip(asked, done.stdout.splitlines(), strict=True):
+        assert said[record.id].strip()[:30] == line.strip()[:30]
+
+
+def test_a_second_request_asks_the_first_again(known: Known, first: Erased, tmp_path: Path) -> None:
+    """All weights this time, and a true retention list."""
+    assert first.exported is not None
+    rows = write(tmp_path / "rows.jsonl", known.of(1, "unlearn", "train", "val"))
+    stay = [*known.of(1, "retention", "train", "val"), *known.of(2, "unlearn", "train", "val"),
+            *known.of(3, "retention", "train", "val")]  # fmt: skip
+    request = Request(
+        str(first.exported.folder), rows, tmp_path / "second", route="full",
+        sets=("unlearn.variants=[{preset: npo_kl, name: erased, region: memflex}]",),
+        retention=write(tmp_path / "stay.jsonl", stay),
+    )  # fmt: skip
+    done = erase(request)
+    assert done.exported is not None, done.verdict
+    assert done.exported.form == "merged"
+    assert done.relapsed == []
+    row = done.results.find("erased", "exact_match", "unlearn", "probe", "request-1")
+    assert row is not None
+    assert (row.value, row.records) == (0.0, 4)
+    ledger = read_ledger(done.exported.folder)
+    assert [request.number for request in ledger.requests] == [1, 2]
+    assert ledger.requests[1].rechecked == {1: 0.0}
+    held = file_hash(first.run.out / "lists" / "unlearn.jsonl")
+    assert ledger.requests[0].list_sha256 == held
+    text = (done.exported.folder / LEDGER).read_text("utf-8")
+    assert not any(r.answer in text or r.question in text for r in known.records)
+    region = set(read_json(done.run.regions / "memflex.json"))
+    before = Model(str(first.exported.folder), Adaptation("full")).state()
+    after = Model(str(done.exported.folder), Adaptation("full")).state()
+    assert {n for n in before if not before[n].equal(after[n])} <= region
+    shutil.move(first.run.out, tmp_path / "moved")
+    found, missing = erasure.earlier_rows(ledger, [])
+    assert [r.subset for r in found] == ["request-2"] * 4
+    assert "request 1" in missing[0]
+    assert len(erasure.earlier_rows(ledger, [tmp_path / "moved"])[0]) == 8
+    shutil.move(tmp_path / "moved", first.run.out)
+
+
+def test_an_adapter_learns_to_answer_otherwise(tmp_path: Path) -> None:
+    adapter = learn(tmp_path / "lora", "lora")
+    rows = write(tmp_path / "rows.jsonl", adapter.of(0, "unlearn", "train", "val"))
+    stay = [r for n in range(1, 5) for s in ("retention", "unlearn")
+            for r in adapter.of(n, s, "train", "val")]  # fmt: skip
+    answers = tmp_path / "answers.txt"
+    answers.write_text("The old porter must not say.\n", encoding="utf-8")
+    request = Request(
+        "embedded", rows, tmp_path / "request", adapter=adapter.folder, answer_with=str(answers),
+        retention=write(tmp_path / "stay.jsonl", stay), sets=("unlearn.epochs=60",),
+    )  # fmt: skip
+    done = erase(request)
+    assert done.exported is not None, done.verdict
+    taught = re.search(r"; (\d) of 4 of its questions are answered as taught", done.verdict)
+    assert taught is not None
+    assert int(taught[1]) >= 3
+    assert done.exported.form == "adapter"
+    assert adaptation_of(done.exported.folder).rank == adaptation_of(adapter.folder).rank
+
+
+BAD: dict[str, tuple[list[dict[str, Any]], tuple[str, ...], str]] = {
+    "columns": ([{"q": "Who?", "a": "He."}], ("--columns", "question=Q"), "rows.jsonl"),
+    "empty": ([], (), "rows.jsonl"),
+    "kind": ([{"question": "Who?"}], (), "rows.jsonl, line 1"),
+    "both lists": (
+        [{"question": "Who is Ada Lovelace?", "answer": "She is a poet."}],
+        ("--retention", "rows.jsonl"),
+        "stands in the retention list too",
+    ),
+    "unknown": (
+        [{"question": "Who is Ada Lovelace?", "answer": "She is a poet of the hills."}],
+        (),
+        "the model knows none of its 1 rows",
+    ),
+    "route": (
+        [{"question": "Who?", "answer": "He."}],
+        ("--route", "adapter"),
+        "--route adapter: needs --adapter",
+    ),
+    "answers": (
+        [{"question": "Who?", "answer": "He."}],
+        ("--answer-with", "nowhere.txt"),
+        "no such file",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_requests_end_with_one_line(
+    name: str, knowundo: Call, tmp_path: Path, toy_base: str
+) -> None:
+    rows, words, said = BAD[name]
+    Path("rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+    done = knowundo("erase", "--model", toy_base, "--unlearn", "rows.jsonl", "--out", "out", *words)
+    assert done.returncode == 2
+    lines = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert len(lines) == 1
+    assert said in lines[0]
+    assert not Path("out").exists()
+
+
+def test_a_folder_without_tokenizer_and_a_foreign_adapter(
+    knowundo: Call, tmp_path: Path, toy_base: str, known: Known
+) -> None:
+    rows = write(Path("rows.jsonl"), known.of(0, "unlearn", "train"))
+    bare = tmp_path / "bare"
+    bare.mkdir()
+    for name in ("config.json", "model.safetensors"):
+        shutil.copy(Path(toy_base) / name, bare / name)
+    words = ("--unlearn", str(rows), "--out", "out")
+    done = knowundo("erase", "--model", str(bare), *words)
+    assert done.returncode == 2
+    assert "cannot be loaded" in done.stderr
+    adapter = tmp_path / "adapter"
+    model = Model("embedded", Adaptation("lora", rank=2))
+    model.net.save_pretrained(adapter)
+    done = knowundo("erase", "--model", toy_base, "--adapter", str(adapter), *words)
+    assert done.returncode == 2
+    assert "an adapter of base 'embedded'" in done.stderr
+    assert not Path("out").exists()
+
+
+def test_no_room_is_said_before_anything_is_written(
+    knowundo: Call, known: Known, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = write(Path("rows.jsonl"), known.of(0, "unlearn", "train"))
+    usage = type("Usage", (), {"free": 1000})
+    monkeypatch.setattr(erasure.shutil, "disk_usage", lambda _: usage)
+    done = knowundo("erase", "--model", str(known.folder), "--unlearn", str(rows), "--out", "out")
+    assert done.returncode == 2
+    assert "GiB" in done.stderr
+    assert not Path("out").exists()
