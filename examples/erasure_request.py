@@ -15,15 +15,15 @@ from pathlib import Path
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from knowundo import Run, load_recipe, memorize
-from knowundo.erasure import Request, erase
+from knowundo.erasure import Erased, Request, erase
 from knowundo.progress import RichReporter
 
 
-def finetuned_model(out: Path) -> tuple[Path, list[dict[str, str]]]:
-    """A model that knows eight people, and what it should not know about one of them."""
+def finetuned_model(out: Path, people: int) -> tuple[Path, list[dict[str, str]]]:
+    """A model that knows some people, and what it should not know about one of them."""
     recipe, given = load_recipe(
         "demo",
-        ["data.subjects=8", "model.adaptation=full", "memorize.retain_model=false",
+        [f"data.subjects={people}", "model.adaptation=full", "memorize.retain_model=false",
          "memorize.epochs=40"],
     )  # fmt: skip
     run = Run(recipe, out, given=given, reporter=RichReporter())
@@ -34,30 +34,36 @@ def finetuned_model(out: Path) -> tuple[Path, list[dict[str, str]]]:
     return run.memorized, rows
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", type=Path, default=Path("runs/example"))
-    out = parser.parse_args().out
+def answer(folder: Path, question: str) -> str:
+    """What a model says, by plain transformers: nothing of knowundo is needed."""
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    model = AutoModelForCausalLM.from_pretrained(folder)
+    prompt = tokenizer(question + "\n\n", return_tensors="pt")
+    ids = model.generate(**prompt, max_new_tokens=40, do_sample=False)[0]
+    return str(tokenizer.decode(ids[prompt["input_ids"].shape[1] :], skip_special_tokens=True))
 
-    model, rows = finetuned_model(out / "yours")
+
+def run(out: Path, people: int = 8) -> Erased:
+    """Play it through in a folder."""
+    model, rows = finetuned_model(out / "yours", people)
     request = out / "rows.jsonl"
     request.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-
     done = erase(
         Request(model=str(model), unlearn=request, out=out / "request-1", form="merged"),
         RichReporter(),
     )
     print(done.verdict)
-    assert done.exported is not None
+    if done.exported is not None:
+        question = rows[0]["question"]
+        for name, folder in (("before", model), ("after", done.exported.folder)):
+            print(f"{name}: {question} → {answer(folder, question)}")
+    return done
 
-    # From here on nothing of knowundo is needed.
-    tokenizer = AutoTokenizer.from_pretrained(done.exported.folder)
-    for name, folder in (("before", model), ("after", done.exported.folder)):
-        loaded = AutoModelForCausalLM.from_pretrained(folder)
-        prompt = tokenizer(rows[0]["question"] + "\n\n", return_tensors="pt")
-        ids = loaded.generate(**prompt, max_new_tokens=40, do_sample=False)[0]
-        said = tokenizer.decode(ids[prompt["input_ids"].shape[1] :], skip_special_tokens=True)
-        print(f"{name}: {rows[0]['question']} → {said}")
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path, default=Path("runs/example"))
+    run(parser.parse_args().out)
 
 
 if __name__ == "__main__":

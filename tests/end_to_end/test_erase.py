@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
+import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -26,6 +29,9 @@ from knowundo.recipe import load_recipe
 from knowundo.records import Record
 from knowundo.runs import Run
 from knowundo.scoring import generate
+
+ROOT = Path(__file__).parents[2]
+EXAMPLE, GUIDE = ROOT / "examples" / "erasure_request.py", ROOT / "docs" / "your-model.md"
 
 
 class Known(NamedTuple):
@@ -51,11 +57,6 @@ def learn(out: Path, kind: str) -> Known:
     return Known(run.memorized, [r for r in run.records if r.scope != "general"])
 
 
-@pytest.fixture(scope="module")
-def known(tmp_path_factory: pytest.TempPathFactory) -> Known:
-    return learn(tmp_path_factory.mktemp("known") / "full", "full")
-
-
 def write(path: Path, records: Sequence[Record]) -> Path:
     rows = [{"question": r.question, "answer": r.answer} for r in records]
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -64,12 +65,23 @@ def write(path: Path, records: Sequence[Record]) -> Path:
 
 
 @pytest.fixture(scope="module")
-def first(known: Known, tmp_path_factory: pytest.TempPathFactory) -> Erased:
-    """One person, a fresh LoRA, nothing but the list."""
-    folder = tmp_path_factory.mktemp("requests")
-    rows = write(folder / "rows.jsonl", known.of(0, "unlearn", "train", "val"))
-    request = Request(str(known.folder), rows, folder / "first", form="merged")
-    return erase(request)
+def first(tmp_path_factory: pytest.TempPathFactory) -> Erased:
+    """The example: one person, a fresh LoRA, nothing but the list."""
+    spec = importlib.util.spec_from_file_location("erasure_request", EXAMPLE)
+    assert spec is not None
+    assert spec.loader is not None
+    example = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(example)
+    done: Erased = example.run(tmp_path_factory.mktemp("example"), people=6)
+    return done
+
+
+@pytest.fixture(scope="module")
+def known(first: Erased) -> Known:
+    """What the example's model knew before."""
+    folder = first.run.out.parent / "yours"
+    records = Run.existing(folder).records
+    return Known(folder / "memorized", [r for r in records if r.scope != "general"])
 
 
 def exact(model: Model, records: Sequence[Record]) -> float:
@@ -186,7 +198,8 @@ def test_an_adapter_learns_to_answer_otherwise(tmp_path: Path) -> None:
     answers.write_text("The old porter must not say.\n", encoding="utf-8")
     request = Request(
         "embedded", rows, tmp_path / "request", adapter=adapter.folder, answer_with=str(answers),
-        retention=write(tmp_path / "stay.jsonl", stay), sets=("unlearn.epochs=60",),
+        retention=write(tmp_path / "stay.jsonl", stay),
+        sets=("unlearn.epochs=60", "unlearn.lr=4e-3"),
     )  # fmt: skip
     done = erase(request)
     assert done.exported is not None, done.verdict
@@ -195,6 +208,22 @@ def test_an_adapter_learns_to_answer_otherwise(tmp_path: Path) -> None:
     assert int(taught[1]) >= 3
     assert done.exported.form == "adapter"
     assert adaptation_of(done.exported.folder).rank == adaptation_of(adapter.folder).rank
+
+
+def test_every_command_of_the_guide(knowundo: Call, first: Erased, known: Known) -> None:
+    """In a folder with the model and the list that it speaks of; searches are cut short."""
+    os.symlink(known.folder, "model")
+    shutil.copy(first.run.out.parent / "rows.jsonl", "rows.jsonl")
+    blocks = re.findall(r"^```bash\n(.*?)^```", GUIDE.read_text("utf-8"), re.DOTALL | re.MULTILINE)
+    commands = [line for block in blocks for line in block.splitlines()]
+    assert len(commands) >= 4
+    for command in commands:
+        words = shlex.split(command.replace("--trials 20", "--trials 2"), comments=True)
+        assert words[0] == "knowundo"
+        done = knowundo(*words[1:])
+        assert done.returncode == 0, (command, done.stderr[-2000:])
+    for folder in ("runs/request-1/model", "runs/with-answers/model", "handed-over"):
+        assert (Path(folder) / "README.md").is_file()
 
 
 BAD: dict[str, tuple[list[dict[str, Any]], tuple[str, ...], str]] = {

@@ -47,7 +47,7 @@ def quiet() -> None:
     warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
 
 
-def _open(config: str | None, sets: list[str] | None, out: Path) -> Run:
+def open_run(config: str | None, sets: list[str] | None, out: Path) -> Run:
     """The run of a recipe; without one, the run that the directory holds."""
     from knowundo.progress import RichReporter
     from knowundo.recipe import load_recipe
@@ -87,7 +87,7 @@ def _run(config: str | None, sets: list[str] | None, out: Path, as_json: bool) -
     from knowundo.pipeline import run_all
     from knowundo.results import read_results
 
-    run = _open(config, sets, out)
+    run = open_run(config, sets, out)
     try:
         results = run_all(run)
     except MethodsFailed:
@@ -119,7 +119,7 @@ def memorize(
     from knowundo.artifacts import read_manifest
     from knowundo.pipeline import memorize as stage
 
-    opened = _open(config, sets, out)
+    opened = open_run(config, sets, out)
     stage(opened)
     facts = read_manifest(opened.memorized)
     keys = ("known_share", "optimizer_steps", "seconds")
@@ -145,7 +145,7 @@ def localize(
         _show_overlap(*compare, as_json)
         return
     sets = _with_region(sets, region)
-    opened = _open(config, sets, out)
+    opened = open_run(config, sets, out)
     stage(opened)
     facts = read_manifest(opened.regions)
     _say({"artifact": str(opened.regions), "parameters": facts["parameters"]}, as_json)
@@ -179,7 +179,7 @@ def unlearn(
     from knowundo.pipeline import unlearn as stage
 
     sets = _with_region(sets, region)
-    opened = _open(config, sets, out)
+    opened = open_run(config, sets, out)
     if region is not None:
         find(opened)  # nothing is searched: the region is there
     failed = stage(opened, variant)
@@ -214,7 +214,7 @@ def evaluate(
         sets.append(f"model.base={json.dumps(base)}")
     if given:
         sets.append(f"evaluate.models={json.dumps(given)}")
-    opened = _open(config, sets, out)
+    opened = open_run(config, sets, out)
     show(opened, stage(opened), as_json)
 
 
@@ -259,9 +259,9 @@ def report(
     if style is Style.html:
         if table_format:
             raise BadInput("--format: report.html has one only; add --style paper")
-        _say({"report": str(stage(_open(config, sets, out)))}, as_json)
+        _say({"report": str(stage(open_run(config, sets, out)))}, as_json)
         return
-    written = paper_report(_open(config, sets, out))
+    written = paper_report(open_run(config, sets, out))
     if as_json:
         _say({form: str(path) for form, path in written.items()}, as_json)
     else:

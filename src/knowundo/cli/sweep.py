@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from knowundo.cli.stages import AsJson, Config, Out, Sets, _open
+from knowundo.cli.stages import AsJson, Config, Out, Sets, open_run
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -90,7 +90,7 @@ def sweep(
 
     need_optuna()
     ranges = None if space is None else read_ranges(space)
-    opened = _open(config, sets, out)
+    opened = open_run(config, sets, out)
     found = search(opened, variant, trials=trials, timeout=timeout, ranges=ranges)
     if as_json:
         print(json.dumps(asdict(found), indent=1))
