@@ -110,8 +110,8 @@ def request(
     return (done, base, folder) if route == "adapter" else (done, str(folder), None)
 
 
-def study(out: Path, seed: int, route: str, reporter: Reporter) -> dict[str, Any]:
-    """One seed by one route: before, after the first request, after the second."""
+def study(out: Path, seed: int, route: str, reporter: Reporter, *, twice: bool) -> dict[str, Any]:
+    """One seed by one route: before, after the first request, and perhaps after the second."""
     kind = "lora" if route == "adapter" else "full"
     knows = knowing(out / f"knows-{kind}-{seed}", seed, kind, reporter)
     base, adapter = ("embedded", knows) if route == "adapter" else (str(knows), None)
@@ -119,7 +119,7 @@ def study(out: Path, seed: int, route: str, reporter: Reporter) -> dict[str, Any
     row: dict[str, Any] = {"seed": seed, "route": route}
     model = opened(base, adapter)
     row["before"], row["before_second"] = measure(model, first), measure(model, second)
-    for number, asked in enumerate((first, second), start=1):
+    for number, asked in enumerate((first, second) if twice else (first,), start=1):
         place = out / f"{route}-{seed}-{number}"
         shutil.rmtree(place, ignore_errors=True)
         done, base, adapter = request(place, seed, route, base, adapter, asked["list"], reporter)
@@ -127,7 +127,8 @@ def study(out: Path, seed: int, route: str, reporter: Reporter) -> dict[str, Any
         model = opened(base, adapter)
         row[f"after_{number}"] = measure(model, asked)
         row["relapsed"] = done.relapsed
-    row["first_after_second"] = measure(model, {n: first[n] for n in ("list", "reworded")})
+    if twice:
+        row["first_after_second"] = measure(model, {n: first[n] for n in ("list", "reworded")})
     return row
 
 
@@ -136,20 +137,23 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/erase"))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--routes", nargs="+", default=ROUTES, choices=ROUTES)
+    parser.add_argument("--twice", type=int, nargs="*", default=[0], help="seeds of two requests")
     asked = parser.parse_args()
     rows = []
     for seed in asked.seeds:
         for route in asked.routes:
-            rows.append(study(asked.out, seed, route, RichReporter()))
+            rows.append(study(asked.out, seed, route, RichReporter(), twice=seed in asked.twice))
             write_json(asked.out / "study.json", rows)
             print(json.dumps(rows[-1]), flush=True)
     print("| seed | route | | list | re-worded | same people | others | text perplexity |")
     print("|---|---|---|--:|--:|--:|--:|--:|")
     for row in rows:
-        for when in ("before", "after_1", "before_second", "after_2"):
+        whens = ("before", "after_1", "before_second", "after_2")
+        for when in whens if "after_2" in row else whens[:2]:
             cells = " | ".join(f"{value:.1f}" for value in row[when].values())
             print(f"| {row['seed']} | {row['route']} | {when} | {cells} |")
-        again = row["first_after_second"]
+        if (again := row.get("first_after_second")) is None:
+            continue
         print(
             f"| {row['seed']} | {row['route']} | first list after the second request | "
             f"{again['list']:.1f} | {again['reworded']:.1f} | | | |"

@@ -306,9 +306,8 @@ def unlearn_watched(
 ) -> Unlearned:
     """`unlearn` with a watch, at a rate that need not be known.
 
-    A rate that ends with less than half of the way forgotten is raised threefold, one that loses
-    more of retention than the floor allows is lowered threefold, until one does neither or
-    `attempts` are used up. The best look of all attempts is kept.
+    If the first rate goes less than half of the way it is raised threefold, else lowered, and on in
+    that direction as long as the best look gets better. The best look of all attempts is kept.
 
     Args:
         start: as for `unlearn`.
@@ -322,26 +321,27 @@ def unlearn_watched(
     """
     rate = first_rate(start.model) if lr is None else lr
     best: tuple[float, dict[str, torch.Tensor], Unlearned] | None = None
-    tried: dict[float, dict[str, Any]] = {}
-    while rate not in tried and len(tried) < attempts:
+    tried: list[dict[str, Any]] = []
+    factor = 1 / 3
+    while len(tried) < attempts:
         try:
             done = unlearn(start, lr=rate, watch=watch, **settings)
         except Diverged:
-            tried[rate] = {"lr": rate, "unlearn": None, "retention": None}
+            tried.append({"lr": rate, "unlearn": None, "retention": None, "score": 0.0})
             rate = float(f"{rate / 3:.2g}")
             continue
         end = done.facts["best"]
-        tried[rate] = {"lr": rate, "unlearn": end["unlearn"], "retention": end["retention"]}
-        if best is None or end["score"] > best[0]:
-            best = end["score"], start.model.state(start.held), done
-        if end["lost"] > watch.floor or done.facts["stopped"] == "floor":
-            rate = float(f"{rate / 3:.2g}")
-        elif end["forgotten"] < ENOUGH:
-            rate = float(f"{rate * 3:.2g}")
+        tried.append({"lr": rate} | {key: end[key] for key in ("unlearn", "retention", "score")})
+        if best is not None and 0 < end["score"] <= best[0]:
+            break
+        if best is None and end["forgotten"] < ENOUGH:
+            factor = 3.0
+        best = end["score"], start.model.state(start.held), done
+        rate = float(f"{rate * factor:.2g}")
     if best is None:
         raise Diverged("training diverged at every learning rate tried; set unlearn.lr")
     start.model.overwrite(best[1])
-    best[2].facts["attempts"] = list(tried.values())
+    best[2].facts["attempts"] = tried
     return best[2]
 
 
