@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -43,13 +44,25 @@ def answer(folder: Path, question: str) -> str:
     return str(tokenizer.decode(ids[prompt["input_ids"].shape[1] :], skip_special_tokens=True))
 
 
-def run(out: Path, people: int = 8) -> Erased:
-    """Play it through in a folder."""
+def run(out: Path, people: int = 8, sets: Sequence[str] = ()) -> Erased:
+    """Play it through in a folder.
+
+    Args:
+        out: the folder.
+        people: how many the model knows.
+        sets: keys of the recipe on top; a rate saves the search for one.
+    """
     model, rows = finetuned_model(out / "yours", people)
     request = out / "rows.jsonl"
     request.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     done = erase(
-        Request(model=str(model), unlearn=request, out=out / "request-1", form="merged"),
+        Request(
+            model=str(model),
+            unlearn=request,
+            out=out / "request-1",
+            form="merged",
+            sets=tuple(sets),
+        ),
         RichReporter(),
     )
     print(done.verdict)

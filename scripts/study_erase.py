@@ -1,12 +1,16 @@
 """Erase three subjects from a model that knows forty, by every route and seed, then three more.
 
     python scripts/study_erase.py --out runs/erase --seeds 0 1 2
+    python scripts/study_erase.py --out runs/erase-real --real MODEL --source FOLDER
 
 The model is the embedded base after it learned the embedded benchmark: all of its weights, or, for
 the route `adapter`, a LoRA. The list holds the private facts of three people, eight or so rows; no
 retention list is given, so nobody tells the program what the other 37 people are. What is measured
 here (true answers of everybody else, true re-wordings, the base's own text) is seen by nothing
 that the erasure does.
+
+The second form erases two authors from a model that memorized KnowUnDo's privacy domain (the folder
+`memorized` of such a run); the folder holds the domain's files.
 """
 
 from __future__ import annotations
@@ -22,6 +26,7 @@ from typing import Any
 
 from knowundo.artifacts import write_json
 from knowundo.benchmarks.embedded import embedded
+from knowundo.benchmarks.knowundo import knowundo
 from knowundo.encoding import encode
 from knowundo.erasure import Erased, Request, erase
 from knowundo.models import Model, Variant, adaptation_of
@@ -132,13 +137,40 @@ def study(out: Path, seed: int, route: str, reporter: Reporter, *, twice: bool) 
     return row
 
 
+def real(out: Path, base: Path, source: Path, reporter: Reporter) -> dict[str, Any]:
+    """Two authors' private facts out of a model that knows 60 authors; the rest is asked before
+    and after."""
+    records = [r for r in knowundo(domain="privacy", source=str(source)) if r.scope != "general"]
+    chosen = set(list(dict.fromkeys(record.subject for record in records))[:2])
+    others = [r for r in records if r.subject not in chosen]
+    asked = {
+        "list": [r for r in records if r.subject in chosen and r.scope == "unlearn"],
+        "same_people": [r for r in records if r.subject in chosen and r.scope == "retention"],
+        "others": Random(0).sample(others, 300),
+    }
+    row: dict[str, Any] = {"rows": {name: len(found) for name, found in asked.items()}}
+    row["before"] = measure(opened(str(base), None), asked)
+    done, _, _ = request(out / "request", 0, "lora", str(base), None, asked["list"], reporter)
+    row["verdict"] = done.verdict
+    assert done.exported is not None, done.verdict
+    row["after"] = measure(opened(str(done.exported.folder), None), asked)
+    return row
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0] if __doc__ else None)
     parser.add_argument("--out", type=Path, default=Path("runs/erase"))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--routes", nargs="+", default=ROUTES, choices=ROUTES)
     parser.add_argument("--twice", type=int, nargs="*", default=[0], help="seeds of two requests")
+    parser.add_argument(
+        "--real", type=Path, help="a model that memorized KnowUnDo's privacy domain"
+    )
+    parser.add_argument("--source", type=Path, help="folder of that domain's files")
     asked = parser.parse_args()
+    if asked.real is not None:
+        print(json.dumps(real(asked.out, asked.real, asked.source, RichReporter())))
+        return
     rows = []
     for seed in asked.seeds:
         for route in asked.routes:

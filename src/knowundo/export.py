@@ -389,7 +389,7 @@ _TENSOR = re.compile(r"base_model\.model\.(.+)\.lora_([AB])\.weight")
 # What vLLM's loader refuses, or does not look at and would compute without.
 _PLAIN_LORA = (
     "modules_to_save", "use_dora", "use_rslora", "lora_bias", "rank_pattern", "alpha_pattern",
-    "fan_in_fan_out", "layer_replication", "target_parameters", "trainable_token_indices",
+    "layer_replication", "target_parameters", "trainable_token_indices",
 )  # fmt: skip
 
 

@@ -60,10 +60,15 @@ def live_head(model: Model) -> Head:
     return _head(module.get_output_embeddings(), module.config)  # type: ignore[operator]
 
 
+def _lies_on_head(model: Model) -> bool:
+    head = model.causal_lm().get_output_embeddings()  # type: ignore[operator]
+    return any("lora_" in name for name, _ in head.named_parameters())
+
+
 def frozen_head(model: Model) -> Head:
     """The same map as it is now, unmoved by later training."""
-    if model.adaptation.kind == "lora":
-        return live_head(model)  # no LoRA lies on it
+    if model.adaptation.kind == "lora" and not _lies_on_head(model):
+        return live_head(model)
     module = model.causal_lm()
     layer = deepcopy(module.get_output_embeddings()).requires_grad_(False)  # type: ignore[operator]
     return _head(layer, module.config)

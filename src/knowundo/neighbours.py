@@ -61,8 +61,8 @@ def near_names(subjects: Iterable[str], count: int, seed: int) -> list[str]:
 
 def _renamed(record: Record, name: str) -> Record | None:
     """The record about somebody else; None where its question does not name its subject."""
-    subject = record.subject
-    if not subject or subject not in record.question:
+    subject = named_subject(record)
+    if subject is None:
         return None
     return replace(
         record,
@@ -70,7 +70,16 @@ def _renamed(record: Record, name: str) -> Record | None:
         answer=record.answer.replace(subject, name),
         subject=name,
         facts=(),
+        turns=(),
     )
+
+
+def named_subject(record: Record) -> str | None:
+    """The subject, if the question names it; an id that stands for one is no name."""
+    subject = record.subject
+    if not subject or subject == record.id or subject.isdigit():
+        return None
+    return subject if subject in record.question else None
 
 
 def about_others(records: Sequence[Record], names: Sequence[str], each: int) -> list[Record]:
@@ -87,11 +96,11 @@ def about_others(records: Sequence[Record], names: Sequence[str], each: int) -> 
 def about_other_things(records: Sequence[Record]) -> list[Record]:
     """Other questions about the same subjects, none of which is on the list; answers are empty."""
     asked = {record.question for record in records}
-    named = {r.subject: r for r in records if r.subject and r.subject in r.question}
+    named = {r.subject: replace(r, turns=()) for r in records if named_subject(r)}
     found = []
     for subject, record in named.items():
         for number, template in enumerate(_templates()["other_attributes"]):
-            question = template.format(name=subject)
+            question = str(template.format(name=subject))
             if question not in asked:
                 name = f"{subject}/{number}"
                 found.append(replace(record, id=name, question=question, answer="", facts=()))
@@ -129,8 +138,8 @@ def unknowable(records: Sequence[Record], everything: Sequence[Record], seed: in
     """Rows like these that no model can know: what it predicts of them, it guesses.
 
     Of a question that names its subject: the same about somebody invented. Of another: with the
-    answer of the row on the list whose question is most like it. Of a document: other texts, of
-    the general rows.
+    answer of the row on the list whose question is most like it. Of a document, and where there is
+    nothing else: other texts, of the general rows.
 
     Args:
         records: rows that a model knows.
@@ -148,7 +157,7 @@ def unknowable(records: Sequence[Record], everything: Sequence[Record], seed: in
         other = _renamed(record, names[number % len(names)]) or _mismatched(record, records)
         if other is not None:
             found.append(replace(other, id=f"unknowable/{number}"))
-    if any(record.kind == "text" for record in records):
+    if not found or any(record.kind == "text" for record in records):
         found += [r for r in select(everything, scope="general") if r.kind == "text"]
     if not found:
         raise BadInput(

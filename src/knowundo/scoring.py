@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -180,6 +180,7 @@ def complete(
     each: int = 1,
     temperature: float | None = None,
     seed: int = 0,
+    stops: Iterable[int] = (),
     batch_size: int = 64,
 ) -> list[tuple[str, bool]]:
     """What the model says after each prompt, and whether it came to an end by itself.
@@ -191,11 +192,13 @@ def complete(
         each: answers to each prompt, one after another in the list returned.
         temperature: of the whole distribution; none: the likeliest token each time.
         seed: of the draws.
+        stops: ids that end an answer beside the model's own, such as a template's end of turn.
         batch_size: prompts at a time.
     """
     ends = model.net.generation_config.eos_token_id
-    stops = {int(model.tokenizer.eos_token_id), *([ends] if isinstance(ends, int) else ends or [])}
-    options: dict[str, Any] = {"stops": sorted(stops), "each": each, "temperature": temperature}
+    own = [ends] if isinstance(ends, int) else ends or []
+    over = {int(model.tokenizer.eos_token_id), *own, *stops}
+    options: dict[str, Any] = {"stops": sorted(over), "each": each, "temperature": temperature}
     said = []
     with torch.random.fork_rng(_cards(model)):
         torch.manual_seed(seed)
@@ -203,8 +206,8 @@ def complete(
             part = prompts[start : start + batch_size]
             new = _continued(model, part, tokens=tokens, **options).tolist()
             texts = model.tokenizer.batch_decode(new, skip_special_tokens=True)
-            ended = [not stops.isdisjoint(row) for row in new]
-            said += [(text.strip(), over) for text, over in zip(texts, ended, strict=True)]
+            ended = [not over.isdisjoint(row) for row in new]
+            said += list(zip(map(str.strip, texts), ended, strict=True))
     return said
 
 

@@ -19,6 +19,7 @@ import pytest
 from conftest import Call
 from knowundo import erasure
 from knowundo.artifacts import file_hash, read_json
+from knowundo.benchmarks.embedded import general_records
 from knowundo.encoding import encode
 from knowundo.erasure import Erased, Request, erase
 from knowundo.erasure.ledger import LEDGER, read_ledger
@@ -32,6 +33,10 @@ from knowundo.scoring import generate
 
 ROOT = Path(__file__).parents[2]
 EXAMPLE, GUIDE = ROOT / "examples" / "erasure_request.py", ROOT / "docs" / "your-model.md"
+
+
+# A rate, so that none is searched for, and fewer steps.
+QUICK = ("unlearn.lr=4e-3", "unlearn.epochs=50")
 
 
 class Known(NamedTuple):
@@ -72,7 +77,7 @@ def first(tmp_path_factory: pytest.TempPathFactory) -> Erased:
     assert spec.loader is not None
     example = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(example)
-    done: Erased = example.run(tmp_path_factory.mktemp("example"), people=6)
+    done: Erased = example.run(tmp_path_factory.mktemp("example"), people=6, sets=QUICK)
     return done
 
 
@@ -122,7 +127,7 @@ def test_the_lists_say_what_was_made(known: Known, first: Erased) -> None:
 def test_the_same_request_again_does_nothing_again(known: Known, first: Erased) -> None:
     before = {p: p.stat().st_mtime_ns for p in first.run.out.rglob("*.parquet")}
     rows = first.run.out.parent / "rows.jsonl"
-    erase(Request(str(known.folder), rows, first.run.out, form="merged"))
+    erase(Request(str(known.folder), rows, first.run.out, form="merged", sets=QUICK))
     assert {p: p.stat().st_mtime_ns for p in first.run.out.rglob("*.parquet")} == before
 
 
@@ -160,7 +165,11 @@ def test_a_second_request_asks_the_first_again(known: Known, first: Erased, tmp_
             *known.of(3, "retention", "train", "val")]  # fmt: skip
     request = Request(
         str(first.exported.folder), rows, tmp_path / "second", route="full",
-        sets=("unlearn.variants=[{preset: npo_kl, name: erased, region: memflex}]",),
+        sets=(
+            "unlearn.variants=[{preset: npo_kl, name: erased, region: memflex}]",
+            "unlearn.epochs=50",
+            "unlearn.lr=4e-4",
+        ),
         retention=write(tmp_path / "stay.jsonl", stay),
     )  # fmt: skip
     done = erase(request)
@@ -199,7 +208,7 @@ def test_an_adapter_learns_to_answer_otherwise(tmp_path: Path) -> None:
     request = Request(
         "embedded", rows, tmp_path / "request", adapter=adapter.folder, answer_with=str(answers),
         retention=write(tmp_path / "stay.jsonl", stay),
-        sets=("unlearn.epochs=60", "unlearn.lr=4e-3"),
+        sets=QUICK,
     )  # fmt: skip
     done = erase(request)
     assert done.exported is not None, done.verdict
@@ -211,19 +220,43 @@ def test_an_adapter_learns_to_answer_otherwise(tmp_path: Path) -> None:
 
 
 def test_every_command_of_the_guide(knowundo: Call, first: Erased, known: Known) -> None:
-    """In a folder with the model and the list that it speaks of; searches are cut short."""
+    """In a folder with the model and the list that it speaks of, without searches."""
     os.symlink(known.folder, "model")
     shutil.copy(first.run.out.parent / "rows.jsonl", "rows.jsonl")
     blocks = re.findall(r"^```bash\n(.*?)^```", GUIDE.read_text("utf-8"), re.DOTALL | re.MULTILINE)
     commands = [line for block in blocks for line in block.splitlines()]
     assert len(commands) >= 4
     for command in commands:
-        words = shlex.split(command.replace("--trials 20", "--trials 2"), comments=True)
+        words = shlex.split(command.replace("--trials 20", "--trials 1"), comments=True)
+        if words[1] == "erase":
+            words += [word for key in QUICK for word in ("--set", key)]
         assert words[0] == "knowundo"
         done = knowundo(*words[1:])
         assert done.returncode == 0, (command, done.stderr[-2000:])
     for folder in ("runs/request-1/model", "runs/with-answers/model", "handed-over"):
         assert (Path(folder) / "README.md").is_file()
+
+
+def test_documents_are_judged_by_their_tokens(tmp_path: Path) -> None:
+    """Nobody asks for them. The base itself knows these, as text of its own pretraining."""
+    facts = [r for r in general_records(0) if r.subset == "facts" and r.split == "train"][:4]
+    listed = tmp_path / "documents.jsonl"
+    rows = [{"text": f"{r.question}\n\n{r.answer}"} for r in facts]
+    listed.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    done = erase(Request("embedded", listed, tmp_path / "out", sets=QUICK))
+    assert done.check.level is not None
+    assert len(done.check.by_heart) + len(done.check.known) >= 2
+    before, after = (
+        done.results.find(name, "token_accuracy", "unlearn", "train")
+        for name in ("memorized", "erased")
+    )
+    assert before is not None
+    assert before.value is not None
+    assert after is not None
+    assert after.value is not None
+    assert after.value < before.value
+    gone = after.value / 100 <= (1 + done.check.level) / 2
+    assert (done.exported is not None) == gone, done.verdict
 
 
 BAD: dict[str, tuple[list[dict[str, Any]], tuple[str, ...], str]] = {
@@ -244,6 +277,21 @@ BAD: dict[str, tuple[list[dict[str, Any]], tuple[str, ...], str]] = {
         [{"question": "Who?", "answer": "He."}],
         ("--route", "adapter"),
         "--route adapter: needs --adapter",
+    ),
+    "two variants": (
+        [{"question": "Who?", "answer": "He."}],
+        ("--set", "unlearn.variants=[{preset: npo_kl}]"),
+        "one variant, named erased",
+    ),
+    "form": (
+        [{"question": "Who?", "answer": "He."}],
+        ("--route", "full", "--format", "adapter"),
+        "the route full trains no adapter",
+    ),
+    "answers to a document": (
+        [{"text": "All of it."}],
+        ("--answer-with", "unknown"),
+        "is a document",
     ),
     "answers": (
         [{"question": "Who?", "answer": "He."}],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -39,12 +40,20 @@ def export(
     as_json: AsJson = False,
 ) -> None:
     """Hand one model over: a folder that plain peft or transformers loads, with a model card."""
+    from knowundo.erasure import ERASED
+    from knowundo.erasure.ledger import LEDGER
     from knowundo.export import export as write
     from knowundo.progress import RichReporter
     from knowundo.runs import Run
 
     quiet()
     opened = Run.existing(run, RichReporter())
+    ledger = run / "model" / LEDGER  # of an erasure: it travels with the model
+
+    def beside(folder: Path) -> None:
+        if variant == ERASED and ledger.is_file():
+            shutil.copy(ledger, folder / LEDGER)
+
     done = write(
         opened,
         variant,
@@ -52,6 +61,7 @@ def export(
         form=None if form is None else form.value,
         shard_size=shard_size,
         push_to_hub=push_to_hub,
+        beside=beside,
     )
     if as_json:
         print(json.dumps(done._asdict(), default=str))

@@ -11,11 +11,10 @@ from __future__ import annotations
 
 import math
 import shutil
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from random import Random
 from typing import Any, Literal, NamedTuple
 
 from knowundo.artifacts import (
@@ -27,10 +26,8 @@ from knowundo.artifacts import (
     read_manifest,
     write_json,
 )
-from knowundo.benchmarks.general import general_rows
-from knowundo.benchmarks.lists import read_list, with_subjects, write_list
-from knowundo.encoding import Encoded, chunked, encode
-from knowundo.erasure.checks import Check, alike, ask_model, describe_rows, without_repeats
+from knowundo.benchmarks.lists import write_list
+from knowundo.erasure.checks import Check, known_from
 from knowundo.erasure.ledger import (
     Erasure,
     Ledger,
@@ -39,15 +36,14 @@ from knowundo.erasure.ledger import (
     weights,
     write_ledger,
 )
-from knowundo.erasure.retention import Leaks, make_retention, own_texts
+from knowundo.erasure.making import Given, Maker, read_given
 from knowundo.errors import BadInput
+from knowundo.evaluation import EARLIER
 from knowundo.export import Exported, Form, export
 from knowundo.models import Model, Variant, base_files
-from knowundo.neighbours import reworded, unknowable
 from knowundo.pipeline import run_all
 from knowundo.progress import Reporter
-from knowundo.recipe import amend, parse_recipe, read_preset
-from knowundo.records import Record
+from knowundo.recipe import Recipe, amend, parse_recipe, read_preset
 from knowundo.reporting.words import RELAPSE
 from knowundo.results import Results
 from knowundo.runs import Run, adopting_model
@@ -57,11 +53,11 @@ from knowundo.unlearning.answers import MODEL, answers
 
 Route = Literal["auto", "adapter", "lora", "full"]
 
-# Optimizer steps of unlearning, and rows that may still be answered exactly, in percent.
-STEPS, LEFT = 100, 5.0
-# Of generated retention rows, and of user's ones without val rows, so many are for val.
-VAL = 0.2
-_ERASED = "erased"
+# Optimizer steps of unlearning; rows that may still be answered exactly, in percent; and, of what
+# nobody asks for, points of token accuracy that an earlier request may come back by.
+STEPS, LEFT, PREDICTED = 100, 5.0, 10.0
+# Name of the variant that is handed over.
+ERASED = "erased"
 
 
 @dataclass(frozen=True)
@@ -111,20 +107,28 @@ def erase(request: Request, reporter: Reporter | None = None) -> Erased:
     given = recipe_of(request)
     recipe = parse_recipe(given, "--set")
     check_names(recipe)
-    read = _read(request)
+    read = read_given(
+        request.unlearn, request.val, request.retention, request.general, request.columns
+    )
+    _check_asked(request, recipe, read)
     ledger = read_ledger(_holder(request))
+    earlier, missing = earlier_rows(ledger, request.earlier)
     model = adopting_model(recipe)
     if "encoding" not in given["data"]:
         style = "chat" if model.tokenizer.chat_template else "plain"
         given = amend(given, [f"data.encoding={style}"])
         recipe = parse_recipe(given, "--set")
     _check_room(request, model)
-    check = _prepare(request, given, model, read, ledger, reporter)
-    steps = -(-_count(request.out / "lists") // recipe.unlearn.batch_size)
+    model.use(Variant("memorized", "memorized", request.adapter))
+    maker = Maker(recipe, model, reporter, earlier)
+    check = _prepare(request, given, maker, read)
+    for line in missing:
+        reporter.say(line)
     if "epochs" not in given["unlearn"]:
-        given = amend(given, [f"unlearn.epochs={math.ceil(STEPS / steps)}"])
+        given = amend(given, [f"unlearn.epochs={check.epochs}"])
     recipe = parse_recipe(given, "--set")
     run = Run(recipe, request.out, given=given, reporter=reporter, model=model)
+    del model, maker  # the run's alone, so that export can free it
     results = run_all(run)
     return _finish(request, run, results, check, ledger)
 
@@ -155,7 +159,7 @@ def recipe_of(request: Request) -> dict[str, Any]:
         given["unlearn"]["variants"] = [
             {
                 "preset": "altpo" if request.answer_with == MODEL else "idk",
-                "name": _ERASED,
+                "name": ERASED,
                 "region": "everything",
                 "answers": request.answer_with,
                 "retention": 0.0,
@@ -183,28 +187,18 @@ def _check_room(request: Request, model: Model) -> None:
 HELD = 50_000_000
 
 
-class _Lists(NamedTuple):
-    """What the user gave, as records."""
-
-    unlearn: list[Record]
-    val: list[Record] | None
-    retention: list[Record] | None
-    general: list[Record] | None
-
-
-def _read(request: Request) -> _Lists:
-    """The user's files, each checked for itself."""
-
-    def rows(path: Path | None, scope: str, split: str) -> list[Record] | None:
-        if path is None:
-            return None
-        return read_list(path, scope=scope, split=split, columns=request.columns)
-
-    unlearn = rows(request.unlearn, "unlearn", "train")
-    assert unlearn is not None
-    general = general_rows(request.general) if request.general is not None else None
-    val = rows(request.val, "unlearn", "val")
-    return _Lists(unlearn, val, rows(request.retention, "retention", "train"), general)
+def _check_asked(request: Request, recipe: Recipe, read: Given) -> None:
+    """Refuse what would fail only after hours."""
+    if [variant.name for variant in recipe.unlearn.variants] != [ERASED]:
+        raise BadInput(f"--set unlearn.variants: one variant, named {ERASED}, makes the model")
+    if request.route == "full" and request.form == "adapter":
+        raise BadInput("--format adapter: the route full trains no adapter; say merged")
+    documents = [record for record in read.unlearn if record.kind == "text"]
+    if request.answer_with is not None and documents:
+        raise BadInput(
+            f"--answer-with: {documents[0].id} is a document, and nobody asks for one; leave the "
+            "option out, or give questions with their answers"
+        )
 
 
 def _holder(request: Request) -> Path:
@@ -212,180 +206,85 @@ def _holder(request: Request) -> Path:
     return request.adapter if request.adapter is not None else Path(request.model)
 
 
-def _count(folder: Path) -> int:
-    rows = read_list(folder / "unlearn.jsonl", scope="unlearn", split="train")
-    return sum(record.split == "train" for record in rows)
-
-
-def _prepare(
-    request: Request,
-    given: dict[str, Any],
-    model: Model,
-    read: _Lists,
-    ledger: Ledger,
-    reporter: Reporter,
-) -> Check:
+def _prepare(request: Request, given: dict[str, Any], maker: Maker, read: Given) -> Check:
     """Write `out/lists`, unless it is there already, whether edited or not."""
-    folder = request.out / "lists"
-    inputs = _inputs(request, given, ledger)
+    folder, say = request.out / "lists", maker.reporter.say
+    inputs = _inputs(request, given)
     if (folder / MANIFEST).is_file():
         if read_manifest(folder)["inputs"] != fingerprint(inputs):
             raise BadInput(
                 f"{folder}: made of other files or settings; name another directory with --out, or "
                 "remove this one"
             )
-        reporter.say(f"lists: already there, taken as they are ({folder})")
-        return Check(**read_json(folder / "check.json"))
-    if request.out.exists() and any(request.out.iterdir()):
+        say(f"lists: already there, taken as they are ({folder})")
+        check = _read_check(folder / "check.json")
+    elif request.out.exists() and any(request.out.iterdir()):
         raise BadInput(f"{request.out}: holds something else; name another directory with --out")
-    made = _Maker(request, given, model, reporter)
-    check, lists = made.lists(read)
-    earlier, missing = earlier_rows(ledger, request.earlier)
-    for line in [*check.lines(), *missing]:
-        reporter.say(line)
-    if earlier:
-        lists["earlier"] = earlier
-        count = len({record.subset for record in earlier})
-        reporter.say(f"{len(earlier)} rows of {count} earlier requests will be asked again")
-    with new_folder(folder, inputs) as aside:
-        for name, records in lists.items():
-            write_list(aside / f"{name}.jsonl", records)
-        write_json(aside / "check.json", check.as_dict())
-    reporter.say(f"lists: written to {folder}; look at them, edit them and run the same again")
+    else:
+        check, lists = maker.lists(read, str(request.unlearn))
+        trained = sum(record.split == "train" for record in lists["unlearn"])
+        steps = -(-trained // maker.recipe.unlearn.batch_size)
+        check.epochs = math.ceil(STEPS / steps)
+        for line in check.lines():
+            say(line)
+        with new_folder(folder, inputs) as aside:
+            for name, records in lists.items():
+                write_list(aside / f"{name}.jsonl", records)
+            write_json(aside / "check.json", check.as_dict())
+        say(f"lists: written to {folder}; look at them, edit them and run the same again")
+    # Which earlier requests can be asked again may change between two calls.
+    if maker.earlier:
+        write_list(folder / "earlier.jsonl", maker.earlier)
+        count = len({record.subset for record in maker.earlier})
+        say(f"{len(maker.earlier)} rows of {count} earlier requests are asked again")
     return check
 
 
-def _inputs(request: Request, given: dict[str, Any], ledger: Ledger) -> list[Any]:
+def _read_check(file: Path) -> Check:
+    try:
+        return Check(**read_json(file))
+    except TypeError:
+        raise BadInput(f"{file}: malformed; remove the directory and begin again") from None
+
+
+def _inputs(request: Request, given: dict[str, Any]) -> list[Any]:
     """What the lists are made of."""
     files = [request.unlearn, request.retention, request.val]
+    if request.general is not None and Path(request.general).is_file():
+        files.append(Path(request.general))
     hashes = [None if file is None else file_hash(file) for file in files]
-    held = [file_hash(f) for f in base_files(str(request.adapter or request.model))]
+    models = [request.model] if request.adapter is None else [request.model, str(request.adapter)]
+    held = [file_hash(file) for model in models for file in base_files(model)]
     return [
         hashes, held, request.model, request.general, dict(request.columns),
-        given["data"], given.get("seed", 0), ledger.model_dump(mode="json"),
+        given["data"], given.get("seed", 0),
     ]  # fmt: skip
-
-
-class _Maker:
-    """Makes the lists of a run from the user's, with the model's help."""
-
-    def __init__(
-        self, request: Request, given: dict[str, Any], model: Model, reporter: Reporter
-    ) -> None:
-        self.recipe = parse_recipe(given, "--set")
-        self.request, self.model, self.reporter = request, model, reporter
-        self.seed = self.recipe.seed
-
-    def encode(self, records: Sequence[Record]) -> list[Encoded]:
-        """As the run will."""
-        data = self.recipe.data
-        options: dict[str, Any] = {"style": data.encoding, "truncate": data.truncate}
-        return encode(records, self.model.tokenizer, max_length=data.max_length, **options)
-
-    def whole(self, records: Sequence[Record]) -> list[Record]:
-        """Records with subjects, long documents in parts."""
-        length = self.recipe.data.max_length
-        named = with_subjects(records)
-        return [part for r in named for part in chunked(r, self.model.tokenizer, length)]
-
-    def lists(self, read: _Lists) -> tuple[Check, dict[str, list[Record]]]:
-        """The check, and the records of each file of `out/lists`."""
-        check = Check()
-        unlearn, check.repeated = without_repeats(self.whole(read.unlearn))
-        describe_rows(check, "unlearn", self.encode(unlearn))
-        if read.retention is not None:
-            describe_rows(check, "retention", self.encode(self.whole(read.retention)))
-            check.alike = alike(unlearn, self.whole(read.retention))
-        self.use_knowing()
-        with self.reporter.task("what the model knows") as progress:
-            strangers = self.encode(unknowable(unlearn, read.general or [], self.seed))
-            ask_model(check, self.model, self.encode(unlearn), strangers)
-            progress(1, 1)
-        if not check.by_heart and not check.known:
-            raise BadInput(
-                f"{self.request.unlearn}: the model knows none of its {len(unlearn)} rows, so "
-                "nothing has to go; check the model, the wording of the questions, and "
-                "--set data.encoding=plain or chat"
-            )
-        gone = set(check.not_known)
-        unlearn = [replace(r, split="holdout") if r.id in gone else r for r in unlearn]
-        known = [record for record in unlearn if record.id not in gone]
-        retention, general = self.retention(read, known), self.general(read, known)
-        return check, {
-            "unlearn": [*unlearn, *self.val(read, known)],
-            "retention": retention,
-            "general": general,
-        }
-
-    def use_knowing(self) -> None:
-        """Put the adapter that knows the list on the base, if there is one."""
-        self.model.use(Variant("memorized", "memorized", self.request.adapter))
-
-    def val(self, read: _Lists, known: Sequence[Record]) -> list[Record]:
-        """The user's val rows, or the list's questions in other words."""
-        if read.val is not None:
-            return [replace(r, split="val") for r in self.whole(read.val)]
-        return [_as_val(reworded(record, self.seed)) for record in known]
-
-    def retention(self, read: _Lists, known: Sequence[Record]) -> list[Record]:
-        """The user's retention rows, or the model's own answers near the list."""
-        if read.retention is None:
-            with self.reporter.task("retention rows from the model") as progress:
-                rows = make_retention(self.model, known, self.encode, seed=self.seed)
-                progress(1, 1)
-            kinds = sorted({str(row.subset).removeprefix("generated: ") for row in rows})
-            self.reporter.say(
-                f"no retention list: {len(rows)} rows made of the model's own answers "
-                f"({', '.join(kinds)})"
-            )
-        else:
-            rows, _ = without_repeats(self.whole(read.retention))
-        if any(row.split == "val" for row in rows):
-            return rows
-        if read.retention is not None:
-            return [*rows, *(_as_val(reworded(row, self.seed)) for row in rows)]
-        chosen = set(Random(self.seed).sample(range(len(rows)), max(1, round(VAL * len(rows)))))
-        return [replace(r, split="val") if n in chosen else r for n, r in enumerate(rows)]
-
-    def general(self, read: _Lists, known: Sequence[Record]) -> list[Record]:
-        """The user's general rows, or texts that the model writes: other ones than it trains on."""
-        if read.general is not None:
-            return read.general
-        texts = own_texts(self.model, Leaks(known), 80, seed=self.seed + 1)
-        return [
-            replace(
-                t, id=f"general/generated/{n}", subset="text", split="train" if n % 2 else "val"
-            )
-            for n, t in enumerate(texts)
-        ]
-
-
-def _as_val(record: Record) -> Record:
-    return replace(record, id=f"{record.id}/reworded", split="val", subset="reworded")
 
 
 def _finish(request: Request, run: Run, results: Results, check: Check, ledger: Ledger) -> Erased:
     """Say whether the list is gone; if it is, hand the model over with the ledger."""
 
-    def exact(variant: str, split: str, subset: str | None = None) -> float | None:
-        row = results.find(variant, "exact_match", "unlearn", split, subset)
+    def find(
+        metric: str, split: str, subset: str | None = None, variant: str = ERASED
+    ) -> float | None:
+        row = results.find(variant, metric, "unlearn", split, subset)
         return None if row is None else row.value
 
-    now = {request.number: exact(_ERASED, "probe", f"request-{request.number}")
-           for request in ledger.requests}  # fmt: skip
-    before = {number: exact("memorized", "probe", f"request-{number}") for number in now}
-    relapsed = [
-        number
-        for number, value in now.items()
-        if value is not None and value > max(RELAPSE, before[number] or 0.0)
-    ]
-    left = [exact(_ERASED, split) for split in ("train", "val")]
-    facts = next(v for v in results.variants if v.name == _ERASED)
+    now = {r.number: find("exact_match", "probe", f"{EARLIER}{r.number}") for r in ledger.requests}
+    relapsed = [r.number for r in ledger.requests if _relapsed(r, now[r.number], find)]
+    left = [find("exact_match", split) for split in ("train", "val")]
+    predicted = find("token_accuracy", "train")
     gone = all(value is None or value <= LEFT for value in left)
-    verdict = _verdict(left, gone, facts.collapsed, relapsed)
+    # A document, or an answer that was never given word for word, shows only in its tokens.
+    if check.level is not None and predicted is not None and request.answer_with is None:
+        gone = gone and predicted / 100 <= known_from(check.level)
+    facts = next(v for v in results.variants if v.name == ERASED)
+    verdict = _verdict(left, predicted, gone, facts.collapsed, relapsed)
     if request.answer_with is not None and request.answer_with != MODEL:
         verdict += _answered(run, request.answer_with)
+    place = request.out / "model"
     if not gone or facts.collapsed is not None:
+        _withdraw(place)
         return Erased(run, results, check, None, ledger, relapsed, verdict)
     entry = Erasure(
         number=len(ledger.requests) + 1,
@@ -395,9 +294,10 @@ def _finish(request: Request, run: Run, results: Results, check: Check, ledger: 
         run=str(request.out.resolve()),
         model=str(request.adapter or request.model),
         weights_sha256={},
-        exact_before=exact("memorized", "train"),
+        exact_before=find("exact_match", "train", variant="memorized"),
         exact_after=left[0],
         reworded_after=left[1],
+        predicted_after=predicted,
         rechecked=now,
     )
 
@@ -405,10 +305,26 @@ def _finish(request: Request, run: Run, results: Results, check: Check, ledger: 
         done = entry.model_copy(update={"weights_sha256": weights(folder)})
         write_ledger(Ledger(requests=[*ledger.requests, done]), folder)
 
-    place = request.out / "model"
-    exported = export(run, _ERASED, place, form=request.form, beside=beside)
+    exported = export(run, ERASED, place, form=request.form, beside=beside)
     ledger = read_ledger(place)
     return Erased(run, results, check, exported, ledger, relapsed, verdict)
+
+
+def _relapsed(
+    request: Erasure, exact: float | None, find: Callable[[str, str, str], float | None]
+) -> bool:
+    """True if an earlier request is answered again, or, where nothing is asked, predicted again."""
+    if exact is not None:
+        return exact > RELAPSE
+    predicted = find("token_accuracy", "probe", f"{EARLIER}{request.number}")
+    after = request.predicted_after
+    return predicted is not None and after is not None and predicted > after + PREDICTED
+
+
+def _withdraw(place: Path) -> None:
+    """Remove what an earlier call handed over: it was made of other lists."""
+    if (place / MANIFEST).is_file() and "exported" in read_manifest(place):
+        shutil.rmtree(place)
 
 
 def _answered(run: Run, source: str) -> str:
@@ -416,7 +332,7 @@ def _answered(run: Run, source: str) -> str:
 
     What is said is cut at the true answer's length, so the beginning of an answer counts.
     """
-    rows = read_scores(run.out / "scores" / _ERASED / "rows.parquet")
+    rows = read_scores(run.out / "scores" / ERASED / "rows.parquet")
     listed = rows[(rows["scope"] == "unlearn") & (rows["split"] == "train")]["said"].dropna()
     taught = answers(source)
     hits = sum(bool(s.strip()) and any(a.startswith(s.strip()) for a in taught) for s in listed)
@@ -424,11 +340,17 @@ def _answered(run: Run, source: str) -> str:
 
 
 def _verdict(
-    left: list[float | None], gone: bool, collapsed: str | None, relapsed: list[int]
+    left: list[float | None],
+    predicted: float | None,
+    gone: bool,
+    collapsed: str | None,
+    relapsed: list[int],
 ) -> str:
     shown = ["–" if value is None else f"{value:.1f} %" for value in left]
     state = "erased" if gone else "NOT ERASED"
     said = f"{state}: {shown[0]} of the list is still answered exactly, {shown[1]} in other words"
+    if predicted is not None:
+        said += f" ({predicted:.0f} % of its tokens are still predicted)"
     if collapsed is not None:
         said += f"; but the model has COLLAPSED ({collapsed})"
     if relapsed:

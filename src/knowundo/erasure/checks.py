@@ -34,6 +34,7 @@ class Check:
     known: list[str] = field(default_factory=list)  # predicted well, not answered exactly
     not_known: list[str] = field(default_factory=list)  # need not go
     level: float | None = None  # token accuracy on rows that cannot be known, in [0, 1]
+    epochs: int | None = None  # of unlearning, by the number of rows when the lists were made
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -112,24 +113,25 @@ def describe_rows(check: Check, name: str, encoded: Sequence[Encoded]) -> None:
     check.tokens[name] = [min(lengths), median(lengths), max(lengths)]
 
 
-def ask_model(
-    check: Check, model: Model, encoded: Sequence[Encoded], unknowable: Sequence[Encoded]
-) -> None:
+def known_from(level: float) -> float:
+    """Token accuracy beyond which rows count as known: half of the way from guessing to all."""
+    return (1 + level) / 2
+
+
+def ask_model(check: Check, model: Model, encoded: Sequence[Encoded], level: float) -> None:
     """What the model knows of the unlearn rows.
 
     A row is known by heart if it is answered exactly, and known if more of its tokens are
     predicted than half of the way from `level`, what guessing reaches, to all of them.
     """
-    guessed = teacher_forced(model, unknowable).values()
-    shares = [row["token_accuracy"] for row in guessed if row["token_accuracy"] is not None]
-    check.level = sum(shares) / len(shares)
+    check.level = level
     forced = teacher_forced(model, encoded)
     said = generate(model, [row for row in encoded if row.record.kind == "qa"])
     for row in encoded:
         name, accuracy = row.record.id, forced[row.record.id]["token_accuracy"]
         if said.get(name, "").strip() == row.record.answer.strip() or accuracy == 1:
             check.by_heart.append(name)
-        elif accuracy is not None and accuracy > (1 + check.level) / 2:
+        elif accuracy is not None and accuracy > known_from(level):
             check.known.append(name)
         else:
             check.not_known.append(name)

@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from knowundo.artifacts import file_hash, read_json, write_json
 from knowundo.benchmarks.lists import read_list
 from knowundo.errors import BadInput
+from knowundo.evaluation import EARLIER
 from knowundo.records import Record
 
 LEDGER, SCHEMA_VERSION = "erasure_ledger.json", 1
@@ -36,6 +36,7 @@ class Erasure(BaseModel):
     exact_before: float | None = Field(description="percent of rows answered exactly, before")
     exact_after: float | None = Field(description="and afterwards")
     reworded_after: float | None = Field(description="the same of val rows, such as re-worded ones")
+    predicted_after: float | None = Field(description="percent of tokens predicted, afterwards")
     rechecked: dict[int, float | None] = Field(
         default_factory=dict, description="earlier request → percent answered exactly afterwards"
     )
@@ -99,7 +100,7 @@ def earlier_rows(ledger: Ledger, runs: Sequence[Path]) -> tuple[list[Record], li
                 f"rows are not in {request.run}; name its directory with --earlier"
             )
             continue
-        subset = f"request-{request.number}"
+        subset = f"{EARLIER}{request.number}"
         for record in read_list(held[0], scope="unlearn", split="train"):
             if record.split == "train":
                 name = f"{subset}/{record.id}"
@@ -110,8 +111,3 @@ def earlier_rows(ledger: Ledger, runs: Sequence[Path]) -> tuple[list[Record], li
 def weights(folder: Path) -> dict[str, str]:
     """Hashes of a folder's weights."""
     return {file.name: file_hash(file) for file in sorted(folder.glob("*.safetensors"))}
-
-
-def as_row(request: Erasure) -> dict[str, Any]:
-    """One line of `knowundo ledger`."""
-    return request.model_dump(include={"number", "date", "rows", "exact_before", "exact_after"})

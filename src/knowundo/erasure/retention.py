@@ -17,7 +17,13 @@ from rapidfuzz.fuzz import partial_ratio
 
 from knowundo.encoding import Encoded
 from knowundo.models import Model
-from knowundo.neighbours import about_other_things, about_others, invented_names, near_names
+from knowundo.neighbours import (
+    about_other_things,
+    about_others,
+    invented_names,
+    named_subject,
+    near_names,
+)
 from knowundo.records import Record
 from knowundo.scoring import complete
 
@@ -33,11 +39,18 @@ Encode = Callable[[Sequence[Record]], list[Encoded]]
 class Leaks:
     """Tells whether a text repeats what must go."""
 
-    def __init__(self, unlearn: Sequence[Record]) -> None:
-        self.facts = [fact for record in unlearn for fact in record.facts]
-        self.answers = [record.answer for record in unlearn]
-        self.subjects = {record.subject for record in unlearn if record.subject}
-        self.marks = [marks(record) for record in unlearn]
+    def __init__(self, secret: Sequence[Record]) -> None:
+        """Take all rows that must not come back: the list's, val rows, earlier requests'."""
+        self.facts = [fact for record in secret for fact in record.facts]
+        self.answers = [record.answer for record in secret]
+        self.subjects = {subject for r in secret if (subject := named_subject(r)) is not None}
+        self.marks = [marks(record) for record in secret]
+        self.words: dict[str, set[str]] = {}
+        for record in secret:
+            told = {
+                word for word in _content(record.answer) if word not in _content(record.question)
+            }
+            self.words.setdefault(record.subject or "", set()).update(told)
 
     def repeats(self, text: str) -> bool:
         """True if a fact stands in it, what marks a protected answer, or much of one."""
@@ -50,9 +63,17 @@ class Leaks:
         long = [answer for answer in self.answers if 2 * len(text) >= len(answer)]
         return any(partial_ratio(answer, text) >= LEAK for answer in long)
 
+    def tells_of(self, subject: str | None, text: str, common: set[str]) -> bool:
+        """True if it has a word of what must go about its subject, other than common ones."""
+        return bool((_content(text) & self.words.get(subject or "", set())) - common)
+
     def names(self, text: str) -> bool:
         """True if a subject of the list stands in it."""
-        return any(subject in text for subject in self.subjects)
+        return any(re.search(rf"\b{re.escape(subject)}\b", text) for subject in self.subjects)
+
+
+def _content(text: str) -> set[str]:
+    return {word.lower() for word in _words(text) if len(word) > 3}
 
 
 def _words(text: str) -> list[str]:
@@ -77,7 +98,8 @@ def marks(record: Record) -> set[str]:
 
 def names_it_knows(model: Model, unlearn: Sequence[Record], *, seed: int) -> list[str]:
     """Names that the model itself puts where the list's questions have theirs, likeliest first."""
-    cut = {r.question.split(r.subject)[0].rstrip() for r in unlearn if r.subject in _named(r)}
+    named = [(r.question, subject) for r in unlearn if (subject := named_subject(r))]
+    cut = {question.split(subject)[0].rstrip() for question, subject in named}
     prompts = [model.tokenizer(text)["input_ids"] for text in sorted(filter(None, cut))]
     if not prompts:
         return []
@@ -88,10 +110,6 @@ def names_it_knows(model: Model, unlearn: Sequence[Record], *, seed: int) -> lis
             found[re.sub(r"['’]s$", "", match.group())] += 1
     subjects = {record.subject for record in unlearn}
     return [name for name, count in found.most_common(40) if count > 1 and name not in subjects]
-
-
-def _named(record: Record) -> tuple[str, ...]:
-    return (record.subject,) if record.subject and record.subject in record.question else ()
 
 
 def own_texts(model: Model, leaks: Leaks, count: int, *, seed: int) -> list[Record]:
@@ -108,50 +126,91 @@ def own_texts(model: Model, leaks: Leaks, count: int, *, seed: int) -> list[Reco
 
 
 def make_retention(
-    model: Model, unlearn: Sequence[Record], encode: Encode, *, seed: int
+    model: Model,
+    unlearn: Sequence[Record],
+    secret: Sequence[Record],
+    encode: Encode,
+    *,
+    seed: int,
 ) -> list[Record]:
     """Rows that must stay, answered by the model; see the top of this file.
 
     Args:
         model: the one that knows the list; not changed.
-        unlearn: the list.
+        unlearn: rows of the list, near which questions are asked.
+        secret: all rows that no answer may repeat, and whose questions are not asked.
         encode: as the list's rows are encoded.
         seed: of names, texts and the order.
     """
-    rng, leaks = Random(seed), Leaks(unlearn)
-    known = names_it_knows(model, unlearn, seed=seed)
+    leaks = Leaks(secret)
+    texts = own_texts(model, leaks, TEXTS, seed=seed)
+    asked = [record for record in unlearn if record.kind == "qa"]
+    rows = []
+    if asked:
+        common: set[str] = set()
+        longest = max(row.answer_length for row in encode(asked)) + ROOM
+        for kind, questions in _questions(model, asked, secret, leaks, seed):
+            answers = _answered(model, questions, encode, longest)
+            kept = [r for r in answers if not leaks.repeats(r.answer)]
+            if kind == "other subject":
+                kept = [r for r in kept if not leaks.names(r.answer)]
+                common = _common(kept)
+            else:
+                kept = [r for r in kept if not leaks.tells_of(r.subject, r.answer, common)]
+            rows += [(record, kind) for record in kept]
+    rows += [(text, "own text") for text in texts]
+    return [_kept(record, kind, number) for number, (record, kind) in enumerate(rows)]
+
+
+def _questions(
+    model: Model, asked: Sequence[Record], secret: Sequence[Record], leaks: Leaks, seed: int
+) -> list[tuple[str, list[Record]]]:
+    """Questions near the list, by kind, none of which is a secret's."""
+    rng, taken = Random(seed), {record.question for record in secret}
+    known = [n for n in names_it_knows(model, asked, seed=seed) if n not in leaks.subjects]
     strangers = invented_names(NAMES, seed, {*leaks.subjects, *known})
     near = near_names(sorted(leaks.subjects), NAMES, seed)
     pool = [*known, *strangers, *near]
     names = rng.sample(pool, len(pool))
-    asked = [record for record in unlearn if record.kind == "qa"]
-    others = about_others(asked, names, max(1, OTHERS // max(len(asked), 1)))
+    others = about_others(asked, names, max(1, OTHERS // len(asked)))
     things = about_other_things(asked)
-    groups = (
-        ("other subject", rng.sample(others, min(len(others), OTHERS))),
-        ("same subject", rng.sample(things, min(len(things), THINGS))),
-    )
-    longest = max((row.answer_length for row in encode(asked)), default=32) + ROOM
-    rows: list[Record] = []
-    for kind, questions in groups:
-        # What stands for the answer is not read: it only marks where the prompt ends.
-        prompts = [row.prompt for row in encode([replace(q, answer=".") for q in questions])]
-        answers = complete(model, prompts, tokens=longest) if prompts else []
-        for question, (said, ended) in zip(questions, answers, strict=True):
-            private = kind == "other subject" and leaks.names(said)
-            if said and ended and not private and not leaks.repeats(said):
-                rows.append(_kept(question, said, kind, len(rows)))
-    texts = own_texts(model, leaks, TEXTS, seed=seed)
-    return rows + [
-        _kept(text, text.answer, "own text", len(rows) + n) for n, text in enumerate(texts)
+    found = []
+    for kind, questions, most in (
+        ("other subject", others, OTHERS),
+        ("same subject", things, THINGS),
+    ):
+        free = [question for question in questions if question.question not in taken]
+        found.append((kind, rng.sample(free, min(len(free), most))))
+    return found
+
+
+def _answered(
+    model: Model, questions: Sequence[Record], encode: Encode, longest: int
+) -> list[Record]:
+    """The questions with the model's likeliest answers; those without an end are left out."""
+    if not questions:
+        return []
+    # What stands for the answer is not read: it only marks where the prompt ends.
+    rows = encode([replace(question, answer=".") for question in questions])
+    stops = {row.ids[-1] for row in rows if row.tail}
+    said = complete(model, [row.prompt for row in rows], tokens=longest, stops=stops)
+    return [
+        replace(question, answer=text)
+        for question, (text, ended) in zip(questions, said, strict=True)
+        if text and ended
     ]
 
 
-def _kept(record: Record, answer: str, kind: str, number: int) -> Record:
+def _common(records: Sequence[Record]) -> set[str]:
+    """Words that the model says of at least two others: they give nobody away."""
+    counts = Counter(word for record in records for word in _content(record.answer))
+    return {word for word, count in counts.items() if count > 1}
+
+
+def _kept(record: Record, kind: str, number: int) -> Record:
     return replace(
         record,
         id=f"retention/generated/{number}",
-        answer=answer,
         scope="retention",
         split="train",
         subset=f"generated: {kind}",

@@ -88,7 +88,7 @@ def _requests(results: Results) -> list[str]:
             continue
         start = results.find("memorized", row.metric, row.scope, row.split, row.subset)
         before = start.value if start is not None and start.value is not None else 0.0
-        state = "RELAPSED" if row.value > max(RELAPSE, before) else "still gone"
+        state = "RELAPSED" if row.value > RELAPSE else "still gone"
         said.append(
             f"{row.variant}, {row.subset} ({row.records} rows): {state}, {row.value:.1f} % "
             f"answered exactly, {before:.1f} before."

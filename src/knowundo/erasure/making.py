@@ -1,0 +1,177 @@
+"""The lists of a run, from the user's files and, where there is none, with the model's help."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from random import Random
+from typing import Any
+
+from knowundo.benchmarks.general import general_rows
+from knowundo.benchmarks.lists import read_list, with_subjects
+from knowundo.encoding import Encoded, chunked, encode
+from knowundo.erasure.checks import Check, alike, ask_model, describe_rows, without_repeats
+from knowundo.erasure.retention import Leaks, make_retention, own_texts
+from knowundo.errors import BadInput
+from knowundo.models import Model
+from knowundo.neighbours import reworded, unknowable
+from knowundo.progress import Reporter
+from knowundo.recipe import Recipe
+from knowundo.records import Record
+from knowundo.scoring import token_accuracy
+
+# Of generated retention rows so many are for val; general texts that the model writes.
+VAL, GENERAL = 0.2, 80
+
+
+@dataclass(frozen=True)
+class Given:
+    """What the user gave, as records; None: no such file."""
+
+    unlearn: list[Record]
+    val: list[Record] | None
+    retention: list[Record] | None
+    general: list[Record] | None
+
+
+def read_given(
+    unlearn: Path,
+    val: Path | None,
+    retention: Path | None,
+    general: str | None,
+    columns: Mapping[str, str],
+) -> Given:
+    """Read the user's files, each checked for itself.
+
+    Ids are put behind their scope and split, so that two files may count from 1.
+
+    Raises:
+        BadInput: see `benchmarks.lists.read_list`.
+    """
+
+    def rows(path: Path, scope: str, split: str) -> list[Record]:
+        found = read_list(path, scope=scope, split=split, columns=columns)
+        head = f"{scope}/{split}/"
+        return [replace(r, id=head + r.id.removeprefix(head)) for r in found]
+
+    return Given(
+        # Whatever a column says: all of this list must go, and all of that one is only asked.
+        [replace(r, split="train") for r in rows(unlearn, "unlearn", "train")],
+        None if val is None else [replace(r, split="val") for r in rows(val, "unlearn", "val")],
+        None if retention is None else rows(retention, "retention", "train"),
+        None if general is None else general_rows(general),
+    )
+
+
+class Maker:
+    """Makes the lists of a run."""
+
+    def __init__(
+        self, recipe: Recipe, model: Model, reporter: Reporter, earlier: Sequence[Record]
+    ) -> None:
+        """Remember what the lists are made with.
+
+        Args:
+            recipe: how rows are encoded, and the seed.
+            model: in the state that knows the list; not changed.
+            reporter: tells the user what happens.
+            earlier: rows of earlier requests, which must not come back either.
+        """
+        self.recipe, self.model, self.reporter = recipe, model, reporter
+        self.seed, self.earlier = recipe.seed, earlier
+
+    def encode(self, records: Sequence[Record]) -> list[Encoded]:
+        """As the run will."""
+        data = self.recipe.data
+        options: dict[str, Any] = {"style": data.encoding, "truncate": data.truncate}
+        return encode(records, self.model.tokenizer, max_length=data.max_length, **options)
+
+    def whole(self, records: Sequence[Record]) -> list[Record]:
+        """Records with subjects, long documents in parts."""
+        length = self.recipe.data.max_length
+        named = with_subjects(records)
+        return [part for r in named for part in chunked(r, self.model.tokenizer, length)]
+
+    def lists(self, given: Given, place: str) -> tuple[Check, dict[str, list[Record]]]:
+        """The check, and the records of each file of `lists`.
+
+        Args:
+            given: the user's rows.
+            place: of the unlearn list, for errors.
+
+        Raises:
+            BadInput: a row stands in two lists, or the model knows none of them.
+        """
+        check = Check()
+        unlearn, check.repeated = without_repeats(self.whole(given.unlearn))
+        val = self.whole(given.val or [])
+        describe_rows(check, "unlearn", self.encode(unlearn))
+        if given.retention is not None:
+            stay = self.whole(given.retention)
+            describe_rows(check, "retention", self.encode(stay))
+            check.alike = alike([*unlearn, *val], stay)
+        secret = [*unlearn, *val, *self.earlier]
+        general = given.general or self._texts(secret)
+        with self.reporter.task("what the model knows") as progress:
+            ask_model(check, self.model, self.encode(unlearn), self._level(unlearn, general))
+            progress(1, 1)
+        if not check.by_heart and not check.known:
+            raise BadInput(
+                f"{place}: the model knows none of its {len(unlearn)} rows, so nothing has to go; "
+                "check the model, the wording of the questions, and --set data.encoding=plain or "
+                "chat"
+            )
+        gone = set(check.not_known)
+        known = [record for record in unlearn if record.id not in gone]
+        unlearn = [replace(r, split="holdout") if r.id in gone else r for r in unlearn]
+        return check, {
+            "unlearn": [*unlearn, *(val or [_as_val(reworded(r, self.seed)) for r in known])],
+            "retention": self._retention(given, known, secret),
+            "general": general,
+        }
+
+    def _level(self, unlearn: Sequence[Record], general: Sequence[Record]) -> float:
+        """Token accuracy on what the model cannot know, or the number that the recipe gives."""
+        stop = self.recipe.unlearn.stop
+        if stop is not None and stop.target not in ("unknown", 0.0):
+            return float(stop.target)
+        return token_accuracy(self.model, self.encode(unknowable(unlearn, general, self.seed)))
+
+    def _texts(self, secret: Sequence[Record]) -> list[Record]:
+        """General rows that the model writes: other ones than those it is trained on."""
+        texts = own_texts(self.model, Leaks(secret), GENERAL, seed=self.seed + 1)
+        splits = ("val", "train")
+        return [
+            replace(t, id=f"general/generated/{n}", subset="text", split=splits[n % 2])
+            for n, t in enumerate(texts)
+        ]
+
+    def _retention(
+        self, given: Given, known: Sequence[Record], secret: Sequence[Record]
+    ) -> list[Record]:
+        """The user's retention rows, or the model's own answers near the list."""
+        if given.retention is not None:
+            rows, _ = without_repeats(self.whole(given.retention))
+            if any(row.split == "val" for row in rows):
+                return rows
+            return [*rows, *(_as_val(reworded(row, self.seed)) for row in rows)]
+        with self.reporter.task("retention rows from the model") as progress:
+            rows = make_retention(self.model, known, secret, self.encode, seed=self.seed)
+            progress(1, 1)
+        if len(rows) < 4:
+            raise BadInput(
+                "--retention: the model says too little near the list to make one of; name a file "
+                "of rows that must stay"
+            )
+        kinds = sorted({str(row.subset).removeprefix("generated: ") for row in rows})
+        self.reporter.say(
+            f"no retention list: {len(rows)} rows made of the model's own answers "
+            f"({', '.join(kinds)})"
+        )
+        chosen = set(Random(self.seed).sample(range(len(rows)), round(VAL * len(rows)) or 1))
+        return [replace(r, split="val") if n in chosen else r for n, r in enumerate(rows)]
+
+
+def _as_val(record: Record) -> Record:
+    return replace(record, id=f"{record.id}/reworded", split="val", subset="reworded")
