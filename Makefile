@@ -7,11 +7,15 @@ PIP = .venv/bin/pip install --quiet --disable-pip-version-check --no-compile --c
 demo: .venv/runtime
 	.venv/bin/knowundo demo
 
+# Two processes, a file of tests in each; waiting threads sleep, or they would take the cores from
+# the other process.
+PYTEST = OMP_WAIT_POLICY=PASSIVE GOMP_SPINCOUNT=0 .venv/bin/pytest --numprocesses 2 --dist loadfile
+
 test: .venv/dev
-	.venv/bin/pytest
+	$(PYTEST)
 
 test-all: .venv/dev
-	.venv/bin/pytest -m "slow or not slow"
+	$(PYTEST) -m "slow or not slow"
 
 lint: .venv/dev
 	.venv/bin/ruff check

@@ -323,7 +323,7 @@ def opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     with new_folder(run.unlearned("memflex"), {}, seconds=5.0, optimizer_steps=4):
         pass
     write_results(found, tmp_path / "results.json")
-    monkeypatch.setattr(stages, "_open", lambda *given: run)
+    monkeypatch.setattr(stages, "open_run", lambda *given: run)
     return run
 
 

@@ -344,6 +344,7 @@ def test_some_real_authors(tmp_path: Path) -> None:
     results = real(
         tmp_path / "run",
         "data.subjects=5",
+        "model.adaptation=full",
         "memorize.retain_model=false",
         "evaluate.resamples=50",
         "evaluate.generate=[val]",
