@@ -124,7 +124,7 @@ def export(
     _check_place(target)
     chosen = _chosen(run, variant)
     form = _form(chosen, form)
-    _check_room(target, _bytes(run, form))
+    need_room(target, _bytes(run, form), f"--to {to}")
     results = _results(run, variant)
     probes = _probes(run)
     facts = {"exported": {"variant": variant, "form": form}, **surroundings()}
@@ -216,12 +216,22 @@ def _bytes(run: Run, form: Form) -> int:
     return BESIDE + int(describe(run.model)["parameters"]) * each.itemsize
 
 
-def _check_room(to: Path, needed: int) -> None:
-    disk = next(folder for folder in to.parents if folder.exists())
+def need_room(folder: Path, needed: int, place: str) -> None:
+    """Refuse a folder on a disk that cannot take so many bytes more.
+
+    Args:
+        folder: need not exist; absolute.
+        needed: bytes.
+        place: what the user said, for the error.
+
+    Raises:
+        BadInput: there is less room.
+    """
+    disk = next(parent for parent in folder.parents if parent.exists())
     free = shutil.disk_usage(disk).free
     if free < needed:
         raise BadInput(
-            f"--to {to}: needs {needed / GIB:.2f} GiB, and {free / GIB:.2f} GiB are free there; "
+            f"{place}: needs {needed / GIB:.2f} GiB, and {free / GIB:.2f} GiB are free there; "
             "make room or name a folder on another disk"
         )
 

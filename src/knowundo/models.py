@@ -370,7 +370,8 @@ class Model:
         for name, value in state.items():
             if own[name].shape != value.shape:
                 raise BadInput(f"these weights do not fit base '{self.base}': shape of {name}")
-        self.hold(name for name in own if not torch.equal(own[name].cpu(), state[name]))
+        unheld = (name for name in own if name not in self.fresh)
+        self.hold(name for name in unheld if not torch.equal(own[name].cpu(), state[name]))
         self.overwrite(state)
 
     def overwrite(self, state: Mapping[str, torch.Tensor]) -> None:

@@ -426,19 +426,18 @@ def _results(
         data_cut=count_cut(run.encoded()),
         data_commits=run.commits,
         model=model,
-        variants=[_facts(run, variant, scored) for variant in run.variants()],
+        variants=[_facts(variant, evaluation.tables) for variant in run.variants()],
         rows=rows,
         comparisons=[c for pair in _controlled(run, scored) for c in evaluation.compare(*pair)],
         **around,
     )
 
 
-def _facts(run: Run, variant: Variant, scored: dict[str, Scored]) -> VariantFacts:
-    whole = {name: _plain(one.table) for name, one in scored.items()}
-    before = whole.get("memorized", whole.get("base"))
+def _facts(variant: Variant, tables: dict[str, pd.DataFrame]) -> VariantFacts:
+    before = tables.get("memorized", tables.get("base"))
     facts = VariantFacts(name=variant.name, role=variant.role)
     if variant.role in ("unlearned", "given"):
-        facts.collapsed = collapsed(whole[variant.name], before)
+        facts.collapsed = collapsed(tables[variant.name], before)
     if variant.role != "unlearned" or variant.folder is None:
         return facts
     manifest = read_manifest(variant.folder)

@@ -6,7 +6,7 @@ pandas.DataFrame(json.load(open("runs/demo/results.json"))["rows"])
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -18,6 +18,15 @@ SCHEMA_VERSION = 1
 
 class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid")
+
+
+class Versioned(_Strict):
+    """A whole file."""
+
+    schema_version: int
+
+
+File = TypeVar("File", bound=Versioned)
 
 
 class Row(_Strict):
@@ -79,7 +88,7 @@ class VariantFacts(_Strict):
     )
 
 
-class Results(_Strict):
+class Results(Versioned):
     """results.json."""
 
     schema_version: int = SCHEMA_VERSION
@@ -129,15 +138,23 @@ def read_results(path: Path) -> Results:
     Raises:
         BadInput: missing, malformed, or of another schema; names the field.
     """
+    return read_versioned(path, Results, SCHEMA_VERSION, "evaluate the run again")
+
+
+def read_versioned(path: Path, schema: type[File], version: int, mend: str) -> File:
+    """Read and check a JSON file that says which schema it has.
+
+    Raises:
+        BadInput: missing, malformed, or of another schema; names the field and the mend.
+    """
     try:
-        results = Results.model_validate(read_json(path))
+        found = schema.model_validate(read_json(path))
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))
-        raise BadInput(f"{path}: {where}: {first['msg']}; evaluate the run again") from None
-    if results.schema_version != SCHEMA_VERSION:
+        raise BadInput(f"{path}: {where}: {first['msg']}; {mend}") from None
+    if found.schema_version != version:
         raise BadInput(
-            f"{path}: schema {results.schema_version}, this version reads {SCHEMA_VERSION}; "
-            "evaluate the run again"
+            f"{path}: schema {found.schema_version}, this version reads {version}; {mend}"
         )
-    return results
+    return found

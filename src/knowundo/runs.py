@@ -317,19 +317,7 @@ class Run:
             model: whose tokenizer; none: the run's own.
             prefix: name of what stands before the questions; none: the recipe's.
         """
-        data, tokenizer = self.recipe.data, (model or self.model).tokenizer
-        before = prefix_text(prefix or data.prefix, data.domain)
-        rows = encode(
-            records,
-            tokenizer,
-            max_length=data.max_length,
-            style=data.encoding,
-            prefix=before,
-            truncate=data.truncate,
-        )
-        if "naive_boundary" in self.recipe.quirks:
-            rows = naive_boundary(rows, tokenizer, before)
-        return rows
+        return encode_for(self.recipe, records, model or self.model, prefix=prefix)
 
     @property
     def memorized(self) -> Path:
@@ -511,6 +499,30 @@ def base_knows(recipe: Recipe) -> bool:
     """True if the base's own weights know the records: nothing is put on it to begin with."""
     adopted = recipe.memorize.adopt
     return adopted is not None and same_base(adopted, recipe.model.base)
+
+
+def encode_for(
+    recipe: Recipe, records: Sequence[Record], model: Model, *, prefix: str | None = None
+) -> list[Encoded]:
+    """Encode records in the way that a recipe says.
+
+    Args:
+        recipe: its `data` and `compat`.
+        records: of any origin.
+        model: whose tokenizer.
+        prefix: name of what stands before the questions; none: the recipe's.
+    """
+    data, tokenizer = recipe.data, model.tokenizer
+    before = prefix_text(prefix or data.prefix, data.domain)
+    rows = encode(
+        records,
+        tokenizer,
+        max_length=data.max_length,
+        style=data.encoding,
+        prefix=before,
+        truncate=data.truncate,
+    )
+    return naive_boundary(rows, tokenizer, before) if "naive_boundary" in recipe.quirks else rows
 
 
 def model_options(recipe: Recipe) -> dict[str, Any]:

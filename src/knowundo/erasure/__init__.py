@@ -39,7 +39,7 @@ from knowundo.erasure.ledger import (
 from knowundo.erasure.making import Given, Maker, read_given
 from knowundo.errors import BadInput
 from knowundo.evaluation import EARLIER
-from knowundo.export import Exported, Form, export
+from knowundo.export import BESIDE, Exported, Form, export, need_room
 from knowundo.models import Model, Variant, base_files
 from knowundo.pipeline import run_all
 from knowundo.progress import Reporter
@@ -174,13 +174,7 @@ def _check_room(request: Request, model: Model) -> None:
     weights = [p for name, p in model.net.named_parameters() if "lora_" not in name]
     whole = sum(parameter.nbytes for parameter in weights)
     copies = (request.route == "full") + (request.route == "full" or request.form == "merged")
-    place = next(folder for folder in request.out.resolve().parents if folder.exists())
-    needed, free = copies * whole + 2**26, shutil.disk_usage(place).free
-    if needed > free:
-        raise BadInput(
-            f"{request.out}: needs {needed / 2**30:.1f} GiB for the models that are written, and "
-            f"{free / 2**30:.1f} are free; make room, or name a directory on another disk"
-        )
+    need_room(request.out.resolve(), copies * whole + BESIDE, str(request.out))
 
 
 # Parameters whose gradients are held at once where all weights may be trained: one large matrix.

@@ -10,13 +10,13 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
-from knowundo.artifacts import file_hash, read_json, write_json
+from knowundo.artifacts import file_hash, write_json
 from knowundo.benchmarks.lists import read_list
-from knowundo.errors import BadInput
 from knowundo.evaluation import EARLIER
 from knowundo.records import Record
+from knowundo.results import Versioned, read_versioned
 
 LEDGER, SCHEMA_VERSION = "erasure_ledger.json", 1
 
@@ -42,10 +42,8 @@ class Erasure(BaseModel):
     )
 
 
-class Ledger(BaseModel):
+class Ledger(Versioned):
     """All requests, oldest first."""
-
-    model_config = ConfigDict(extra="forbid")
 
     schema_version: int = SCHEMA_VERSION
     requests: list[Erasure] = Field(default_factory=list)
@@ -60,17 +58,7 @@ def read_ledger(folder: Path) -> Ledger:
     file = folder / LEDGER
     if not file.is_file():
         return Ledger()
-    try:
-        ledger = Ledger.model_validate(read_json(file))
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
-        raise BadInput(f"{file}: {where}: {first['msg']}; restore the file") from None
-    if ledger.schema_version != SCHEMA_VERSION:
-        raise BadInput(
-            f"{file}: schema {ledger.schema_version}, this version reads {SCHEMA_VERSION}"
-        )
-    return ledger
+    return read_versioned(file, Ledger, SCHEMA_VERSION, "restore the file")
 
 
 def write_ledger(ledger: Ledger, folder: Path) -> None:

@@ -6,11 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from random import Random
-from typing import Any
 
 from knowundo.benchmarks.general import general_rows
 from knowundo.benchmarks.lists import read_list, with_subjects
-from knowundo.encoding import Encoded, chunked, encode
+from knowundo.encoding import Encoded, chunked
 from knowundo.erasure.checks import Check, alike, ask_model, describe_rows, without_repeats
 from knowundo.erasure.retention import Leaks, make_retention, own_texts
 from knowundo.errors import BadInput
@@ -19,6 +18,7 @@ from knowundo.neighbours import reworded, unknowable
 from knowundo.progress import Reporter
 from knowundo.recipe import Recipe
 from knowundo.records import Record
+from knowundo.runs import encode_for
 from knowundo.scoring import token_accuracy
 
 # Of generated retention rows so many are for val; general texts that the model writes.
@@ -83,9 +83,7 @@ class Maker:
 
     def encode(self, records: Sequence[Record]) -> list[Encoded]:
         """As the run will."""
-        data = self.recipe.data
-        options: dict[str, Any] = {"style": data.encoding, "truncate": data.truncate}
-        return encode(records, self.model.tokenizer, max_length=data.max_length, **options)
+        return encode_for(self.recipe, records, self.model)
 
     def whole(self, records: Sequence[Record]) -> list[Record]:
         """Records with subjects, long documents in parts."""
@@ -106,9 +104,9 @@ class Maker:
         check = Check()
         unlearn, check.repeated = without_repeats(self.whole(given.unlearn))
         val = self.whole(given.val or [])
+        stay = None if given.retention is None else self.whole(given.retention)
         describe_rows(check, "unlearn", self.encode(unlearn))
-        if given.retention is not None:
-            stay = self.whole(given.retention)
+        if stay is not None:
             describe_rows(check, "retention", self.encode(stay))
             check.alike = alike([*unlearn, *val], stay)
         secret = [*unlearn, *val, *self.earlier]
@@ -127,7 +125,7 @@ class Maker:
         unlearn = [replace(r, split="holdout") if r.id in gone else r for r in unlearn]
         return check, {
             "unlearn": [*unlearn, *(val or [_as_val(reworded(r, self.seed)) for r in known])],
-            "retention": self._retention(given, known, secret),
+            "retention": self._retention(stay, known, secret),
             "general": general,
         }
 
@@ -148,11 +146,11 @@ class Maker:
         ]
 
     def _retention(
-        self, given: Given, known: Sequence[Record], secret: Sequence[Record]
+        self, stay: list[Record] | None, known: Sequence[Record], secret: Sequence[Record]
     ) -> list[Record]:
         """The user's retention rows, or the model's own answers near the list."""
-        if given.retention is not None:
-            rows, _ = without_repeats(self.whole(given.retention))
+        if stay is not None:
+            rows, _ = without_repeats(stay)
             if any(row.split == "val" for row in rows):
                 return rows
             return [*rows, *(_as_val(reworded(row, self.seed)) for row in rows)]

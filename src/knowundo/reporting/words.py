@@ -81,10 +81,10 @@ def _controls(results: Results, located: str, pairs: list[Comparison]) -> str:
 def _requests(results: Results) -> list[str]:
     """What is left of earlier erasure requests, in the models that were unlearned further."""
     said = []
+    unlearned = {variant.name for variant in results.variants if variant.role == "unlearned"}
     for row in results.rows:
-        role = next(v.role for v in results.variants if v.name == row.variant)
         asked = row.metric == "exact_match" and str(row.subset).startswith(EARLIER)
-        if not asked or role != "unlearned" or row.value is None:
+        if not asked or row.variant not in unlearned or row.value is None:
             continue
         start = results.find("memorized", row.metric, row.scope, row.split, row.subset)
         before = start.value if start is not None and start.value is not None else 0.0

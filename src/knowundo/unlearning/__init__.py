@@ -363,13 +363,12 @@ def unlearn_at_chosen_rate(
     Raises:
         Diverged: at every rate tried.
     """
-    kept: dict[float, tuple[dict[str, torch.Tensor], Unlearned]] = {}  # the best one only
+    nearest: tuple[tuple[float, float], dict[str, torch.Tensor], Unlearned] | None = None
     attempts: list[dict[str, float | None]] = []
-    off: dict[float, float] = {}
-
     scale = ALL_WEIGHTS if start.model.adaptation.kind == "full" else 1.0
 
     def attempt(rate: float) -> float:
+        nonlocal nearest
         lr = float(f"{scale * rate:.2g}")
         try:
             unlearned = unlearn(start, lr=lr, **settings)
@@ -377,18 +376,17 @@ def unlearn_at_chosen_rate(
             attempts.append({"lr": lr, "unlearn": None, "retention": None})
             return math.inf
         left = token_accuracy(start.model, start.unlearn_rows)
-        off[rate] = abs(left - target)
-        if min(off, key=lambda tried: (off[tried], tried)) == rate:
-            kept.clear()
-            kept[rate] = start.model.state(start.held), unlearned
+        off = abs(left - target), rate  # the order of choose_rate
+        if nearest is None or off < nearest[0]:
+            nearest = off, start.model.state(start.held), unlearned
         retained = token_accuracy(start.model, start.kept_rows["retention"])
         attempts.append({"lr": lr, "unlearn": left, "retention": retained})
         return left
 
-    rate = choose_rate(attempt, target, guess=guess)
-    if rate not in kept:
+    choose_rate(attempt, target, guess=guess)
+    if nearest is None:
         raise Diverged("training diverged at every learning rate tried; set unlearn.lr")
-    state, unlearned = kept[rate]
+    _, state, unlearned = nearest
     start.model.overwrite(state)
     unlearned.facts["attempts"] = attempts
     return unlearned
