@@ -2,7 +2,7 @@
 PYTHON ?= python3
 PIP = .venv/bin/pip install --quiet --disable-pip-version-check --no-compile --constraint constraints.txt
 
-.PHONY: demo test test-all lint format clean
+.PHONY: demo test test-all fuzz faults lint format clean
 
 demo: .venv/runtime
 	.venv/bin/knowundo demo
@@ -16,6 +16,13 @@ test: .venv/dev
 
 test-all: .venv/dev
 	$(PYTEST) -m "slow or not slow"
+
+# Scheduled, not a part of the tests: a minute or two, and a quarter of an hour.
+fuzz: .venv/dev
+	.venv/bin/python tests/fuzzing.py --inputs 20000
+
+faults: .venv/dev
+	.venv/bin/python perf/faults.py --kills 50 --rooms 10
 
 lint: .venv/dev
 	.venv/bin/ruff check

@@ -22,7 +22,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from conftest import Call
 from knowundo.artifacts import read_json, write_json
-from knowundo.errors import BadInput, KnowUndoError
+from knowundo.errors import BadInput, KnowUndoError, NoRoom
 from knowundo.export import BESIDE, GIB, check_adapter, export, render_card
 from knowundo.models import Variant
 from knowundo.pipeline import evaluate, localize, memorize, unlearn
@@ -374,7 +374,7 @@ def test_a_disk_that_fills_up_leaves_nothing(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("knowundo.export.save_state", full)
-    with pytest.raises(BadInput, match=r"cannot be written .*No space left.*nothing was written"):
+    with pytest.raises(NoRoom, match=r"no room left to write it"):
         export(done, "m", tmp_path / "x")
     assert list(tmp_path.iterdir()) == []
 

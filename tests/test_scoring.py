@@ -25,9 +25,9 @@ SIZES = [1, 3, 64]
 def batched(monkeypatch: pytest.MonkeyPatch, size: int) -> None:
     """Score batches of so many rows."""
 
-    def answer_logits(model: Model, encoded: list[Encoded]) -> Any:
+    def answer_logits(model: Model, encoded: list[Encoded], only: Any = None) -> Any:
         head = live_head(model)
-        for row, states in answer_states(model, encoded, size):
+        for row, states in answer_states(model, encoded, size, only=only):
             with torch.no_grad():
                 yield row, full_precision(head(states))
 

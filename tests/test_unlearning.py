@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 
+from conftest import randomize
 from knowundo.encoding import Encoded
-from knowundo.errors import Diverged, MethodsFailed
-from knowundo.models import Model
+from knowundo.errors import MethodsFailed
+from knowundo.models import Adaptation, Model
 from knowundo.pipeline import run_all
 from knowundo.recipe import load_recipe
 from knowundo.results import read_results
 from knowundo.runs import Run
-from knowundo.unlearning import NEAR, Start, choose_rate, unlearn_at_chosen_rate
+from knowundo.unlearning import Start, unlearn
+from knowundo.unlearning.rates import NEAR, choose_rate, unlearn_at_chosen_rate
 
 
 def falling(half: float, steepness: float = 3.0) -> tuple[list[float], object]:
@@ -78,15 +82,62 @@ def blows_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("blows_up")
 def test_diverged_at_every_rate(toy: Model, toy_rows: dict[str, list[Encoded]]) -> None:
     start = Start(toy, toy_rows["unlearn"], {"retention": toy_rows["retention"]}, seed=0)
-    with pytest.raises(Diverged, match="every learning rate"):
-        unlearn_at_chosen_rate(
-            start, 0.5, method="blows_up", epochs=2, batch_size=2, accumulation=1
-        )
+    settings: dict[str, Any] = {"epochs": 2, "batch_size": 2, "accumulation": 1}
+    done = unlearn_at_chosen_rate(start, 0.5, method="blows_up", **settings)
+    assert "the loss is no longer finite" in done.facts["diverged"]
+    assert all(attempt["unlearn"] is None for attempt in done.facts["attempts"])
     assert not toy.net.training
 
 
+STEEP = '''
+from knowundo.registry import method
+
+@method
+def steep(step, *, last: int = 3):
+    """A loss that is finite at every step, with a gradient that is not from step `last` on."""
+    step.model.calls += 1
+    nll = step.unlearn.mean_nll.mean()
+    return {"unlearn": nll + (0.0 if step.model.calls < last else (nll - nll).abs().sqrt())}
+'''
+
+
+@pytest.mark.parametrize("kind", ["lora", "full"])
+def test_the_last_good_weights_stay(
+    toy_base: str, toy_rows: dict[str, list[Encoded]], tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch, kind: str,
+) -> None:  # fmt: skip
+    (tmp_path / "steep.py").write_text(STEEP)
+    monkeypatch.setenv("KNOWUNDO_PLUGINS", str(tmp_path))
+    model = Model(toy_base, Adaptation(kind, 4, 8))  # type: ignore[arg-type]
+    randomize(model) if kind == "lora" else None
+    rows = {"retention": toy_rows["retention"]}
+    settings: dict[str, Any] = {"lr": 1e-2, "epochs": 4, "batch_size": 5, "accumulation": 1}
+
+    def after(last: int) -> tuple[Any, dict[str, torch.Tensor]]:
+        model.calls = 0  # type: ignore[attr-defined]
+        start = Start(model, toy_rows["unlearn"], rows, seed=0)
+        done = unlearn(start, method="steep", arguments={"last": last}, **settings)
+        state = model.state()
+        start.restore()
+        return done, state
+
+    blown, kept = after(last=3)
+    assert blown.facts["diverged"] == "step 3: a gradient is no longer finite"
+    assert blown.facts["kept_step"] == 1  # of the steps before, the last whose loss was judged
+    assert len(blown.curve) == 2
+    assert all(bool(value.isfinite().all()) for value in kept.values())
+    blown_later, _ = after(last=100)
+    assert "diverged" not in blown_later.facts
+    earlier, at_one = after(last=3)
+    assert earlier.curve == blown_later.curve[:2]
+    assert all(torch.equal(kept[name], value) for name, value in at_one.items())
+
+
 @pytest.mark.usefixtures("blows_up")
-def test_other_variants_go_on(tmp_path: Path) -> None:
+def test_other_variants_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    secret = "canary-0123456789"
+    for name in ("HF_TOKEN", "AWS_SECRET_ACCESS_KEY", "OPENAI_API_KEY"):
+        monkeypatch.setenv(name, secret)
     sets = [
         "data.subjects=2",
         "memorize.epochs=1",
@@ -99,6 +150,15 @@ def test_other_variants_go_on(tmp_path: Path) -> None:
         run_all(Run(recipe, tmp_path / "run", given=given))
     results = read_results(tmp_path / "run" / "results.json")
     names = [variant.name for variant in results.variants]
-    assert names == ["base", "memorized", "gradient_ascent"]
+    assert names == ["base", "memorized", "blows_up", "gradient_ascent"]
+    facts = {variant.name: variant for variant in results.variants}
+    assert "no longer finite" in str(facts["blows_up"].diverged)
+    assert facts["blows_up"].kept_step == 0
+    assert facts["gradient_ascent"].diverged is None
+    written = [file for file in (tmp_path / "run").rglob("*") if file.is_file()]
+    assert len(written) > 20
+    assert not any(secret.encode() in file.read_bytes() for file in written)
+    with pytest.raises(MethodsFailed, match="blows_up"):  # finished, and still to be told
+        run_all(Run(recipe, tmp_path / "run", given=given))
     assert (tmp_path / "run" / "report.html").exists()
     assert all(row.reference is None for row in results.rows)

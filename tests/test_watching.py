@@ -12,7 +12,8 @@ from knowundo.encoding import Encoded
 from knowundo.errors import BadInput
 from knowundo.memorization import memorize
 from knowundo.models import Adaptation, Model
-from knowundo.unlearning import Start, first_rate, unlearn, unlearn_watched, watching
+from knowundo.unlearning import Start, unlearn, watching
+from knowundo.unlearning.rates import first_rate, unlearn_watched
 from knowundo.unlearning.watching import Look, Watch, Watcher, set_aside
 
 SETTINGS: dict[str, Any] = {

@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
 import platform
+import re
 import shutil
 import subprocess
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from knowundo.errors import BadInput
+from knowundo.errors import BadInput, NoRoom
 
-MANIFEST = "manifest.json"
+MANIFEST, SCHEMA_VERSION = "manifest.json", 1
+# What is being written, beside where it will stand; no artifact has such a name.
+PARTIAL = ".partial."
+# How the system, and libraries that only pass on its words, say that there is no room.
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_SAID = (*(f"os error {number})" for number in _FULL), "No space left", "File too large")
 _PACKAGES = ("knowundo", "torch", "transformers", "peft", "accelerate", "safetensors", "numpy")
 
 
@@ -42,8 +50,32 @@ def read_text(path: Path) -> str:
         return path.read_text(encoding="utf-8")
     except (FileNotFoundError, NotADirectoryError):
         raise BadInput(f"{path}: no such file; check the path") from None
+    except OSError as error:
+        raise BadInput(f"{path}: cannot be read ({error.strerror}); check the path") from None
     except UnicodeDecodeError as error:
         raise BadInput(f"{path}: not UTF-8 at byte {error.start}; save it as UTF-8") from None
+
+
+def parse_json(text: str, path: Path, line: int | None, mend: str) -> Any:
+    """A JSON value.
+
+    Args:
+        text: a whole file, or one line of it.
+        path: of the file.
+        line: which one, where `text` is but one.
+        mend: ends the error.
+
+    Raises:
+        BadInput: malformed, with its place.
+    """
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        at = line or f"{error.lineno}, column {error.colno}"
+        raise BadInput(f"{path}, line {at}: malformed JSON ({error.msg}); {mend}") from None
+    except (ValueError, RecursionError):  # a number of thousands of digits; nested as deep
+        at = f", line {line}" if line else ""
+        raise BadInput(f"{path}{at}: JSON beyond any bound; {mend}") from None
 
 
 def read_json(path: Path) -> Any:
@@ -52,13 +84,7 @@ def read_json(path: Path) -> Any:
     Raises:
         BadInput: missing file, or malformed JSON with its line and column.
     """
-    try:
-        return json.loads(read_text(path))
-    except json.JSONDecodeError as error:
-        raise BadInput(
-            f"{path}, line {error.lineno}, column {error.colno}: malformed JSON ({error.msg}); "
-            "correct that place"
-        ) from None
+    return parse_json(read_text(path), path, None, "correct that place")
 
 
 def read_jsonl(path: Path) -> list[Any]:
@@ -70,29 +96,60 @@ def read_jsonl(path: Path) -> list[Any]:
     rows = []
     for number, line in enumerate(read_text(path).splitlines(), start=1):
         if line.strip():
-            try:
-                rows.append(json.loads(line))
-            except json.JSONDecodeError as error:
-                raise BadInput(
-                    f"{path}, line {number}: malformed JSON ({error.msg}); correct that line"
-                ) from None
+            rows.append(parse_json(line, path, number, "correct that line"))
     return rows
+
+
+@contextmanager
+def _written(path: Path) -> Iterator[None]:
+    """Say in one line that the disk is full, whoever noticed it.
+
+    Raises:
+        NoRoom: naming what was being written.
+    """
+    try:
+        yield
+    except Exception as error:  # safetensors and Arrow have errors of their own for it
+        full = isinstance(error, OSError) and error.errno in _FULL
+        if full or any(said in str(error) for said in _SAID):
+            raise NoRoom(
+                f"{path}: no room left to write it; make room and run the same again"
+            ) from None
+        raise
+
+
+def _flush(path: Path) -> None:
+    """Make the disk hold what was written to a file, or a folder's list of names."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+@contextmanager
+def new_file(path: Path) -> Iterator[Path]:
+    """A temporary sibling that becomes `path` when the block ends well.
+
+    Raises:
+        NoRoom: the disk is full.
+    """
+    with _written(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        aside = path.parent / f"{PARTIAL}{path.name}.{os.getpid()}"
+        try:
+            yield aside
+            _flush(aside)
+            os.replace(aside, path)
+            _flush(path.parent)
+        finally:
+            aside.unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> None:
     """Write aside, flush to disk, rename."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as stream:
-            stream.write(text)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.chmod(name, 0o644)
-        os.replace(name, path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
+    with new_file(path) as aside:
+        aside.write_text(text, encoding="utf-8")
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -110,28 +167,82 @@ def new_folder(path: Path, inputs: Any, **facts: Any) -> Iterator[Path]:
         facts: further entries of the manifest.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    aside = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
-    try:
-        yield aside
-        outputs = {
-            str(file.relative_to(aside)): file_hash(file)
-            for file in sorted(aside.rglob("*"))
-            if file.is_file()
-        }
-        manifest = {"inputs": fingerprint(inputs), "outputs": outputs, **facts}
-        write_json(aside / MANIFEST, manifest)
-        aside.chmod(0o755)
-        if path.exists():
-            shutil.rmtree(path)
-        os.replace(aside, path)
-    except BaseException:
-        shutil.rmtree(aside, ignore_errors=True)
-        raise
+    aside = path.parent / f"{PARTIAL}{path.name}.{os.getpid()}"
+    with _written(path):
+        try:
+            aside.mkdir()
+            yield aside
+            files = [file for file in sorted(aside.rglob("*")) if file.is_file()]
+            outputs = {str(file.relative_to(aside)): file_hash(file) for file in files}
+            manifest = {
+                "schema_version": SCHEMA_VERSION,
+                "inputs": fingerprint(inputs),
+                "outputs": outputs,
+                "made": datetime.now(UTC).isoformat(timespec="seconds"),
+                **facts,
+            }
+            write_json(aside / MANIFEST, manifest)
+            for inside in (*files, *(f for f in aside.rglob("*") if f.is_dir()), aside):
+                _flush(inside)
+            _take_place(aside, path)
+        finally:
+            shutil.rmtree(aside, ignore_errors=True)
+
+
+def _take_place(aside: Path, path: Path) -> None:
+    """Rename a finished folder; one that is there goes out of the way whole, not file by file."""
+    old = path.parent / f"{PARTIAL}old.{path.name}.{os.getpid()}"
+    if path.exists():
+        os.replace(path, old)
+    os.replace(aside, path)
+    _flush(path.parent)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def clear_partials(folder: Path) -> None:
+    """Remove what killed processes left half-written."""
+    for left in list(folder.rglob(f"{PARTIAL}*")):
+        if left.is_dir():
+            shutil.rmtree(left, ignore_errors=True)
+        else:
+            left.unlink(missing_ok=True)
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
-    """The manifest of an artifact."""
-    return dict(read_json(folder / MANIFEST))
+    """The manifest of an artifact.
+
+    Raises:
+        BadInput: missing, malformed, or of another schema; names the field.
+    """
+    file = folder / MANIFEST
+    found = read_json(file)
+    if (wrong := _wrong(found)) is not None:
+        raise BadInput(f"{file}: {wrong}; remove {folder} to make it again")
+    return dict(found)
+
+
+def _wrong(manifest: Any) -> str | None:
+    """What is wrong with a manifest, if anything is."""
+    if not isinstance(manifest, dict):
+        return "not a manifest"
+    if (held := manifest.get("schema_version")) != SCHEMA_VERSION:
+        return f"schema_version is {held!r}, this version reads {SCHEMA_VERSION}"
+    outputs = manifest.get("outputs")
+    if not _is_hash(manifest.get("inputs")):
+        return "inputs is no sha256"
+    if not isinstance(outputs, dict):
+        return "outputs is no mapping of files to their sha256"
+    for name, digest in outputs.items():
+        parts = Path(name).parts
+        if not parts or Path(name).is_absolute() or ".." in parts or "\0" in name:
+            return f"outputs names {name!r}, which lies outside"
+        if not _is_hash(digest):
+            return f"outputs of {name!r} is no sha256"
+    return None
+
+
+def _is_hash(value: Any) -> bool:
+    return isinstance(value, str) and re.fullmatch("[0-9a-f]{64}", value) is not None
 
 
 def is_done(path: Path, inputs: Any) -> bool:
@@ -152,7 +263,7 @@ def verified(path: Path) -> dict[str, str]:
     """
     outputs: dict[str, str] = read_manifest(path)["outputs"]
     for name, digest in outputs.items():
-        if not (path / name).exists() or file_hash(path / name) != digest:
+        if not (path / name).is_file() or file_hash(path / name) != digest:
             raise BadInput(f"{path / name}: changed since it was written; remove {path} to redo it")
     return outputs
 
@@ -177,6 +288,7 @@ def surroundings() -> dict[str, Any]:
     return {"packages": packages, "hardware": hardware, "revision": _revision()}
 
 
+@cache
 def _revision() -> dict[str, Any]:
     """Commit of the source tree this package runs from; nulls for an installed wheel."""
     here = Path(__file__).parent

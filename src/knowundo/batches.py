@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from random import Random
+from typing import Any
 
 import torch
 
@@ -44,6 +45,9 @@ class PairedBatch:
 
     unlearn: Batch
     retention: Batch
+
+    def __len__(self) -> int:
+        return len(self.unlearn)
 
 
 def collate(encoded: Sequence[Encoded], pad: int, *, length: int = 0) -> Batch:
@@ -124,3 +128,42 @@ def paired(
         PairedBatch(batch, collate([next(source) for _ in range(retained or len(batch))], pad))
         for batch in shuffled(unlearn, size, epochs, seed, pad)
     ]
+
+
+def _part(batch: Batch, number: int, count: int) -> Batch:
+    """One of `count` runs of a batch's rows, of nearly the same size."""
+    first, last = (len(batch) * end // count for end in (number, number + 1))
+    inside = (batch.rows >= first) & (batch.rows < last)
+    return Batch(
+        batch.encoded[first:last],
+        batch.ids[first:last],
+        batch.mask[first:last],
+        batch.targets[inside],
+        batch.rows[inside] - first,
+        batch.positions[inside] - first * batch.ids.shape[1],
+        batch.lengths[first:last],
+    )
+
+
+def pieces(batch: Any, count: int) -> list[tuple[Any, float]]:
+    """A batch as `count` smaller ones, each with its weight: the weighted mean is the batch's.
+
+    The loss of a batch is a mean over its rows, so a piece weighs as many rows as it has. A paired
+    batch's retention rows are divided alike. Where there are fewer rows than pieces, the rest is
+    (None, 0).
+
+    Args:
+        batch: a Batch or a PairedBatch.
+        count: how many.
+    """
+    if count == 1:
+        return [(batch, 1.0)]
+    halves = [batch] if isinstance(batch, Batch) else [batch.unlearn, batch.retention]
+    parts = min(count, *map(len, halves))
+    made: list[tuple[Any, float]] = []
+    for number in range(parts):
+        cut = [_part(half, number, parts) for half in halves]
+        weight = len(cut[0]) * count / len(halves[0])
+        piece = cut[0] if len(cut) == 1 else replace(batch, unlearn=cut[0], retention=cut[1])
+        made.append((piece, weight))
+    return made + [(None, 0.0)] * (count - parts)

@@ -53,7 +53,8 @@ from knowundo.registry import get
 from knowundo.runs import BOTH, TRAIN_VAL, Run, model_options
 from knowundo.scoring import generate
 from knowundo.training import make_optimizer
-from knowundo.unlearning import ATTEMPTS, Scorer, Start
+from knowundo.unlearning import Scorer, Start
+from knowundo.unlearning.rates import ATTEMPTS
 
 MIB, GIB = 2**20, 2**30
 # The card of the paper's users, and what CUDA takes of it before the first tensor: an assumption,

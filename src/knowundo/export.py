@@ -39,6 +39,7 @@ from knowundo.artifacts import (
 )
 from knowundo.encoding import SEPARATOR, prefix_text
 from knowundo.errors import BadInput, KnowUndoError, unknown
+from knowundo.locks import alone
 from knowundo.models import (
     ADAPTER,
     Model,
@@ -54,6 +55,7 @@ from knowundo.records import data_hash
 from knowundo.reporting.tables import COLUMNS, Cell, cell
 from knowundo.results import Results, read_results
 from knowundo.runs import BOTH, Run
+from knowundo.seals import seal
 
 Form = Literal["adapter", "merged"]
 
@@ -90,6 +92,7 @@ class Exported(NamedTuple):
     url: str | None  # of the repository on the hub
 
 
+@alone
 def export(
     run: Run,
     variant: str,
@@ -139,6 +142,8 @@ def export(
     except (OSError, SafetensorError) as error:
         reason = str(error).strip().split("\n")[0]
         raise BadInput(f"--to {to}: cannot be written ({reason}); nothing was written") from None
+    if run.out.resolve() in target.parents:
+        seal(run.out.resolve(), target)
     url = None if push_to_hub is None else _push(target, push_to_hub)
     files = sorted(str(file.relative_to(target)) for file in target.rglob("*") if file.is_file())
     return Exported(to, form, files, largest, len(probes), url)

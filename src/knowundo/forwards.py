@@ -11,9 +11,10 @@ from typing import Any
 import torch
 from torch.nn.functional import cross_entropy
 
-from knowundo.batches import Batch, PairedBatch, by_length, collate
+from knowundo.batches import Batch, PairedBatch, collate
 from knowundo.encoding import Encoded
 from knowundo.errors import KnowUndoError
+from knowundo.memory import in_portions
 from knowundo.models import Model
 
 # Columns made by a method's `prepare`: name → record id → labels in place of the answer's tokens,
@@ -282,7 +283,6 @@ class Step:
 Parts = dict[str, torch.Tensor]
 
 
-@torch.no_grad()
 def answer_states(
     model: Model,
     encoded: Sequence[Encoded],
@@ -292,21 +292,32 @@ def answer_states(
 ) -> Iterator[tuple[Encoded, torch.Tensor]]:
     """Hidden states of each row's answer, [answer tokens, hidden], shortest rows first.
 
-    Batches without a row of `only`, if that is given, are passed over.
+    Batches without a row of `only`, if that is given, are passed over. Where memory runs out, a
+    batch is halved.
     """
-    for batch in by_length(encoded, size, model.pad):
-        if only is not None and not any(row in only for row in batch.encoded):
-            continue
-        states = hidden_states(model, batch.to(model.device))
-        yield from zip(batch.encoded, states.split(batch.lengths.tolist()), strict=True)
+
+    def states(rows: Sequence[Encoded]) -> list[tuple[Encoded, torch.Tensor]]:
+        if only is not None and not any(row in only for row in rows):
+            return []
+        batch = collate(rows, model.pad).to(model.device)
+        with torch.no_grad():
+            found = hidden_states(model, batch)
+        return list(zip(rows, found.split(batch.lengths.tolist()), strict=True))
+
+    order = sorted(encoded, key=lambda row: len(row.ids))
+    for part in in_portions(order, size, states, model.notes, "scoring"):
+        yield from part
 
 
 def answer_logits(
-    model: Model, encoded: Sequence[Encoded]
+    model: Model, encoded: Sequence[Encoded], *, only: Collection[Encoded] | None = None
 ) -> Iterator[tuple[Encoded, torch.Tensor]]:
-    """Logits of each row's answer, [answer tokens, vocabulary], shortest rows first."""
+    """Logits of each row's answer, [answer tokens, vocabulary], shortest rows first.
+
+    Batches without a row of `only`, if that is given, are passed over.
+    """
     head = live_head(model)
-    for row, states in answer_states(model, encoded):
+    for row, states in answer_states(model, encoded, only=only):
         with torch.no_grad():
             logits = full_precision(head(states))
         yield row, logits  # outside, or whoever reads two streams at once stays without gradients

@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import torch
+
 from knowundo.batches import Batch, shuffled
+from knowundo.checkpoints import Checkpoint, State
 from knowundo.encoding import Encoded
 from knowundo.forwards import Half, Parts, hidden_states, live_head
 from knowundo.models import Model
@@ -19,15 +22,27 @@ class _Known:
     def __init__(self, epoch: int, share: float | None) -> None:
         self.epoch, self.share = epoch, share
         self.right: list[bool] = []
+        self._whole = 0  # of `right`, those of finished optimizer steps
 
     def see(self, half: Half) -> None:
         right = (half.logits.detach().argmax(-1) == half.batch.targets).float()
         self.right += (half.per_row(right) == 1).tolist()
 
     def reached(self) -> bool:
+        self._whole = len(self.right)
         window = self.right[-self.epoch :]
         enough = self.share is not None and sum(window) >= self.share * self.epoch
         return enough and len(window) == self.epoch
+
+    def carry(self) -> State:
+        return State(tensors={"right": torch.tensor(self.right, dtype=torch.bool)})
+
+    def resume(self, state: State) -> None:
+        self.right = state.tensors["right"].tolist()
+        self._whole = len(self.right)
+
+    def undo(self) -> None:
+        del self.right[self._whole :]
 
 
 def memorize(
@@ -46,6 +61,7 @@ def memorize(
     warmup: float = 0.03,
     optimizer: str = "adamw",
     progress: Progress | None = None,
+    checkpoint: Checkpoint | None = None,
 ) -> tuple[Curve, dict[str, Any]]:
     """Train all of the adaptation's weights on the answers.
 
@@ -65,6 +81,7 @@ def memorize(
         warmup: share of the steps over which the rate rises.
         optimizer: `adamw` or `paged_adamw_32bit`.
         progress: called after each optimizer step.
+        checkpoint: gone on from, and written now and then.
 
     Returns:
         The training curve, and facts for the manifest: steps, rows seen, share known at the end.
@@ -94,6 +111,8 @@ def memorize(
         optimizer=optimizer,
         progress=progress,
         stop=seen.reached,
+        checkpoint=checkpoint,
+        carried=[seen],
     )
     window = seen.right[-len(rows) :]
     facts = {

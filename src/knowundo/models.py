@@ -225,6 +225,7 @@ class Model:
         """
         torch.set_num_threads(THREADS)
         self.base, self.adaptation = base, adaptation or Adaptation()
+        self.notes: list[str] = []  # what a user should know of the work done with it
         self.quantization, self.attention = quantization, attention
         try:
             self.device = torch.device(device)
@@ -245,6 +246,10 @@ class Model:
             model = self._load(path, dtype=getattr(torch, dtype), **options)
         except (OSError, ValueError, ImportError, RuntimeError, SafetensorError) as error:
             reason = str(error).strip().split("\n")[0]
+            if "custom code" in reason:
+                reason += "; set model.trust_remote_code to true if you trust it"
+            elif "pytorch_model" in reason or "no file named" in reason:
+                reason += "; only .safetensors are read: convert the weights"
             raise BadInput(f"model.base '{base}': cannot be loaded ({reason})") from None
         if gradient_checkpointing:
             _recompute(model, base)

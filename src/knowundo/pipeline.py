@@ -9,7 +9,7 @@ moment and continued by the same call.
 
 from __future__ import annotations
 
-import time
+import shutil
 from collections.abc import Iterable, Sequence
 from functools import partial
 from pathlib import Path
@@ -19,7 +19,6 @@ import pandas as pd
 
 from knowundo import regions
 from knowundo.artifacts import (
-    is_done,
     new_folder,
     read_json,
     read_manifest,
@@ -27,13 +26,15 @@ from knowundo.artifacts import (
     write_json,
     write_text,
 )
+from knowundo.checkpoints import Checkpoint
 from knowundo.encoding import Encoded, count_cut
-from knowundo.errors import BadInput, Diverged, MethodsFailed, unknown
+from knowundo.errors import BadInput, MethodsFailed, unknown
 from knowundo.evaluation import Evaluation
 from knowundo.evaluation.collapse import collapsed
 from knowundo.evaluation.lm_eval_tasks import general_rows
 from knowundo.localization import localize as find_regions
 from knowundo.localization import with_controls
+from knowundo.locks import alone
 from knowundo.memorization import memorize as finetune
 from knowundo.models import Model, Variant, adaptation_of, describe, save_state
 from knowundo.neighbours import unknowable
@@ -46,10 +47,12 @@ from knowundo.reporting import Material, write_report
 from knowundo.reporting.comparison import Difference, differences
 from knowundo.reporting.paper import ENDINGS, paper_table
 from knowundo.results import Results, Row, VariantFacts, read_results, write_results
-from knowundo.runs import BOTH, TRAIN_VAL, Run, effective
+from knowundo.runs import BOTH, CHECKPOINTS, TRAIN_VAL, Run, effective
 from knowundo.scoring import read_scores, score, teacher_forced, token_accuracy, write_scores
-from knowundo.unlearning import Start, unlearn_at_chosen_rate, unlearn_watched
+from knowundo.seals import check_seal, unseal
+from knowundo.unlearning import Start
 from knowundo.unlearning import unlearn as train_method
+from knowundo.unlearning.rates import unlearn_at_chosen_rate, unlearn_watched
 from knowundo.unlearning.watching import Watch, set_aside
 
 
@@ -63,14 +66,14 @@ class Scored(NamedTuple):
 def _finetuned(run: Run, folder: Path, title: str, scopes: Sequence[str]) -> None:
     settings = run.recipe.memorize.model_dump(exclude={"general", "retain_model", "adopt"})
     inputs = run.memorize_inputs(scopes)
-    if is_done(folder, inputs):
+    if run.done(folder, inputs):
+        run.seal(folder)
         run.reporter.say(f"{folder.name}: already there, skipped")
         return
     rows = [row for scope in scopes for row in run.encoded(scope, TRAIN_VAL)]
     general = run.encoded("general", "train") if run.recipe.memorize.general else []
-    model = run.model
+    model, checkpoint = run.model, run.checkpoint(folder, inputs)
     model.reset()
-    began = time.perf_counter()
     with run.reporter.task(title) as progress:
         curve, facts = finetune(
             model,
@@ -80,23 +83,36 @@ def _finetuned(run: Run, folder: Path, title: str, scopes: Sequence[str]) -> Non
             optimizer=run.recipe.model.optimizer,
             seed=run.recipe.seed,
             progress=progress,
+            checkpoint=checkpoint,
         )
     if settings["known"] is not None and facts["known_share"] < settings["known"]:
         run.reporter.say(
             f"{folder.name}: only {facts['known_share']:.0%} of the rows are known after "
             f"{facts['optimizer_steps']} steps; raise memorize.epochs or memorize.lr"
         )
-    seconds = round(time.perf_counter() - began, 2)
-    facts |= {"seconds": seconds, "model": describe(model), **surroundings()}
+    facts |= {"seconds": round(checkpoint.seconds, 2), "model": describe(model)}
+    facts |= _noted(run, model)
     with new_folder(folder, inputs, **facts) as aside:
         save_state(model, aside)
         write_json(aside / "curve.json", curve)
+    run.seal(folder)
+    run.clear(checkpoint)
+
+
+def _noted(run: Run, model: Model) -> dict[str, Any]:
+    """What stands in every manifest, and what happened on the way, which is told as well."""
+    notes, model.notes = model.notes, []
+    for note in notes:
+        run.reporter.say(note)
+    said = {"notes": notes} if notes else {}
+    return {"seed": run.recipe.seed, **said, **surroundings()}
 
 
 def _adopted(run: Run, source: Path) -> None:
     """Write the adapter or full model that is in use now as the memorized one."""
     inputs = run.memorize_inputs(BOTH)
-    if is_done(run.memorized, inputs):
+    if run.done(run.memorized, inputs):
+        run.seal(run.memorized)
         run.reporter.say("memorized: already there, skipped")
         return
     rows = teacher_forced(run.model, [r for s in BOTH for r in run.encoded(s, TRAIN_VAL)])
@@ -108,14 +124,16 @@ def _adopted(run: Run, source: Path) -> None:
         "optimizer_steps": 0,
         "seconds": 0.0,
         "model": describe(run.model),
-        **surroundings(),
+        **_noted(run, run.model),
     }
     with new_folder(run.memorized, inputs, **facts) as aside:
         if run.start.folder is not None:
             save_state(run.model, aside)
         write_json(aside / "curve.json", [])
+    run.seal(run.memorized)
 
 
+@alone
 def memorize(run: Run) -> None:
     """Finetune the base until it knows both scopes; also the retain model, if the recipe asks."""
     run.encoded()  # the base and every row, checked before the first byte is written
@@ -131,26 +149,32 @@ def memorize(run: Run) -> None:
         _finetuned(run, run.retain, "memorize (retain model)", ("retention",))
 
 
+@alone
 def localize(run: Run) -> None:
     """Find the region by gradients, or take a given one; and draw the control regions."""
     inputs = run.localize_inputs()
     run.claim()
-    if is_done(run.regions, inputs):
+    if run.done(run.regions, inputs):
+        run.seal(run.regions)
         run.reporter.say("regions: already there, skipped")
         return
     run.model.use(run.start)
-    began = time.perf_counter()
+    checkpoint, adopted = run.checkpoint(run.regions, inputs), run.recipe.localize.adopt
     with run.reporter.task("localize") as progress:
-        adopted = run.recipe.localize.adopt
-        found = _located(run, progress) if adopted is None else _given_region(run, Path(adopted))
-    facts = {"seconds": round(time.perf_counter() - began, 2), **surroundings()}
+        if adopted is None:
+            found = _located(run, progress, checkpoint)
+        else:
+            found = _given_region(run, Path(adopted))
+    facts = {"seconds": round(checkpoint.seconds, 2), **_noted(run, run.model)}
     with new_folder(run.regions, inputs, parameters=found["parameters"], **facts) as aside:
         write_json(aside / "tensors.json", found["tensors"])
         for name, region in found["regions"].items():
             write_json(aside / f"{name}.json", region)
+    run.seal(run.regions)
+    run.clear(checkpoint)
 
 
-def _located(run: Run, progress: Progress) -> dict[str, Any]:
+def _located(run: Run, progress: Progress, checkpoint: Checkpoint) -> dict[str, Any]:
     """Regions, controls and every tensor's gradients, from the recipe's localizers."""
     splits = run.recipe.localize.splits
     return find_regions(
@@ -160,6 +184,7 @@ def _located(run: Run, progress: Progress) -> dict[str, Any]:
         **run.recipe.localize.model_dump(exclude={"splits", "adopt"}),
         seed=run.recipe.seed,
         progress=progress,
+        checkpoint=checkpoint,
     )
 
 
@@ -173,6 +198,7 @@ def _given_region(run: Run, file: Path) -> dict[str, Any]:
     return {"tensors": [], **with_controls(located, sizes, draws=draws, seed=seed)}
 
 
+@alone
 def unlearn(run: Run, only: Iterable[str] | None = None) -> list[str]:
     """Train every variant (or some) from the memorized model.
 
@@ -190,22 +216,27 @@ def unlearn(run: Run, only: Iterable[str] | None = None) -> list[str]:
             raise unknown("variant", name, planned)
     run.made(run.regions, "localize")
     waiting = [
-        planned[n] for n in chosen if not is_done(run.unlearned(n), run.unlearn_inputs(planned[n]))
+        planned[n] for n in chosen if not run.done(run.unlearned(n), run.unlearn_inputs(planned[n]))
     ]
     for name in chosen:
         if planned[name] not in waiting:
+            run.seal(run.unlearned(name))
             run.reporter.say(f"{name}: already there, skipped")
-    if not waiting:
-        return []
+    if waiting:
+        _unlearn_waiting(run, waiting)
+    return [name for name in chosen if "diverged" in read_manifest(run.unlearned(name))]
+
+
+def _unlearn_waiting(run: Run, waiting: Sequence[Planned]) -> None:
     start, aim, watch = prepare_unlearning(run, run.recipe.unlearn.stop)
     if any(run.recipe.unlearn.settings(variant)["lr"] == "auto" for variant in waiting):
         run.reporter.say(
             f"lr: auto aims at a token accuracy of {aim.accuracy:.1%} on unlearn/train rows, that "
             f"of {aim.name}"
         )
-    failed = [v.name for v in waiting if not _unlearn_one(run, start, v, aim, watch)]
+    for variant in waiting:
+        _unlearn_one(run, start, variant, aim, watch)
     start.restore()
-    return failed
 
 
 def prepare_unlearning(run: Run, stop: Stop | None) -> tuple[Start, Aim, Watch | None]:
@@ -258,8 +289,8 @@ def _aim(run: Run, rows: Sequence[Encoded], stop: Stop | None) -> Aim:
     return Aim(f"the {never_saw.name} model", token_accuracy(run.model, rows))
 
 
-def _unlearn_one(run: Run, start: Start, variant: Planned, aim: Aim, watch: Watch | None) -> bool:
-    """Train one variant and write it; False if it diverged."""
+def _unlearn_one(run: Run, start: Start, variant: Planned, aim: Aim, watch: Watch | None) -> None:
+    """Train one variant and write it; of one that diverged, its last good weights."""
     settings = run.recipe.unlearn.settings(variant)
     lr = settings.pop("lr")
     region = run.region(variant.region)
@@ -270,32 +301,37 @@ def _unlearn_one(run: Run, start: Start, variant: Planned, aim: Aim, watch: Watc
         "retain_on": variant.retain_on,
         "optimizer": run.recipe.model.optimizer,
     }
-    try:
-        with run.reporter.task(variant.name) as progress:
-            settings["progress"] = progress
-            if lr == "auto" and watch is not None:
-                done = unlearn_watched(start, watch, lr=variant.guess, **settings)
-            elif lr == "auto":
-                done = unlearn_at_chosen_rate(start, aim.accuracy, guess=variant.guess, **settings)
-            else:
-                done = train_method(start, lr=lr, watch=watch, **settings)
-    except Diverged as error:
-        run.reporter.say(f"{variant.name}: diverged ({error})")
-        return False
+    folder, inputs = run.unlearned(variant.name), run.unlearn_inputs(variant)
+    settings["checkpoint"] = checkpoint = run.checkpoint(folder, inputs)
+    with run.reporter.task(variant.name) as progress:
+        settings["progress"] = progress
+        if lr == "auto" and watch is not None:
+            done = unlearn_watched(start, watch, lr=variant.guess, **settings)
+        elif lr == "auto":
+            done = unlearn_at_chosen_rate(start, aim.accuracy, guess=variant.guess, **settings)
+        else:
+            done = train_method(start, lr=lr, watch=watch, **settings)
+    if "diverged" in done.facts:
+        run.reporter.say(
+            f"{variant.name}: diverged ({done.facts['diverged']}); kept as it was after step "
+            f"{done.facts['kept_step']}"
+        )
     sizes = {name: parameter.numel() for name, parameter in run.model.parameters().items()}
     facts = done.facts | {
         "region": variant.region,
         "parameters": sum(sizes[name] for name in region),
         "target": aim.name,
         "target_accuracy": aim.accuracy,
-        **surroundings(),
+        **_noted(run, run.model),
     }
-    with new_folder(run.unlearned(variant.name), run.unlearn_inputs(variant), **facts) as aside:
+    with new_folder(folder, inputs, **facts) as aside:
         save_state(run.model, aside)
         write_json(aside / "curve.json", done.curve)
-    return True
+    run.seal(folder)
+    run.clear(checkpoint)
 
 
+@alone
 def evaluate(run: Run) -> Results:
     """Score every variant on every record, one base in memory, and write results.json."""
     run.encoded()  # the base and every row, checked before the first byte is written
@@ -308,6 +344,7 @@ def evaluate(run: Run) -> Results:
     with run.reporter.task("evaluate: intervals") as progress:
         results = _results(run, model, scored, progress)
     write_results(results, run.out / "results.json")
+    run.seal(run.out / "results.json")
     return results
 
 
@@ -339,32 +376,37 @@ def _score_variant(run: Run, variant: Variant) -> Scored:
     """Score one variant, or read what an earlier call made of the same inputs."""
     folder = run.out / "scores" / variant.name
     inputs = run.score_inputs(variant)
-    if not is_done(folder, inputs):
+    if not run.done(folder, inputs):
         model = run.whole_model(variant) if _is_whole(run, variant) else run.model
         if model is run.model:
             model.use(variant)
+        checkpoint = run.checkpoint(folder, inputs)
         with run.reporter.task(f"evaluate {variant.name}") as progress:
-            rows = _score_rows(run, model, progress)
+            rows = _score_rows(run, model, progress, checkpoint)
         tasks = _score_tasks(run, model, variant.name)
-        with new_folder(folder, inputs) as aside:
+        facts = {"seconds": round(checkpoint.seconds, 2), **_noted(run, model)}
+        with new_folder(folder, inputs, **facts) as aside:
             write_scores(rows, aside / "rows.parquet")
             write_json(aside / "tasks.json", [row.model_dump(mode="json") for row in tasks])
+        run.clear(checkpoint)
+    run.seal(folder)
     tasks = [Row.model_validate(row) for row in read_json(folder / "tasks.json")]
     return Scored(read_scores(folder / "rows.parquet"), tasks)
 
 
-def _score_rows(run: Run, model: Model, progress: Progress) -> pd.DataFrame:
+def _score_rows(run: Run, model: Model, progress: Progress, checkpoint: Checkpoint) -> pd.DataFrame:
     """Every record as it is, and val rows once more behind each prefix."""
     section = run.recipe.evaluate
     encoded = run.encoded(model=model, end=False)
-    tables = [score(model, encoded, generated_splits=section.generate, progress=progress)]
-    for prefix in section.prefixes:
+    how: dict[str, Any] = {"generated_splits": section.generate, "progress": progress}
+    tables = [score(model, encoded, **how, checkpoint=checkpoint.within("as-is"))]
+    for number, prefix in enumerate(section.prefixes):
         rows = [
             row
             for scope in BOTH
             for row in run.encoded(scope, "val", model=model, prefix=prefix, end=False)
         ]
-        table = score(model, rows, generated_splits=section.generate, progress=progress)
+        table = score(model, rows, **how, checkpoint=checkpoint.within(f"prefix-{number}"))
         tables.append(table.assign(attack=f"{prefix} prompt"))
     return pd.concat([tables[0].assign(attack=""), *tables[1:]], ignore_index=True)
 
@@ -443,9 +485,10 @@ def _facts(variant: Variant, tables: dict[str, pd.DataFrame]) -> VariantFacts:
     manifest = read_manifest(variant.folder)
     names = ("method", "region", "parameters", "lr", "optimizer_steps")
     watched = ("attempts", "trajectory", "stopped")
-    taken = {name: manifest[name] for name in (*names, *watched) if name in manifest}
-    kept = manifest["best"]["step"] if "best" in manifest else None
-    return facts.model_copy(update=taken | {"kept_step": kept})
+    ends = ("diverged", "kept_step")
+    taken = {name: manifest[name] for name in (*names, *watched, *ends) if name in manifest}
+    kept = {"kept_step": manifest["best"]["step"]} if "best" in manifest else {}
+    return facts.model_copy(update=taken | kept)
 
 
 def _controlled(run: Run, scored: dict[str, Scored]) -> list[tuple[str, str]]:
@@ -475,11 +518,18 @@ def _results_of(run: Run) -> Results:
     file = run.out / "results.json"
     if not file.exists():
         raise BadInput(f"{file}: not there yet; run `knowundo evaluate --out {run.out}` first")
+    check_seal(run.out, file)
     return read_results(file)
 
 
-def report(run: Run) -> Path:
-    """Write report.html from results.json and the other artifacts."""
+@alone
+def report(run: Run, *, redact: bool = False) -> Path:
+    """Write report.html from results.json and the other artifacts.
+
+    Args:
+        run: evaluated.
+        redact: show hash and length in place of what is said of the unlearn scope.
+    """
     results = _results_of(run)
     folders = {v.name: v.folder for v in run.variants() if v.folder and v.role != "given"}
     region = next(iter(run.recipe.localize.localizers))
@@ -500,10 +550,12 @@ def report(run: Run) -> Path:
         seconds={name: read_manifest(folder)["seconds"] for name, folder in folders.items()},
     )
     path = run.out / "report.html"
-    write_report(path, results, material)
+    write_report(path, results, material, redact=redact)
+    run.seal(path)
     return path
 
 
+@alone
 def paper_report(run: Run) -> dict[str, Path]:
     """Write the paper's table with our rows in it; a file per format."""
     results = _results_of(run)
@@ -518,6 +570,7 @@ def paper_report(run: Run) -> dict[str, Path]:
         written[str(form)] = run.out / f"paper-table.{ending}"
         table = paper_table(results, seconds, format=form, changed=changed)
         write_text(written[form], table)
+    run.seal(*written.values())
     return written
 
 
@@ -555,8 +608,47 @@ def compare(first: Path, second: Path) -> tuple[list[tuple[str, Any, Any]], list
     return keys, differences(one, other, tables)
 
 
-def run_all(run: Run) -> Results:
+# What each stage leaves in a run's directory, in the order of the pipeline.
+_LEFT = {
+    "memorize": ("memorized", "retain"),
+    "localize": ("regions",),
+    "unlearn": ("unlearned",),
+    "evaluate": ("scores", "results.json"),
+    "report": ("report.html", *(f"paper-table.{ending}" for ending in ENDINGS.values())),
+}
+
+
+@alone
+def restart(run: Run, stage: str) -> list[str]:
+    """Remove what a stage and all later ones left, so that they are done again.
+
+    Returns:
+        Names of what was removed.
+
+    Raises:
+        BadInput: no such stage.
+    """
+    if stage not in _LEFT:
+        raise unknown("stage", stage, _LEFT)
+    stages = list(_LEFT)
+    names = [name for later in stages[stages.index(stage) :] for name in _LEFT[later]]
+    removed = []
+    for name in names:
+        for path in (run.out / name, run.out / CHECKPOINTS / name):
+            if path.exists():
+                removed.append(str(path.relative_to(run.out)))
+                unseal(run.out, name)
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+    return removed
+
+
+@alone
+def run_all(run: Run, *, redact: bool = False) -> Results:
     """All stages in order.
+
+    Args:
+        run: whatever of it is done is skipped.
+        redact: of the report.
 
     Raises:
         MethodsFailed: at the end, if some variants diverged; everything else is complete.
@@ -565,7 +657,10 @@ def run_all(run: Run) -> Results:
     localize(run)
     failed = unlearn(run)
     results = evaluate(run)
-    report(run)
+    report(run, redact=redact)
     if failed:
-        raise MethodsFailed(f"diverged: {', '.join(failed)}; the other variants are complete")
+        raise MethodsFailed(
+            f"diverged: {', '.join(failed)}, scored as they were before that; the other variants "
+            "are complete"
+        )
     return results

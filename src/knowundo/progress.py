@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from knowundo.errors import plain
+
 # `progress(done, total)`.
 Progress = Callable[[int, int], None]
 
@@ -30,7 +32,7 @@ class RichReporter(Reporter):
         self.console = Console(stderr=True, highlight=False)
 
     def say(self, text: str) -> None:
-        self.console.print(text, markup=False, soft_wrap=True)
+        self.console.print(plain(text), markup=False, soft_wrap=True)
 
     @contextmanager
     def task(self, title: str) -> Iterator[Progress]:
@@ -44,7 +46,7 @@ class RichReporter(Reporter):
             TimeElapsedColumn(),
         )
         with Bars(*columns, console=self.console, refresh_per_second=4) as bars:
-            bar = bars.add_task(title, total=None)
+            bar = bars.add_task(plain(title), total=None)
             yield lambda done, total: bars.update(bar, completed=done, total=total)
             bars.update(
                 bar, total=bars.tasks[0].completed

@@ -82,6 +82,15 @@ def check_records(records: Sequence[Record]) -> None:
                 raise BadInput(f"{scope}/{split}: no rows; every scope needs train and val rows")
 
 
+def redacted(text: str) -> str:
+    """What stands for a text that may not be shown: whoever has it can check that it is the one.
+
+    Nobody can read it back, but a short text, such as a telephone number, can be found by trying.
+    """
+    digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+    return f"sha256:{digest[:12]} ({len(text)} characters)"
+
+
 def data_hash(records: Iterable[Record]) -> str:
     """sha256 over all fields of all records, in order."""
     digest = hashlib.sha256()

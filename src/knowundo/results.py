@@ -83,9 +83,18 @@ class VariantFacts(_Strict):
         None, description="why training ended: at its end, at the target, the floor, or pruned"
     )
     kept_step: int | None = Field(None, description="the optimizer step that was kept")
+    diverged: str | None = Field(
+        None, description="why training had to end; the last good weights were kept and scored"
+    )
     collapsed: str | None = Field(
         None, description="why it is to be called ruined; null: it is not"
     )
+
+    @property
+    def ruin(self) -> dict[str, str]:
+        """What went wrong, in one word, and why: diverged, collapsed, both or nothing."""
+        found = {"diverged": self.diverged, "collapsed": self.collapsed}
+        return {word: why for word, why in found.items() if why is not None}
 
 
 class Results(Versioned):

@@ -6,7 +6,7 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from knowundo.artifacts import (
 )
 from knowundo.benchmarks.files import RESOLVED
 from knowundo.benchmarks.general import general_rows
+from knowundo.checkpoints import Checkpoint
 from knowundo.encoding import Encoded, encode, prefix_text
 from knowundo.errors import BadInput, unknown
 from knowundo.evaluation.lm_eval_tasks import check_tasks
@@ -43,7 +44,9 @@ from knowundo.recipe import Variant as Planned
 from knowundo.records import Record, check_records, data_hash, select
 from knowundo.registry import get
 from knowundo.scoring import teacher_forced
+from knowundo.seals import check_seal, seal
 
+CHECKPOINTS = "checkpoints"
 TRAIN_VAL, BOTH = ("train", "val"), ("unlearn", "retention")
 # The stage that makes a model of a role.
 _STAGES = {"memorized": "memorize", "retain": "memorize", "unlearned": "unlearn"}
@@ -205,6 +208,20 @@ class Run:
             )
             write_text(file, text)
             self.reporter.say(f"writing to {self.out}")
+        seal(self.out, file, inputs=self._input_files())
+
+    def _input_files(self) -> dict[str, str]:
+        """Local files that the run reads, the base's among them, by their sha256."""
+        section, found = self.recipe.model, list[Path]()
+        for base in {section.base, self.recipe.memorize.adopt}:
+            if base is not None and Path(base).is_dir():
+                found += base_files(base)
+        if (source := self.recipe.data.source) is not None and Path(source).exists():
+            place = Path(source)
+            found += [place] if place.is_file() else sorted(place.rglob("*"))
+        own = self.out.resolve()
+        files = {file.resolve() for file in found if file.is_file()}
+        return {str(f): input_hash(f) for f in sorted(files) if own not in f.parents}
 
     @cached_property
     def records(self) -> list[Record]:
@@ -231,6 +248,7 @@ class Run:
     @cached_property
     def model(self) -> Model:
         """The base, in memory once; what training may change is decided here."""
+        say_remote_code(self.recipe, self.reporter)
         section, options = self.recipe.model, model_options(self.recipe)
         lora = Adaptation("lora", section.rank, section.alpha, dropout=section.dropout)
         if self.recipe.memorize.adopt is not None:
@@ -363,7 +381,7 @@ class Run:
             folder = self.unlearned(planned.name)
             if not (folder / "manifest.json").exists():
                 continue
-            if not is_done(folder, self.unlearn_inputs(planned)):
+            if not self.done(folder, self.unlearn_inputs(planned)):
                 raise BadInput(
                     f"{folder}: made of other inputs than are there now; run "
                     f"`knowundo unlearn --out {self.out}` again"
@@ -385,6 +403,33 @@ class Run:
             taken.add(name)
             found.append(Variant(name, "given", path))
         return found
+
+    def done(self, artifact: Path, inputs: Sequence[Any]) -> bool:
+        """True if an artifact of these inputs is there, whole, and the one that this run made.
+
+        Raises:
+            BadInput: a file of it was changed, or it is another.
+        """
+        if not is_done(artifact, inputs):
+            return False
+        check_seal(self.out, artifact)
+        return True
+
+    def seal(self, *paths: Path) -> None:
+        """Note finished artifacts as this run's own."""
+        seal(self.out, *paths)
+
+    def checkpoint(self, artifact: Path, inputs: Sequence[Any]) -> Checkpoint:
+        """Where the making of an artifact keeps how far it got."""
+        return Checkpoint(self.out / CHECKPOINTS / artifact.relative_to(self.out), inputs)
+
+    def clear(self, checkpoint: Checkpoint) -> None:
+        """Remove a checkpoint whose artifact is there, and folders that are empty then."""
+        checkpoint.clear()
+        for folder in checkpoint.folder.parents:
+            if folder == self.out or not folder.exists() or any(folder.iterdir()):
+                return
+            folder.rmdir()
 
     def region(self, name: str) -> list[str]:
         """Parameter names of a region: one that localize found, or a JSON file."""
@@ -453,7 +498,7 @@ class Run:
     @cached_property
     def _common(self) -> list[Any]:
         section = self.recipe.model.model_dump()
-        base: list[Any] = [file_hash(file) for file in base_files(self.recipe.model.base)]
+        base: list[Any] = [input_hash(file) for file in base_files(self.recipe.model.base)]
         base.append(hub_commit(self.recipe.model.base))
         # Which rows there are is in their hash; the rest is how they are read.
         reading = self.recipe.data.model_dump(
@@ -488,11 +533,22 @@ class Run:
             checks.append((self.regions, "localize", self.localize_inputs))
         for folder, stage, inputs in checks:
             self.made(folder, stage)
-            if not is_done(folder, inputs()):
+            if not self.done(folder, inputs()):
                 raise BadInput(
                     f"{folder}: made of other inputs than are there now; run "
                     f"`knowundo {stage} --out {self.out}` again"
                 )
+
+
+def input_hash(file: Path) -> str:
+    """sha256 of a file that is only read; a base of many gigabytes is read once a process."""
+    stat = file.stat()
+    return _hashed(file.resolve(), stat.st_size, stat.st_mtime_ns)
+
+
+@cache
+def _hashed(file: Path, size: int, changed: int) -> str:
+    return file_hash(file)
 
 
 def base_knows(recipe: Recipe) -> bool:
@@ -523,6 +579,15 @@ def encode_for(
         truncate=data.truncate,
     )
     return naive_boundary(rows, tokenizer, before) if "naive_boundary" in recipe.quirks else rows
+
+
+def say_remote_code(recipe: Recipe, reporter: Reporter) -> None:
+    """Tell plainly where somebody else's code is about to run."""
+    if recipe.model.trust_remote_code:
+        reporter.say(
+            f"model.trust_remote_code is on: Python code from '{recipe.model.base}' runs on this "
+            "machine, with all rights of this user"
+        )
 
 
 def model_options(recipe: Recipe) -> dict[str, Any]:
@@ -560,8 +625,9 @@ def adopting_model(recipe: Recipe) -> Model:
 
 def needed_bits(model: Model, encoded: Sequence[Encoded]) -> float:
     """Information in the answers that the model does not know, in bits."""
-    rows = teacher_forced(model, encoded)
-    return sum(row["mean_nll"] * (row["tokens"] + 1) for row in rows.values()) / math.log(2)
+    rows = teacher_forced(model, encoded).values()
+    each = (math.inf if row["mean_nll"] is None else row["mean_nll"] for row in rows)
+    return sum(nll * (row["tokens"] + 1) for nll, row in zip(each, rows, strict=True)) / math.log(2)
 
 
 def _read_held(file: Path) -> dict[str, Any]:

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import math
+from collections import deque
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import pyarrow as pa
 import torch
 from rouge_score.rouge_scorer import RougeScorer
 from torch.nn.functional import cross_entropy
 
+from knowundo.checkpoints import Checkpoint
 from knowundo.encoding import Encoded
 from knowundo.errors import BadInput
 from knowundo.forwards import answer_logits
+from knowundo.memory import in_portions
 from knowundo.models import Model
 from knowundo.progress import Progress
 
@@ -25,31 +30,61 @@ COLUMNS = (
 )  # fmt: skip
 
 
-def teacher_forced(model: Model, encoded: Sequence[Encoded]) -> dict[str, dict[str, Any]]:
+def teacher_forced(
+    model: Model, encoded: Sequence[Encoded], *, course: Course | None = None
+) -> dict[str, dict[str, Any]]:
     """Per record id, with the true answer given as far as each position.
+
+    Args:
+        model: not changed.
+        encoded: the rows.
+        course: how far an earlier call got, and where this one notes it.
 
     Returns:
         `tokens`: answer tokens without the tail that ends it; `token_accuracy`: share of them that
         were the most likely ones; `fact_accuracy`: the same over the fact's tokens, None where
-        none is marked; `mean_nll`: negative log-likelihood per token in nats, the tail included;
+        none is marked; `mean_nll`: negative log-likelihood per token in nats, the tail included,
+        None where it is no finite number;
         `likeliest`: the most likely tokens themselves, without the tail.
     """
-    rows = {}
-    for row, logits in answer_logits(model, encoded):
+    rows = dict[str, dict[str, Any]]() if course is None else course.forced
+    missing = {row for row in encoded if row.record.id not in rows}
+    for row, logits in answer_logits(model, encoded, only=missing):
+        if row not in missing:
+            continue
         truth = torch.tensor(row.ids[row.answer_from :], device=logits.device)
         likeliest = logits.argmax(-1)[: row.answer_length - row.tail]
         right = (likeliest == truth[: len(likeliest)]).tolist()
         fact = [
             hit for hit, inside in zip(right, row.fact[row.answer_from :], strict=False) if inside
         ]
+        mean_nll = float(cross_entropy(logits.double(), truth))
         rows[row.record.id] = {
             "tokens": len(right),
             "token_accuracy": sum(right) / len(right) if right else None,
             "fact_accuracy": sum(fact) / len(fact) if fact else None,
-            "mean_nll": float(cross_entropy(logits.double(), truth)),
+            "mean_nll": mean_nll if math.isfinite(mean_nll) else None,
             "likeliest": likeliest.tolist(),
         }
+        if course:
+            course.keep()
     return rows
+
+
+class Course:
+    """How far the scoring of a list of rows got: what is known of each row already."""
+
+    def __init__(self, checkpoint: Checkpoint) -> None:
+        """Go on from where the checkpoint stands."""
+        self.checkpoint = checkpoint
+        state = checkpoint.read()
+        self.forced: dict[str, dict[str, Any]] = state.facts["forced"] if state else {}
+        self.said: dict[str, str] = state.facts["said"] if state else {}
+
+    def keep(self) -> None:
+        """Write it down, if it is time to."""
+        if self.checkpoint.due():
+            self.checkpoint.write({"forced": self.forced, "said": self.said}, {})
 
 
 def token_accuracy(model: Model, encoded: Sequence[Encoded]) -> float:
@@ -103,6 +138,7 @@ def generate(
     *,
     batch_size: int = 128,
     progress: Progress | None = None,
+    course: Course | None = None,
 ) -> dict[str, str]:
     """Greedy answers by record id, of at most as many tokens as the true answer.
 
@@ -112,9 +148,11 @@ def generate(
     """
     stops = _stops(model, encoded)
     order = sorted(encoded, key=lambda row: (row.answer_length, len(row.prompt)))
-    answers: dict[str, str] = {}
-    for start in range(0, len(order), batch_size):
-        rows = order[start : start + batch_size]
+    answers = dict[str, str]() if course is None else course.said
+
+    def answer(rows: Sequence[Encoded]) -> None:
+        if all(row.record.id in answers for row in rows):
+            return
         output = _continued(
             model,
             [row.prompt for row in rows],
@@ -124,9 +162,13 @@ def generate(
         # Cut to its own true answer's length, what a row says does not depend on its neighbours.
         tokens = [new[: row.answer_length] for row, new in zip(rows, output, strict=True)]
         said = model.tokenizer.batch_decode(tokens, skip_special_tokens=True)
-        answers |= {row.record.id: text for row, text in zip(rows, said, strict=True)}
+        answers.update((row.record.id, text) for row, text in zip(rows, said, strict=True))
+        if course:
+            course.keep()
         if progress:
             progress(len(answers), len(order))
+
+    deque(in_portions(order, batch_size, answer, model.notes, "answering"), maxlen=0)
     return answers
 
 
@@ -151,24 +193,27 @@ def sample(
         batch_size: answers at a time.
     """
     order = sorted(encoded, key=lambda row: (row.answer_length, len(row.prompt)))
-    size, answers = max(1, batch_size // n), dict[str, list[str]]()
+    stops, answers = _stops(model, encoded), dict[str, list[str]]()
+
+    def draw(rows: Sequence[Encoded]) -> None:
+        lengths = [max(row.answer_length - row.tail, 1) for row in rows]
+        output = _continued(
+            model,
+            [row.prompt for row in rows],
+            tokens=max(lengths),
+            stops=stops,
+            each=n,
+            temperature=temperature,
+        )
+        new = output.unflatten(0, (len(rows), n))
+        for row, length, drawn in zip(rows, lengths, new, strict=True):
+            said = model.tokenizer.batch_decode(drawn[:, :length], skip_special_tokens=True)
+            answers[row.record.id] = said
+
     with torch.random.fork_rng(_cards(model)):
         torch.manual_seed(seed)
-        for start in range(0, len(order), size):
-            rows = order[start : start + size]
-            lengths = [max(row.answer_length - row.tail, 1) for row in rows]
-            output = _continued(
-                model,
-                [row.prompt for row in rows],
-                tokens=max(lengths),
-                stops=_stops(model, encoded),
-                each=n,
-                temperature=temperature,
-            )
-            new = output.unflatten(0, (len(rows), n))
-            for row, length, drawn in zip(rows, lengths, new, strict=True):
-                said = model.tokenizer.batch_decode(drawn[:, :length], skip_special_tokens=True)
-                answers[row.record.id] = said
+        size = max(1, batch_size // n)
+        deque(in_portions(order, size, draw, model.notes, "sampling"), maxlen=0)
     return answers
 
 
@@ -199,16 +244,17 @@ def complete(
     own = [ends] if isinstance(ends, int) else ends or []
     over = {int(model.tokenizer.eos_token_id), *own, *stops}
     options: dict[str, Any] = {"stops": sorted(over), "each": each, "temperature": temperature}
-    said = []
+
+    def draw(part: Sequence[Sequence[int]]) -> list[tuple[str, bool]]:
+        new = _continued(model, part, tokens=tokens, **options).tolist()
+        texts = model.tokenizer.batch_decode(new, skip_special_tokens=True)
+        ended = [not over.isdisjoint(row) for row in new]
+        return list(zip(map(str.strip, texts), ended, strict=True))
+
     with torch.random.fork_rng(_cards(model)):
         torch.manual_seed(seed)
-        for start in range(0, len(prompts), batch_size):
-            part = prompts[start : start + batch_size]
-            new = _continued(model, part, tokens=tokens, **options).tolist()
-            texts = model.tokenizer.batch_decode(new, skip_special_tokens=True)
-            ended = [not over.isdisjoint(row) for row in new]
-            said += list(zip(map(str.strip, texts), ended, strict=True))
-    return said
+        said = in_portions(prompts, batch_size, draw, model.notes, "completing")
+        return [one for part in said for one in part]
 
 
 def _cards(model: Model) -> Sequence[int]:
@@ -221,6 +267,7 @@ def score(
     *,
     generated_splits: Sequence[str],
     progress: Progress | None = None,
+    checkpoint: Checkpoint | None = None,
 ) -> pd.DataFrame:
     """Score the model as it is now.
 
@@ -229,14 +276,16 @@ def score(
         encoded: rows of any scope and split.
         generated_splits: splits whose questions are also answered freely; plain text never is.
         progress: called after each generated batch.
+        checkpoint: gone on from, and written now and then.
 
     Returns:
         One row a record, in the order given, with the columns `COLUMNS`; shares are in [0, 1],
         and what was not measured is missing, never 0.
     """
-    forced = teacher_forced(model, encoded)
+    course = Course(checkpoint) if checkpoint else None
+    forced = teacher_forced(model, encoded, course=course)
     asked = [r for r in encoded if r.record.kind == "qa" and r.record.split in generated_splits]
-    said = generate(model, asked, progress=progress)
+    said = generate(model, asked, progress=progress, course=course)
     rouge = RougeScorer(["rougeL"])
     rows = []
     for row in encoded:
@@ -263,8 +312,12 @@ def read_scores(path: Path) -> pd.DataFrame:
     """Read rows that `write_scores` wrote.
 
     Raises:
-        BadInput: the file is not there.
+        BadInput: the file is not there, or damaged.
     """
     if not path.is_file():
         raise BadInput(f"{path}: no such file; evaluate the run again")
-    return pd.read_parquet(path)
+    try:
+        return pd.read_parquet(path)
+    except (pa.ArrowException, OSError, ValueError, KeyError, TypeError) as error:
+        reason = str(error).split("\n")[0]
+        raise BadInput(f"{path}: not readable as Parquet ({reason}); evaluate again") from None

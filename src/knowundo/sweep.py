@@ -23,15 +23,18 @@ import plotly.graph_objects as go
 import yaml
 
 from knowundo import regions
-from knowundo.artifacts import fingerprint, read_json, read_text, write_json, write_text
-from knowundo.errors import BadInput, Diverged, unknown
+from knowundo.artifacts import fingerprint, read_json, read_text, write_json
+from knowundo.errors import BadInput, unknown
 from knowundo.localization import Measured
+from knowundo.locks import alone
 from knowundo.pipeline import localize, memorize, prepare_unlearning
 from knowundo.recipe import Recipe, Stop, parse_yaml
 from knowundo.recipe import Variant as Planned
 from knowundo.registry import Entry, get
+from knowundo.reporting import write_page
 from knowundo.runs import Run
-from knowundo.unlearning import Start, first_rate, unlearn
+from knowundo.unlearning import Start, unlearn
+from knowundo.unlearning.rates import first_rate
 from knowundo.unlearning.watching import Look, Watch
 
 if TYPE_CHECKING:
@@ -124,6 +127,7 @@ class _Plan:
         }
 
 
+@alone
 def sweep(
     run: Run,
     name: str | None = None,
@@ -509,12 +513,11 @@ def _try(start: Start, watch: Watch, plan: _Plan, study: optuna.Study, trial: op
         sizes = {name: parameter.numel() for name, parameter in start.model.parameters().items()}
         facts |= {"lr": training["lr"], "arguments": training["arguments"]}
         facts["parameters"] = sum(sizes[name] for name in training["region"])
-        try:
-            done = unlearn(start, **training, **plan.settings, watch=watch, look=look)
-            if done.facts["stopped"] == "pruned":
-                facts["reason"] = f"below the median at look {len(looks)}"
-        except Diverged as error:
-            facts["reason"] = f"diverged: {error}"
+        done = unlearn(start, **training, **plan.settings, watch=watch, look=look)
+        if "diverged" in done.facts:
+            facts["reason"] = f"diverged: {done.facts['diverged']}"
+        elif done.facts["stopped"] == "pruned":
+            facts["reason"] = f"below the median at look {len(looks)}"
     if looks:
         facts["best"] = max(looks, key=lambda seen: seen["score"])
     facts["seconds"] = round(time.perf_counter() - began, 2)
@@ -633,8 +636,7 @@ def _write(run: Run, plan: _Plan, result: SweepResult) -> None:
         size = result.trial(result.best).params[REGION]
         write_json(Path(result.region), plan.region(size))
     write_json(folder / f"{name}.json", asdict(result))
-    page = _figure(result).to_html(include_plotlyjs=True, config={"displaylogo": False})
-    write_text(folder / f"{name}.html", page)
+    write_page(folder / f"{name}.html", f"sweep {name}", _figure(result))
 
 
 def _figure(result: SweepResult) -> go.Figure:

@@ -1,4 +1,9 @@
-"""Gradient descent on named loss parts: transformers' Trainer over ready-made batches."""
+"""Gradient descent on named loss parts: transformers' Trainer over ready-made batches.
+
+Training can be killed at any moment and goes on from its checkpoint to the same bits; it stops with
+its last good weights where numbers blow up; and it goes on with halved batches where memory runs
+out.
+"""
 
 from __future__ import annotations
 
@@ -8,12 +13,24 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
+from torch.nn.utils import get_total_norm
 from torch.utils.data import DataLoader
-from transformers import Trainer, TrainerCallback, TrainingArguments
+from transformers import Trainer, TrainerCallback, TrainingArguments, get_scheduler
 from transformers.trainer_callback import PrinterCallback, TrainerControl, TrainerState
 
+from knowundo.batches import pieces
+from knowundo.checkpoints import (
+    Carried,
+    Checkpoint,
+    OptimizerState,
+    RandomNumbers,
+    State,
+    packed,
+    unpacked,
+)
 from knowundo.errors import BadInput, Diverged
 from knowundo.forwards import Parts
+from knowundo.memory import halved
 from knowundo.models import Model, need_bitsandbytes
 from knowundo.progress import Progress
 
@@ -28,28 +45,120 @@ class _Wrapped(torch.nn.Module):
         self.net = model.net
 
 
+class _Course:
+    """How far training got: everything that the next step depends on beside the batches."""
+
+    def __init__(
+        self,
+        model: Model,
+        region: Sequence[str],
+        optimizer: torch.optim.Optimizer,
+        scheduler: Any,
+        carried: Sequence[Carried],
+        *,
+        rollback: bool,
+    ) -> None:
+        self.model, self.region, self.scheduler = model, region, scheduler
+        self.optimizer, self.random = OptimizerState(optimizer), RandomNumbers(model.device)
+        self.carried = carried
+        self.step = 0
+        self.curve: Curve = []
+        self.micro: list[dict[str, float]] = []  # parts of the step under way
+        self.drawn: State | None = None  # random numbers to begin the next step with; none: go on
+        self.updating = False
+        self.good_step = 0
+        self.good = model.state(region) if rollback else {}
+
+    def carry(self) -> State:
+        """All of it after a whole step."""
+        facts = {"step": self.step, "curve": self.curve, "good_step": self.good_step}
+        own = State(facts | {"scheduler": self.scheduler.state_dict()})
+        weights = State(tensors=self.model.state(self.region))
+        parts = [own, weights, State(tensors=self.good), self.optimizer.carry()]
+        return packed([*parts, self.random.carry(), *(one.carry() for one in self.carried)])
+
+    def resume(self, state: State) -> None:
+        """Go on from what `carry` gave."""
+        own, weights, good, optimizer, self.drawn, *carried = unpacked(state)
+        self.step, self.curve = own.facts["step"], own.facts["curve"]
+        self.good_step, self.good = own.facts["good_step"], good.tensors
+        self.scheduler.load_state_dict(own.facts["scheduler"])
+        self.model.overwrite(weights.tensors)
+        self.optimizer.resume(optimizer)
+        for one, part in zip(self.carried, carried, strict=True):
+            one.resume(part)
+
+    def before_step(self) -> None:
+        """Random numbers of a step, so that it can be made again."""
+        if self.drawn is None:
+            self.drawn = self.random.carry()
+        else:
+            self.random.resume(self.drawn)
+
+    def before_update(self) -> None:
+        """The step's loss was finite; so must its gradients be. Then the weights are good.
+
+        Raises:
+            Diverged: a gradient is not finite.
+        """
+        groups = self.optimizer.optimizer.param_groups
+        gradients = [p.grad for g in groups for p in g["params"] if p.grad is not None]
+        if not bool(get_total_norm(gradients).isfinite()):
+            raise Diverged(f"step {self.step + 1}: a gradient is no longer finite")
+        if self.good:
+            own = self.model.parameters()
+            for name, value in self.good.items():
+                value.copy_(own[name].detach())
+            self.good_step = self.step
+        self.updating = True
+
+    def after_step(self) -> None:
+        """Count it."""
+        names, count = self.micro[0], len(self.micro)
+        means = {n: sum(row.get(n, 0.0) for row in self.micro) / count for n in names}
+        self.step += 1
+        self.curve.append({"step": self.step, "parts": means})
+        self.micro, self.drawn = [], None
+
+    def undo(self) -> None:
+        """Forget the step under way."""
+        self.micro = []
+        self.optimizer.optimizer.zero_grad()
+        for one in self.carried:
+            one.undo()
+
+
 class _PartsTrainer(Trainer):
-    """Sums the parts of a loss and keeps the curve of each."""
+    """Sums the parts of a loss."""
 
     # A custom loss is divided by the accumulation steps only when this is False.
     model_accepts_loss_kwargs = False
 
-    def __init__(self, loss: Callable[[Any], Parts], batches: Sequence[Any], **rest: Any) -> None:
+    def __init__(
+        self,
+        loss: Callable[[Any], Parts],
+        batches: Sequence[tuple[Any, float]],
+        course: _Course,
+        **rest: Any,
+    ) -> None:
         super().__init__(**rest)
         self.model_accepts_loss_kwargs = False
-        self.loss, self.batches = loss, batches
-        self.parts: list[dict[str, float]] = []
+        self.loss, self.batches, self.course = loss, batches, course
 
     def get_train_dataloader(self) -> DataLoader[Any]:
-        rows = [{"batch": batch} for batch in self.batches]
+        rows = [{"batch": batch, "weight": weight} for batch, weight in self.batches]
         return DataLoader(rows, batch_size=None, shuffle=False)  # type: ignore[arg-type]
 
     def compute_loss(self, model: Any, inputs: Any, *_: Any, **__: Any) -> Any:
-        parts = self.loss(inputs["batch"])
+        weight = inputs["weight"]
+        if inputs["batch"] is None:
+            self.course.micro.append({})
+            return 0.0 * next(p for p in model.parameters() if p.requires_grad).sum()
+        parts = {name: weight * part for name, part in self.loss(inputs["batch"]).items()}
         values = {name: float(part.detach()) for name, part in parts.items()}
         if not all(map(math.isfinite, values.values())):
-            raise Diverged(f"step {len(self.parts) + 1}: the loss is no longer finite: {values}")
-        self.parts.append(values)
+            raise Diverged(f"step {self.course.step + 1}: the loss is no longer finite: {values}")
+        self.course.micro.append(values)
         return torch.stack(list(parts.values())).sum()
 
     def floating_point_ops(self, inputs: Any) -> int:
@@ -57,18 +166,46 @@ class _PartsTrainer(Trainer):
 
 
 class _Watch(TrainerCallback):
-    """Reports progress, and stops when told to."""
+    """Keeps the course, reports progress, writes checkpoints, and stops when told to."""
 
-    def __init__(self, progress: Progress | None, stop: Callable[[], bool] | None) -> None:
-        self.progress, self.stop = progress, stop
+    def __init__(
+        self,
+        course: _Course,
+        steps: int,
+        progress: Progress | None,
+        stop: Callable[[], bool] | None,
+        checkpoint: Checkpoint | None,
+    ) -> None:
+        self.course, self.steps, self.progress = course, steps, progress
+        self.stop, self.checkpoint = stop, checkpoint
+
+    def on_step_begin(
+        self, args: Any, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        self.course.before_step()
+
+    def on_pre_optimizer_step(
+        self, args: Any, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        self.course.before_update()
+
+    def on_optimizer_step(
+        self, args: Any, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        self.course.updating = False
 
     def on_step_end(
         self, args: Any, state: TrainerState, control: TrainerControl, **_: Any
     ) -> TrainerControl:
+        course = self.course
+        course.after_step()
         if self.progress:
-            self.progress(state.global_step, state.max_steps)
+            self.progress(course.step, self.steps)
         if self.stop and self.stop():
             control.should_training_stop = True
+        elif self.checkpoint and self.checkpoint.due():
+            state_now = course.carry()
+            self.checkpoint.write(state_now.facts, state_now.tensors)
         return control
 
 
@@ -114,15 +251,18 @@ def train(
     weight_decay: float = 0.0,
     max_grad_norm: float = 1.0,
     optimizer: str = "adamw",
+    rollback: bool = False,
     progress: Progress | None = None,
     stop: Callable[[], bool] | None = None,
+    checkpoint: Checkpoint | None = None,
+    carried: Sequence[Carried] = (),
 ) -> Curve:
     """Train the parameters of `region` on the batches, once each, in their order.
 
     Args:
         model: changed in place; nothing outside the region moves by a bit.
         batches: what `loss` takes, one a micro-step.
-        loss: batch → named scalar parts; their sum is minimised.
+        loss: batch → named scalar parts, means over its rows; their sum is minimised.
         region: names of the parameters that may change.
         lr: peak learning rate.
         seed: of everything random inside the Trainer.
@@ -132,29 +272,94 @@ def train(
         weight_decay: of AdamW.
         max_grad_norm: gradients are clipped to this norm.
         optimizer: `adamw` or `paged_adamw_32bit`.
+        rollback: where training diverges, leave the last weights whose loss and gradients were
+            finite; costs a copy of the region.
         progress: called after each optimizer step.
         stop: asked after each optimizer step.
+        checkpoint: gone on from, and written now and then.
+        carried: what else a checkpoint must hold for `loss` and `stop` to go on as they would have.
 
     Returns:
         One row an optimizer step: `{"step": n, "parts": {name: mean over its micro-steps}}`.
 
     Raises:
-        BadInput: the optimizer cannot run here.
-        Diverged: a part of the loss, or a weight, is no longer finite.
+        BadInput: the optimizer cannot run here, or the checkpoint is damaged.
+        Diverged: a part of the loss, a gradient or a weight is no longer finite.
     """
     region = list(region)
     model.hold(region)
     chosen = model.train_only(region)
     descent = make_optimizer(optimizer, chosen, lr=lr, weight_decay=weight_decay)
     steps = -(-len(batches) // accumulation)
+    scheduler = get_scheduler(
+        schedule, descent, num_warmup_steps=round(warmup * steps), num_training_steps=steps
+    )
+    course = _Course(model, region, descent, scheduler, carried, rollback=rollback)
+    if checkpoint and (held := checkpoint.read()) is not None:
+        course.resume(held)
+    watch = _Watch(course, steps, progress, stop, checkpoint)
+    options = {"lr": lr, "seed": seed, "schedule": schedule, "max_grad_norm": max_grad_norm}
+    try:
+        _descend(course, batches, loss, watch, accumulation=accumulation, **options)
+        if not all(bool(parameter.isfinite().all()) for parameter in chosen):
+            raise Diverged("a weight is no longer finite after training")
+    except Diverged as error:
+        error.step, error.curve = course.good_step, course.curve
+        model.overwrite(course.good)
+        raise
+    finally:
+        model.net.eval()
+        model.train_only([])
+    return course.curve
+
+
+def _descend(
+    course: _Course,
+    batches: Sequence[Any],
+    loss: Callable[[Any], Parts],
+    watch: _Watch,
+    *,
+    accumulation: int,
+    **options: Any,
+) -> None:
+    """The steps that are left, each batch in as many pieces as fit into memory."""
+    largest, count = max(map(len, batches), default=0), 1
+    while course.step < watch.steps:
+        left = batches[course.step * accumulation :]
+        micro = [piece for batch in left for piece in pieces(batch, count)]
+        try:
+            _fit(course, micro, loss, watch, accumulation=accumulation * count, **options)
+            return
+        except RuntimeError as error:
+            if course.updating:  # half of the weights may have moved
+                raise
+            size = -(-largest // count)
+            halved(size, error, course.model.notes, "training")
+        course.undo()
+        count *= 2
+
+
+def _fit(
+    course: _Course,
+    micro: Sequence[tuple[Any, float]],
+    loss: Callable[[Any], Parts],
+    watch: _Watch,
+    *,
+    accumulation: int,
+    lr: float,
+    seed: int,
+    schedule: str,
+    max_grad_norm: float,
+) -> None:
+    """transformers' Trainer on micro-batches and their weights."""
+    model = course.model
     with tempfile.TemporaryDirectory() as scratch:
         arguments = TrainingArguments(
             output_dir=scratch,
-            max_steps=steps,
+            max_steps=-(-len(micro) // accumulation),
             gradient_accumulation_steps=accumulation,
             learning_rate=lr,
             lr_scheduler_type=schedule,
-            warmup_steps=round(warmup * steps),
             max_grad_norm=max_grad_norm,
             seed=seed,
             logging_strategy="no",
@@ -166,29 +371,12 @@ def train(
         )
         trainer = _PartsTrainer(
             loss,
-            batches,
+            micro,
+            course,
             model=_Wrapped(model),
             args=arguments,
-            optimizers=(descent, None),
-            callbacks=[_Watch(progress, stop)],
+            optimizers=(course.optimizer.optimizer, course.scheduler),
+            callbacks=[watch],
         )
         trainer.remove_callback(PrinterCallback)  # it writes to stdout
-        try:
-            trainer.train()
-        finally:
-            model.net.eval()
-            model.train_only([])
-    if not all(bool(parameter.isfinite().all()) for parameter in chosen):
-        raise Diverged("a weight is no longer finite after training")
-    return _curve(trainer.parts, accumulation)
-
-
-def _curve(parts: list[dict[str, float]], accumulation: int) -> Curve:
-    groups = [parts[i : i + accumulation] for i in range(0, len(parts), accumulation)]
-    return [
-        {
-            "step": number,
-            "parts": {name: sum(row[name] for row in group) / len(group) for name in group[0]},
-        }
-        for number, group in enumerate(groups, start=1)
-    ]
+        trainer.train()

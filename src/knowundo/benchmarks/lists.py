@@ -16,7 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from knowundo.artifacts import write_text
+from knowundo.artifacts import parse_json, write_text
 from knowundo.benchmarks.files import read_parquet
 from knowundo.benchmarks.knowundo import _PERSON
 from knowundo.errors import BadInput, unknown
@@ -144,18 +144,6 @@ def _text(path: Path) -> str:
     return text
 
 
-def _parsed(text: str, path: Path, line: int | None, mend: str) -> Any:
-    """A JSON value; `line` is the text's place where it is but one line of the file."""
-    try:
-        return json.loads(text)
-    except json.JSONDecodeError as error:
-        at = line or f"{error.lineno}, column {error.colno}"
-        raise BadInput(f"{path}, line {at}: malformed JSON ({error.msg}); {mend}") from None
-    except (ValueError, RecursionError):  # a number of thousands of digits; nested as deep
-        at = f", line {line}" if line else ""
-        raise BadInput(f"{path}{at}: JSON beyond any bound; {mend}") from None
-
-
 def _object(value: Any, place: str) -> _Row:
     if not isinstance(value, dict):
         raise BadInput(f"{place}: {_kind(value)}, not an object; {_SHAPES}")
@@ -169,7 +157,7 @@ def _jsonl(path: Path) -> list[_Row]:
         mend = "a row is one line; a list of rows belongs into a .json file"
     # Not splitlines(): texts hold line separators of other kinds, which JSON leaves as they are.
     return [
-        _object(_parsed(line, path, number, mend), f"{path}, line {number}")
+        _object(parse_json(line, path, number, mend), f"{path}, line {number}")
         for number, line in enumerate(text.split("\n"), start=1)
         if line.strip()
     ]
@@ -182,7 +170,7 @@ def _json(path: Path) -> list[_Row]:
         mend = "a .json file is a list of rows; name it .jsonl if it holds one object a line"
     if not text.strip():
         return []
-    rows = _parsed(text, path, None, mend)
+    rows = parse_json(text, path, None, mend)
     if not isinstance(rows, list):
         raise BadInput(f"{path}: {_kind(rows)}, not a list of rows; write [{{…}}, {{…}}]")
     return [_object(row, f"{path}, row {n}") for n, row in enumerate(rows, start=1)]

@@ -7,7 +7,17 @@ import sys
 
 import typer
 
-from knowundo.cli import compare, data, erase, estimate, export, listing, stages, sweep
+from knowundo.cli import (
+    compare,
+    data,
+    erase,
+    estimate,
+    export,
+    integrity,
+    listing,
+    stages,
+    sweep,
+)
 from knowundo.errors import KnowUndoError
 from knowundo.version import __version__
 
@@ -43,6 +53,7 @@ listing.add_to(app)
 estimate.add_to(app)
 export.add_to(app)
 sweep.add_to(app)
+integrity.add_to(app)
 app.add_typer(data.app, name="data")
 
 

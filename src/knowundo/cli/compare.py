@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from knowundo.errors import plain
+
 
 def compare(
     first: Annotated[Path, typer.Argument(help="A run's directory.")],
@@ -29,7 +31,7 @@ def compare(
 
     console = Console(highlight=False)
     for key, one, other in keys:
-        console.print(f"{key}: {one} → {other}", markup=False, soft_wrap=True)
+        console.print(plain(f"{key}: {one} → {other}"), markup=False, soft_wrap=True)
     console.print(comparison_table(found))
 
 

@@ -10,7 +10,8 @@ from typing import Annotated
 import typer
 
 from knowundo.cli.export import Format
-from knowundo.cli.stages import AsJson, Sets, quiet, show
+from knowundo.cli.stages import AsJson, Redact, Sets, quiet, show
+from knowundo.errors import plain
 
 
 class Route(StrEnum):
@@ -70,6 +71,7 @@ def erase(
         list[Path] | None,
         typer.Option("--earlier", help="Directory of an earlier request's run, if it was moved."),
     ] = None,
+    redact: Redact = False,
     sets: Sets = None,
     as_json: AsJson = False,
 ) -> None:
@@ -97,6 +99,7 @@ def erase(
         answer_with=answer_with,
         form=None if form is None else form.value,
         earlier=tuple(earlier or ()),
+        redact=redact,
         sets=tuple(sets or ()),
     )
     done = run_request(request, RichReporter())
@@ -113,7 +116,7 @@ def erase(
         print(json.dumps(found, indent=1))
     else:
         show(done.run, done.results, as_json=False)
-        print(done.verdict)
+        print(plain(done.verdict))
         if done.exported is not None:
             print(f"model: {handed} ({done.exported.form})")
     if handed is None or done.relapsed:

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from knowundo.errors import plain
+
 if TYPE_CHECKING:
     from knowundo.results import Results
     from knowundo.runs import Run
@@ -72,33 +74,60 @@ def show(run: Run, results: Results, as_json: bool) -> None:
     console = Console(highlight=False)
     console.print(terminal_table(results))
     for sentence in findings(results):
-        console.print(f"• {sentence}", markup=False)
+        console.print(plain(f"• {sentence}"), markup=False)
     report = run.out / "report.html"
     if report.exists():
         console.print(f"report: {report}", markup=False, soft_wrap=True)
 
 
 def _say(value: dict[str, Any], as_json: bool) -> None:
-    print(json.dumps(value) if as_json else "\n".join(f"{k}: {v}" for k, v in value.items()))
+    print(json.dumps(value) if as_json else "\n".join(plain(f"{k}: {v}") for k, v in value.items()))
 
 
-def _run(config: str | None, sets: list[str] | None, out: Path, as_json: bool) -> None:
+Restart = Annotated[
+    str | None,
+    typer.Option("--restart", help="Do this stage and all later ones again, such as unlearn."),
+]
+
+
+Redact = Annotated[
+    bool,
+    typer.Option("--redact", help="Keep what is said of the unlearn scope out of the report."),
+]
+
+
+def _run(
+    config: str | None,
+    sets: list[str] | None,
+    out: Path,
+    as_json: bool,
+    again: str | None,
+    redact: bool,
+) -> None:
     from knowundo.errors import MethodsFailed
-    from knowundo.pipeline import run_all
+    from knowundo.pipeline import restart, run_all
     from knowundo.results import read_results
 
     run = open_run(config, sets, out)
+    if again is not None:
+        run.reporter.say(f"removed: {', '.join(restart(run, again)) or 'nothing was there'}")
     try:
-        results = run_all(run)
+        results = run_all(run, redact=redact)
     except MethodsFailed:
         show(run, read_results(run.out / "results.json"), as_json)
         raise
     show(run, results, as_json)
 
 
-def demo(sets: Sets = None, out: Out = Path("runs/demo"), as_json: AsJson = False) -> None:
+def demo(
+    sets: Sets = None,
+    out: Out = Path("runs/demo"),
+    restart: Restart = None,
+    redact: Redact = False,
+    as_json: AsJson = False,
+) -> None:
     """The main job on the embedded base and benchmark: `run --config demo`."""
-    _run("demo", sets, out, as_json)
+    _run("demo", sets, out, as_json, restart, redact)
 
 
 def run(
@@ -106,10 +135,12 @@ def run(
     sets: Sets = None,
     out: Out = Path("runs/run"),
     region: Region = None,
+    restart: Restart = None,
+    redact: Redact = False,
     as_json: AsJson = False,
 ) -> None:
     """All stages: memorize, localize, unlearn, evaluate, report. Run it again to continue."""
-    _run(config, _with_region(sets, region), out, as_json)
+    _run(config, _with_region(sets, region), out, as_json, restart, redact)
 
 
 def memorize(
@@ -248,6 +279,7 @@ def report(
         TableFormat | None,
         typer.Option("--format", help="Which paper table is printed; markdown if none is named."),
     ] = None,
+    redact: Redact = False,
     as_json: AsJson = False,
 ) -> None:
     """Write a report from what is there."""
@@ -259,7 +291,7 @@ def report(
     if style is Style.html:
         if table_format:
             raise BadInput("--format: report.html has one only; add --style paper")
-        _say({"report": str(stage(open_run(config, sets, out)))}, as_json)
+        _say({"report": str(stage(open_run(config, sets, out), redact=redact))}, as_json)
         return
     written = paper_report(open_run(config, sets, out))
     if as_json:

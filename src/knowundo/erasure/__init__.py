@@ -37,18 +37,20 @@ from knowundo.erasure.ledger import (
     write_ledger,
 )
 from knowundo.erasure.making import Given, Maker, read_given
-from knowundo.errors import BadInput
+from knowundo.errors import BadInput, MethodsFailed
 from knowundo.evaluation import EARLIER
 from knowundo.export import BESIDE, Exported, Form, export, need_room
+from knowundo.locks import exclusive
 from knowundo.models import Model, Variant, base_files
 from knowundo.pipeline import run_all
 from knowundo.progress import Reporter
 from knowundo.recipe import Recipe, amend, parse_recipe, read_preset
 from knowundo.reporting.words import RELAPSE
-from knowundo.results import Results
-from knowundo.runs import Run, adopting_model
+from knowundo.results import Results, VariantFacts, read_results
+from knowundo.runs import Run, adopting_model, say_remote_code
 from knowundo.runs import check as check_names
 from knowundo.scoring import read_scores
+from knowundo.seals import seal, unseal
 from knowundo.unlearning.answers import MODEL, answers
 
 Route = Literal["auto", "adapter", "lora", "full"]
@@ -77,6 +79,7 @@ class Request:
     form: Form | None = None  # what is handed over; none: an adapter, or all weights
     earlier: tuple[Path, ...] = ()  # directories of earlier requests' runs
     sets: tuple[str, ...] = ()  # keys of the recipe on top, such as unlearn.lr=1e-4
+    redact: bool = False  # keep the list's answers out of the report
 
 
 class Erased(NamedTuple):
@@ -101,7 +104,6 @@ def erase(request: Request, reporter: Reporter | None = None) -> Erased:
 
     Raises:
         BadInput: a list, the model, or a key of the recipe; nothing was changed.
-        MethodsFailed: training diverged.
     """
     reporter = reporter or Reporter()
     given = recipe_of(request)
@@ -113,6 +115,7 @@ def erase(request: Request, reporter: Reporter | None = None) -> Erased:
     _check_asked(request, recipe, read)
     ledger = read_ledger(_holder(request))
     earlier, missing = earlier_rows(ledger, request.earlier)
+    say_remote_code(recipe, reporter)
     model = adopting_model(recipe)
     if "encoding" not in given["data"]:
         style = "chat" if model.tokenizer.chat_template else "plain"
@@ -121,16 +124,20 @@ def erase(request: Request, reporter: Reporter | None = None) -> Erased:
     _check_room(request, model)
     model.use(Variant("memorized", "memorized", request.adapter))
     maker = Maker(recipe, model, reporter, earlier)
-    check = _prepare(request, given, maker, read)
-    for line in missing:
-        reporter.say(line)
-    if "epochs" not in given["unlearn"]:
-        given = amend(given, [f"unlearn.epochs={check.epochs}"])
-    recipe = parse_recipe(given, "--set")
-    run = Run(recipe, request.out, given=given, reporter=reporter, model=model)
-    del model, maker  # the run's alone, so that export can free it
-    results = run_all(run)
-    return _finish(request, run, results, check, ledger)
+    with exclusive(request.out, reporter):
+        check = _prepare(request, given, maker, read)
+        for line in missing:
+            reporter.say(line)
+        if "epochs" not in given["unlearn"]:
+            given = amend(given, [f"unlearn.epochs={check.epochs}"])
+        recipe = parse_recipe(given, "--set")
+        run = Run(recipe, request.out, given=given, reporter=reporter, model=model)
+        del model, maker  # the run's alone, so that export can free it
+        try:
+            results = run_all(run, redact=request.redact)
+        except MethodsFailed:  # it diverged; what was kept of it is judged like any other
+            results = read_results(request.out / "results.json")
+        return _finish(request, run, results, check, ledger)
 
 
 def recipe_of(request: Request) -> dict[str, Any]:
@@ -212,7 +219,7 @@ def _prepare(request: Request, given: dict[str, Any], maker: Maker, read: Given)
             )
         say(f"lists: already there, taken as they are ({folder})")
         check = _read_check(folder / "check.json")
-    elif request.out.exists() and any(request.out.iterdir()):
+    elif request.out.exists() and any(not p.name.startswith(".") for p in request.out.iterdir()):
         raise BadInput(f"{request.out}: holds something else; name another directory with --out")
     else:
         check, lists = maker.lists(read, str(request.unlearn))
@@ -225,6 +232,7 @@ def _prepare(request: Request, given: dict[str, Any], maker: Maker, read: Given)
             for name, records in lists.items():
                 write_list(aside / f"{name}.jsonl", records)
             write_json(aside / "check.json", check.as_dict())
+        seal(request.out, folder)
         say(f"lists: written to {folder}; look at them, edit them and run the same again")
     # Which earlier requests can be asked again may change between two calls.
     if maker.earlier:
@@ -273,12 +281,12 @@ def _finish(request: Request, run: Run, results: Results, check: Check, ledger: 
     if check.level is not None and predicted is not None and request.answer_with is None:
         gone = gone and predicted / 100 <= known_from(check.level)
     facts = next(v for v in results.variants if v.name == ERASED)
-    verdict = _verdict(left, predicted, gone, facts.collapsed, relapsed)
+    verdict = _verdict(left, predicted, gone, facts, relapsed)
     if request.answer_with is not None and request.answer_with != MODEL:
         verdict += _answered(run, request.answer_with)
     place = request.out / "model"
     if not gone or facts.collapsed is not None:
-        _withdraw(place)
+        _withdraw(request.out, place)
         return Erased(run, results, check, None, ledger, relapsed, verdict)
     entry = Erasure(
         number=len(ledger.requests) + 1,
@@ -315,9 +323,10 @@ def _relapsed(
     return predicted is not None and after is not None and predicted > after + PREDICTED
 
 
-def _withdraw(place: Path) -> None:
+def _withdraw(out: Path, place: Path) -> None:
     """Remove what an earlier call handed over: it was made of other lists."""
     if (place / MANIFEST).is_file() and "exported" in read_manifest(place):
+        unseal(out, place.name)
         shutil.rmtree(place)
 
 
@@ -337,7 +346,7 @@ def _verdict(
     left: list[float | None],
     predicted: float | None,
     gone: bool,
-    collapsed: str | None,
+    facts: VariantFacts,
     relapsed: list[int],
 ) -> str:
     shown = ["–" if value is None else f"{value:.1f} %" for value in left]
@@ -345,11 +354,13 @@ def _verdict(
     said = f"{state}: {shown[0]} of the list is still answered exactly, {shown[1]} in other words"
     if predicted is not None:
         said += f" ({predicted:.0f} % of its tokens are still predicted)"
-    if collapsed is not None:
-        said += f"; but the model has COLLAPSED ({collapsed})"
+    if facts.diverged is not None:
+        said += f"; training DIVERGED ({facts.diverged}), step {facts.kept_step} was kept"
+    if facts.collapsed is not None:
+        said += f"; but the model has COLLAPSED ({facts.collapsed})"
     if relapsed:
         said += f"; RELAPSED: earlier request {', '.join(map(str, relapsed))} is known again"
-    if not gone or collapsed is not None:
+    if not gone or facts.collapsed is not None:
         said += (
             "; no model is handed over (raise unlearn.lr or unlearn.epochs, or look at the report)"
         )

@@ -48,6 +48,9 @@ def collapsed(table: pd.DataFrame, before: pd.DataFrame | None) -> str | None:
     share = float(said.map(repeats_itself).mean()) if len(said) else 0.0
     if share > REPEATED:
         return f"{share:.0%} of its answers outside the unlearn scope repeat one word"
+    lost = float(table[table["scope"].isin(_KEPT)]["mean_nll"].isna().mean())
+    if lost > 0:
+        return f"it gives {lost:.0%} of what should stay no finite probability"
     first = None if before is None else _perplexity(before)
     now = _perplexity(table)
     if first is not None and now is not None and now > RUINED * first:

@@ -8,7 +8,7 @@ few of those are held at a time (`held`).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -16,8 +16,10 @@ import torch
 
 from knowundo import regions
 from knowundo.batches import by_length
+from knowundo.checkpoints import Checkpoint, prefixed, under
 from knowundo.encoding import Encoded
 from knowundo.forwards import Half, hidden_states, live_head
+from knowundo.memory import halved
 from knowundo.models import Model
 from knowundo.progress import Progress
 from knowundo.registry import get
@@ -91,34 +93,71 @@ def mean_gradients(
     *,
     batch_size: int = 32,
     names: Iterable[str] | None = None,
+    begin: Sums | None = None,
+    each: Callable[[Sums], None] | None = None,
 ) -> dict[str, torch.Tensor]:
     """Mean over rows of the gradient of each row's mean answer cross-entropy.
 
-    One backward a batch: the gradient of the sum of row losses is the sum of row gradients.
+    One backward a batch: the gradient of the sum of row losses is the sum of row gradients. Where
+    memory runs out, all is summed again in batches of half the size.
 
     Args:
         model: not changed.
         encoded: the rows.
         batch_size: rows a backward pass.
         names: parameters whose gradients are wanted; none: all that can be trained.
+        begin: sums over the first batches, to go on from.
+        each: told of the sums after each batch.
     """
     own = model.parameters()
-    wanted = list(own if names is None else names)
-    chosen = model.train_only(wanted)
-    for parameter in chosen:
-        parameter.grad = None
-    for batch in by_length(encoded, batch_size, model.pad):
+    wanted = {name: own[name] for name in (own if names is None else names)}
+    size = batch_size if begin is None else begin.size
+    try:
+        while True:
+            model.train_only(wanted)
+            try:
+                return _summed(model, encoded, size, wanted, begin, each)
+            except RuntimeError as error:
+                size = halved(min(size, len(encoded)), error, model.notes, "localization")
+            begin = None
+    finally:
+        for parameter in wanted.values():
+            parameter.grad = None
+        model.train_only([])
+
+
+@dataclass
+class Sums:
+    """Gradients summed over the first batches."""
+
+    batches: int
+    size: int  # rows a batch
+    gradients: dict[str, torch.Tensor]
+
+
+def _summed(
+    model: Model,
+    encoded: Sequence[Encoded],
+    size: int,
+    wanted: Mapping[str, torch.nn.Parameter],
+    begin: Sums | None,
+    each: Callable[[Sums], None] | None,
+) -> dict[str, torch.Tensor]:
+    for name, parameter in wanted.items():
+        held = None if begin is None else begin.gradients.get(name)
+        parameter.grad = None if held is None else held.to(parameter.device)
+    done = 0 if begin is None else begin.batches
+    for number, batch in enumerate(by_length(encoded, size, model.pad)[done:], start=done + 1):
         batch = batch.to(model.device)
         half = Half(batch, hidden_states(model, batch), live_head(model))
         (half.mean_nll.sum() / len(encoded)).backward()
-    gradients = {}
-    for name in wanted:
-        parameter = own[name]
-        value = parameter.grad
-        gradients[name] = torch.zeros_like(parameter) if value is None else value.detach()
-        parameter.grad = None
-    model.train_only([])
-    return gradients
+        if each:
+            got = {name: p.grad for name, p in wanted.items() if p.grad is not None}
+            each(Sums(number, size, got))
+    return {
+        name: torch.zeros_like(p) if p.grad is None else p.grad.detach()
+        for name, p in wanted.items()
+    }
 
 
 def in_groups(sizes: Mapping[str, int], held: int | None) -> Iterator[list[str]]:
@@ -140,6 +179,7 @@ def measure(
     batch_size: int,
     held: int | None,
     progress: Progress | None = None,
+    checkpoint: Checkpoint | None = None,
 ) -> Measured:
     """Cosine and magnitude of the mean gradients of each tensor.
 
@@ -151,18 +191,61 @@ def measure(
         held: parameters whose gradients of both scopes are in memory at a time; fewer take more
             passes over the rows. None: all.
         progress: called with (done, total).
+        checkpoint: gone on from, and written now and then.
     """
-    groups, measured = list(in_groups(sizes, held)), Measured({}, {})
+    groups, course = list(in_groups(sizes, held)), _Course(checkpoint)
     for number, group in enumerate(groups):
-        means = {}
+        if set(group) <= set(course.measured.names):
+            continue
         for part, (scope, encoded) in enumerate(rows.items(), start=1):
-            means[scope] = mean_gradients(model, encoded, batch_size=batch_size, names=group)
+            if scope not in course.means:
+                course.means[scope] = mean_gradients(
+                    model, encoded, batch_size=batch_size, names=group,
+                    begin=course.sums, each=course.after_batch,
+                )  # fmt: skip
+                course.sums = None
             if progress:
                 progress(number * len(rows) + part, len(groups) * len(rows))
-        found = Gradients(**means).measured()
-        measured.cosines.update(found.cosines)
-        measured.magnitudes.update(found.magnitudes)
-    return measured
+        course.after_group()
+    return course.measured
+
+
+class _Course:
+    """How far the measuring got: groups of tensors, scopes of a group, batches of a scope."""
+
+    def __init__(self, checkpoint: Checkpoint | None) -> None:
+        self.checkpoint, self.measured = checkpoint, Measured({}, {})
+        self.means: dict[str, dict[str, torch.Tensor]] = {}
+        self.sums: Sums | None = None
+        if checkpoint is None or (state := checkpoint.read()) is None:
+            return
+        facts = state.facts
+        self.measured = Measured(facts["cosines"], facts["magnitudes"])
+        self.means = {s: under(f"mean-{s}", state.tensors) for s in facts["scopes"]}
+        if facts["batches"]:
+            gradients = under("sum", state.tensors)
+            self.sums = Sums(facts["batches"], facts["size"], gradients)
+
+    def after_batch(self, sums: Sums) -> None:
+        if self.checkpoint is None or not self.checkpoint.due():
+            return
+        facts = {
+            "cosines": self.measured.cosines,
+            "magnitudes": self.measured.magnitudes,
+            "scopes": list(self.means),
+            "batches": sums.batches,
+            "size": sums.size,
+        }
+        tensors = prefixed("sum", sums.gradients)
+        for scope, means in self.means.items():
+            tensors |= prefixed(f"mean-{scope}", means)
+        self.checkpoint.write(facts, {name: value.cpu() for name, value in tensors.items()})
+
+    def after_group(self) -> None:
+        found = Gradients(**self.means).measured()
+        self.measured.cosines.update(found.cosines)
+        self.measured.magnitudes.update(found.magnitudes)
+        self.means = {}
 
 
 def localize(
@@ -177,6 +260,7 @@ def localize(
     seed: int,
     held: int | None = None,
     progress: Progress | None = None,
+    checkpoint: Checkpoint | None = None,
 ) -> dict[str, Any]:
     """Find regions by gradients, and the controls that any claim needs.
 
@@ -191,6 +275,7 @@ def localize(
         seed: of noise and draws.
         held: parameters whose gradients are in memory at a time; none: all.
         progress: called with (done, total).
+        checkpoint: gone on from, and written now and then.
 
     Returns:
         `tensors`: of each measured tensor its name, place, size, cosine and magnitude;
@@ -205,7 +290,8 @@ def localize(
     sizes = {name: parameter.numel() for name, parameter in model.parameters().items()}
     fresh = model.is_fresh
     wanted = {name: size for name, size in sizes.items() if not fresh or "lora_B" in name}
-    measured = measure(model, noisy, wanted, batch_size=batch_size, held=held, progress=progress)
+    how: dict[str, Any] = {"batch_size": batch_size, "held": held, "progress": progress}
+    measured = measure(model, noisy, wanted, **how, checkpoint=checkpoint)
     located: dict[str, list[str]] = {}
     for name, arguments in localizers.items():
         entry = get("localizer", name)

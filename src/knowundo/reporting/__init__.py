@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
+import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +18,7 @@ from plotly.graph_objects import Figure
 from plotly.offline import get_plotlyjs
 
 from knowundo.artifacts import write_text
+from knowundo.records import redacted
 from knowundo.reporting.plots import heat_map, paths, trade_off, training_curves, watched
 from knowundo.reporting.tables import (
     COLUMNS,
@@ -26,9 +31,10 @@ from knowundo.reporting.tables import (
 from knowundo.reporting.words import findings
 from knowundo.results import Results
 
-__all__ = ["Material", "findings", "terminal_table", "write_report"]
+__all__ = ["Material", "findings", "terminal_table", "write_page", "write_report"]
 
 _EXAMPLES = 4
+_SCRIPT = re.compile(r"<script[^>]*>(.*?)</script>", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -43,8 +49,15 @@ class Material:
     seconds: dict[str, float]  # variant → wall clock of its last training
 
 
-def write_report(path: Path, results: Results, material: Material) -> None:
-    """Write the report; whatever a model or a record says is escaped."""
+def write_report(path: Path, results: Results, material: Material, *, redact: bool = False) -> None:
+    """Write the report; whatever a model or a record says is escaped.
+
+    Args:
+        path: the HTML file.
+        results: the numbers.
+        material: curves, gradients and answers.
+        redact: show hash and length in place of what is said of the unlearn scope.
+    """
     environment = Environment(
         loader=PackageLoader("knowundo", "reporting"), autoescape=True, undefined=StrictUndefined
     )
@@ -60,7 +73,11 @@ def write_report(path: Path, results: Results, material: Material) -> None:
     }
     rates = {v.name: f"{v.lr:g}" for v in results.variants if v.lr is not None}
     tried = sorted({a["lr"] for v in results.variants for a in v.attempts})
+    examples = _examples(material.scores, redact=redact)
     text = environment.get_template("report.html.j2").render(
+        policy=policy(figure for figure in figures.values() if figure),
+        redact=redact,
+        private=any(example["scope"] == "unlearn" for example in examples),
         results=results,
         data=results.recipe_effective["data"],
         findings=findings(results),
@@ -68,7 +85,7 @@ def write_report(path: Path, results: Results, material: Material) -> None:
         rows=main_table(results),
         roles=ROLES,
         rates=rates,
-        ruined={v.name: v.collapsed for v in results.variants if v.collapsed},
+        ruined={variant.name: variant.ruin for variant in results.variants},
         seconds=material.seconds,
         auto=f"{tried[0]:g} and {tried[-1]:g}" if tried else "",
         figures=figures,
@@ -77,7 +94,7 @@ def write_report(path: Path, results: Results, material: Material) -> None:
         region=material.region,
         located=len(material.located),
         tensors=len(material.tensors),
-        examples=_examples(material.scores),
+        examples=examples,
         recipe=yaml.safe_dump(results.recipe_effective, sort_keys=False),
     )
     write_text(path, text)
@@ -90,8 +107,38 @@ def _html(figure: Figure, *, script: bool = False) -> Markup:
     return Markup(head + body)
 
 
-def _examples(scores: dict[str, pd.DataFrame]) -> list[dict[str, Any]]:
+def write_page(path: Path, title: str, figure: Figure) -> None:
+    """Write one figure as a page of its own."""
+    body = _html(figure, script=True)
+    head = Markup(
+        '<!doctype html><html lang="en"><meta charset="utf-8">'
+        '<meta http-equiv="Content-Security-Policy" content="{}">'
+        '<meta name="referrer" content="no-referrer"><title>{}</title>'
+    )
+    write_text(path, head.format(policy([body]), title) + body)
+
+
+def policy(parts: Iterable[str]) -> str:
+    """A Content-Security-Policy for a page: its own scripts by their hash, and no network.
+
+    Args:
+        parts: the markup that we wrote ourselves; no other script is to run.
+    """
+    scripts = [script for part in parts for script in _SCRIPT.findall(part)]
+    hashes = (base64.b64encode(hashlib.sha256(s.encode()).digest()).decode() for s in scripts)
+    allowed = " ".join(f"'sha256-{value}'" for value in hashes)
+    return (
+        f"default-src 'none'; script-src {allowed or chr(39) + 'none' + chr(39)}; "
+        "style-src 'unsafe-inline'; img-src data: blob:; base-uri 'none'; form-action 'none'"
+    )
+
+
+def _examples(scores: dict[str, pd.DataFrame], *, redact: bool) -> list[dict[str, Any]]:
     """The first val rows of each scope that were answered, with every variant's answer."""
+
+    def shown(scope: Any, text: Any) -> Any:
+        return redacted(text) if redact and scope == "unlearn" and text is not None else text
+
     said = {
         name: dict(zip(table["id"], table["said"], strict=True)) for name, table in scores.items()
     }
@@ -106,8 +153,8 @@ def _examples(scores: dict[str, pd.DataFrame]) -> list[dict[str, Any]]:
         {
             "scope": row.scope,
             "question": row.question,
-            "answer": row.answer,
-            "said": [(name, answers[str(row.id)]) for name, answers in said.items()],
+            "answer": shown(row.scope, row.answer),
+            "said": [(name, shown(row.scope, a[str(row.id)])) for name, a in said.items()],
         }
         for row in chosen
     ]

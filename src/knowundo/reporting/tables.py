@@ -155,12 +155,12 @@ def terminal_table(results: Results) -> Table:
     table.add_column("\nModel", overflow="fold")
     for column in shown:
         table.add_column(column.short, justify="right", no_wrap=True)
-    ruined = {variant.name for variant in results.variants if variant.collapsed}
+    ruined = {variant.name: variant.ruin for variant in results.variants}
     for name, role, cells in main_table(results):
         style = {"retain": "green", "unlearned": ""}.get(role, "dim")
         label = f"{name} (target)" if role == "retain" else name
-        if name in ruined:
-            label += " (collapsed)"
+        if ruined[name]:
+            label += f" ({', '.join(ruined[name])})"
         values = [c.value for c, column in zip(cells, COLUMNS, strict=True) if column in shown]
         table.add_row(Text(label), *values, style=style)
     return table

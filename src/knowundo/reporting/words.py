@@ -115,6 +115,11 @@ def findings(results: Results) -> list[str]:
     if unlearned:
         best = max(unlearned, key=lambda n: _value(results, n, "average_success", None, "val"))
         said.append(f"Highest average, overshoot included: {best} ({_success(results, best)}).")
+    said += [
+        f"{v.name} DIVERGED: {v.diverged}; what was kept is its state after step {v.kept_step}."
+        for v in results.variants
+        if v.diverged
+    ]
     said += [f"{v.name} has COLLAPSED: {v.collapsed}." for v in results.variants if v.collapsed]
     said += _requests(results)
     metric = "gap_to_target" if aims else "average_success"

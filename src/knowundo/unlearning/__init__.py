@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -12,6 +11,7 @@ from typing import Any
 import torch
 
 from knowundo.batches import PairedBatch, paired
+from knowundo.checkpoints import Checkpoint, State
 from knowundo.encoding import Encoded
 from knowundo.errors import Diverged, KnowUndoError
 from knowundo.forwards import Columns, Parts, Reference, Step, answer_logits
@@ -19,19 +19,9 @@ from knowundo.models import Model
 from knowundo.progress import Progress
 from knowundo.records import Record
 from knowundo.registry import Entry, get
-from knowundo.scoring import sample, token_accuracy
+from knowundo.scoring import sample
 from knowundo.training import Curve, train
 from knowundo.unlearning.watching import Look, Watch, Watcher
-
-# `lr: auto` tries this rate first, searches between these bounds, makes at most so many attempts,
-# and is content when the token accuracy comes this near to its goal.
-FIRST_RATE, BOUNDS, ATTEMPTS, NEAR = 2e-3, (1e-4, 4e-2), 5, 0.06
-# These rates, and guesses, are a LoRA's; training all weights takes a tenth of them (Schulman et
-# al. 2025, "LoRA Without Regret").
-ALL_WEIGHTS = 0.1
-# Share of the way to not knowing that a watched attempt must go.
-ENOUGH = 0.5
-
 
 Encode = Callable[[list[Record]], list[Encoded]]
 
@@ -220,8 +210,11 @@ def unlearn(
     watch: Watch | None = None,
     look: Callable[[Look], bool] | None = None,
     progress: Progress | None = None,
+    checkpoint: Checkpoint | None = None,
 ) -> Unlearned:
     """Train one method from the memorized model.
+
+    Where training diverges it ends, the last good weights stay, and the fact `diverged` says why.
 
     Args:
         start: its model is changed in place, inside the region only.
@@ -238,10 +231,10 @@ def unlearn(
         watch: rows to look at while training: it may stop, and the best moment is kept.
         look: told of every look; True stops. Needs `watch`.
         progress: called after each optimizer step.
+        checkpoint: gone on from, and written now and then.
 
     Raises:
         BadInput: unknown method, argument or parameter name.
-        Diverged: the loss or a weight is no longer finite.
     """
     entry = get("method", method)
     bound = entry.bind(arguments or {})
@@ -250,7 +243,7 @@ def unlearn(
     names = list(model.parameters() if region is None else region)
     start.hold(names)
     start.columns(entry, bound)  # of the memorized model, which is the one in memory now
-    halves: set[str] = set()
+    halves = _Halves()
     batches, accumulation = start.batches(
         entry,
         bound,
@@ -262,18 +255,28 @@ def unlearn(
     )
     steps = -(-len(batches) // accumulation)
     watcher = Watcher(model, watch, names, steps, look) if watch else None
-    curve = train(
-        model,
-        batches,
-        lambda batch: start.parts(entry, bound, batch, halves),
-        region=names,
-        lr=lr,
-        seed=start.seed,
-        accumulation=accumulation,
-        optimizer=optimizer,
-        progress=progress,
-        stop=watcher.after_step if watcher else None,
-    )
+    if checkpoint and checkpoint.read() is not None:
+        with torch.no_grad():  # the reference is taken now, while this is the memorized model
+            start.parts(entry, bound, batches[0], set())
+    diverged: Diverged | None = None
+    try:
+        curve = train(
+            model,
+            batches,
+            lambda batch: start.parts(entry, bound, batch, halves.read),
+            region=names,
+            lr=lr,
+            seed=start.seed,
+            accumulation=accumulation,
+            optimizer=optimizer,
+            rollback=True,
+            progress=progress,
+            stop=watcher.after_step if watcher else None,
+            checkpoint=checkpoint,
+            carried=[halves, watcher] if watcher else [halves],
+        )
+    except Diverged as error:
+        diverged, curve = error, error.curve
     facts = {
         "method": method,
         "arguments": bound,
@@ -281,147 +284,28 @@ def unlearn(
         "lr": lr,
         "epochs": epochs,
         "optimizer_steps": len(curve),
-        "reads": sorted(halves),
-        "seconds": round(time.perf_counter() - began, 2),
+        "reads": sorted(halves.read),
+        "seconds": round(checkpoint.seconds if checkpoint else time.perf_counter() - began, 2),
     }
-    if watcher:
+    if diverged is not None:
+        facts |= {"diverged": str(diverged), "kept_step": diverged.step}
+    if watcher and not (diverged and watcher.best is None):
         facts |= watcher.facts()
         model.overwrite(watcher.best_state)
     return Unlearned(curve, facts)
 
 
-def first_rate(model: Model) -> float:
-    """A rate to begin with, by the width of the model.
+class _Halves:
+    """The halves of a step that a loss has read."""
 
-    5e-5 · (2000 / hidden size)^0.781, ten times that for a LoRA: the fit to Llama of Schulman et
-    al. 2025, "LoRA Without Regret" (published with tinker-cookbook).
-    """
-    hidden = model.causal_lm().get_input_embeddings().embedding_dim  # type: ignore[operator]
-    lora = 1.0 if model.adaptation.kind == "full" else 1 / ALL_WEIGHTS
-    return float(f"{5e-5 * lora * (2000 / hidden) ** 0.781:.2g}")
+    def __init__(self) -> None:
+        self.read: set[str] = set()
 
+    def carry(self) -> State:
+        return State({"read": sorted(self.read)})
 
-def unlearn_watched(
-    start: Start, watch: Watch, *, lr: float | None = None, attempts: int = 3, **settings: Any
-) -> Unlearned:
-    """`unlearn` with a watch, at a rate that need not be known.
+    def resume(self, state: State) -> None:
+        self.read |= set(state.facts["read"])
 
-    If the first rate goes less than half of the way it is raised threefold, else lowered, and on in
-    that direction as long as the best look gets better. The best look of all attempts is kept.
-
-    Args:
-        start: as for `unlearn`.
-        watch: what is looked at.
-        lr: the first rate; none: `first_rate`.
-        attempts: at most so many.
-        settings: of `unlearn`, without `lr` and `watch`.
-
-    Raises:
-        Diverged: at every rate tried.
-    """
-    rate = first_rate(start.model) if lr is None else lr
-    best: tuple[float, dict[str, torch.Tensor], Unlearned] | None = None
-    tried: list[dict[str, Any]] = []
-    factor = 1 / 3
-    while len(tried) < attempts:
-        try:
-            done = unlearn(start, lr=rate, watch=watch, **settings)
-        except Diverged:
-            tried.append({"lr": rate, "unlearn": None, "retention": None, "score": 0.0})
-            rate = float(f"{rate / 3:.2g}")
-            continue
-        end = done.facts["best"]
-        tried.append({"lr": rate} | {key: end[key] for key in ("unlearn", "retention", "score")})
-        if best is not None and 0 < end["score"] <= best[0]:
-            break
-        if best is None and end["forgotten"] < ENOUGH:
-            factor = 3.0
-        best = end["score"], start.model.state(start.held), done
-        rate = float(f"{rate * factor:.2g}")
-    if best is None:
-        raise Diverged("training diverged at every learning rate tried; set unlearn.lr")
-    start.model.overwrite(best[1])
-    best[2].facts["attempts"] = tried
-    return best[2]
-
-
-def unlearn_at_chosen_rate(
-    start: Start, target: float, *, guess: float | None = None, **settings: Any
-) -> Unlearned:
-    """`unlearn` at the rate that the rule of `choose_rate` picks; the best attempt is kept.
-
-    The facts list every attempt with its token accuracy on the train rows of both scopes; only
-    the unlearn scope's is looked at.
-
-    Args:
-        start: as for `unlearn`.
-        target: token accuracy on the unlearn train rows of a model that never saw them, in
-            [0, 1].
-        guess: the rate to try second.
-        settings: of `unlearn`, without `lr`.
-
-    Raises:
-        Diverged: at every rate tried.
-    """
-    nearest: tuple[tuple[float, float], dict[str, torch.Tensor], Unlearned] | None = None
-    attempts: list[dict[str, float | None]] = []
-    scale = ALL_WEIGHTS if start.model.adaptation.kind == "full" else 1.0
-
-    def attempt(rate: float) -> float:
-        nonlocal nearest
-        lr = float(f"{scale * rate:.2g}")
-        try:
-            unlearned = unlearn(start, lr=lr, **settings)
-        except Diverged:
-            attempts.append({"lr": lr, "unlearn": None, "retention": None})
-            return math.inf
-        left = token_accuracy(start.model, start.unlearn_rows)
-        off = abs(left - target), rate  # the order of choose_rate
-        if nearest is None or off < nearest[0]:
-            nearest = off, start.model.state(start.held), unlearned
-        retained = token_accuracy(start.model, start.kept_rows["retention"])
-        attempts.append({"lr": lr, "unlearn": left, "retention": retained})
-        return left
-
-    choose_rate(attempt, target, guess=guess)
-    if nearest is None:
-        raise Diverged("training diverged at every learning rate tried; set unlearn.lr")
-    _, state, unlearned = nearest
-    start.model.overwrite(state)
-    unlearned.facts["attempts"] = attempts
-    return unlearned
-
-
-def choose_rate(
-    attempt: Callable[[float], float],
-    target: float,
-    *,
-    guess: float | None = None,
-    attempts: int = ATTEMPTS,
-) -> float:
-    """The rule of `lr: auto`: the rate that forgets just as much as never having learned.
-
-    Looks at unlearn/train rows only: `attempt(rate)` trains at a rate and returns the token
-    accuracy on them (infinity: diverged). Of the rates tried, the one whose accuracy comes nearest
-    to `target` is taken: less would leave knowledge, more would be overshoot. As forgetting grows
-    with the rate, rates after the first (and the guess, if there is one) are tried by false
-    position on the logarithm of the rate, kept to the middle half of the bracket, until one is
-    within `NEAR` or `attempts` are used up.
-    """
-    low, high = ((math.log(rate), end) for rate, end in zip(BOUNDS, (1.0, 0.0), strict=True))
-    rate, tried = FIRST_RATE, dict[float, float]()
-    while rate not in tried and len(tried) < attempts:
-        accuracy = tried[rate] = attempt(rate)
-        if abs(accuracy - target) <= NEAR:
-            break
-        # Past the rate at which training diverges there is nothing to find.
-        if accuracy <= target or not math.isfinite(accuracy):
-            high = math.log(rate), min(accuracy, target)
-        else:
-            low = math.log(rate), accuracy
-        share = (low[1] - target) / max(low[1] - high[1], 1e-9)
-        place = low[0] + min(max(share, 0.25), 0.75) * (high[0] - low[0])
-        rate = float(f"{math.exp(place):.2g}")
-        if guess is not None and low[0] < math.log(guess) < high[0]:
-            rate, guess = guess, None
-    return min(tried, key=lambda rate: (abs(tried[rate] - target), rate))
+    def undo(self) -> None:
+        """Nothing: what was read once is read each time."""

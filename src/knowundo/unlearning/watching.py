@@ -9,6 +9,7 @@ from typing import Any, TypedDict
 
 import torch
 
+from knowundo.checkpoints import State
 from knowundo.encoding import Encoded
 from knowundo.errors import BadInput
 from knowundo.models import Model
@@ -160,6 +161,18 @@ class Watcher:
         elif self._below >= self.watch.patience:
             self.stopped = "floor"
         return self.stopped != "end"
+
+    def carry(self) -> State:
+        names = ("step", "_below", "stopped", "trajectory", "best")
+        return State({name: getattr(self, name) for name in names}, dict(self.best_state))
+
+    def resume(self, state: State) -> None:
+        for name, value in state.facts.items():
+            setattr(self, name, value)
+        self.best_state = state.tensors
+
+    def undo(self) -> None:
+        """Nothing: it looks after whole steps only."""
 
     def facts(self) -> dict[str, Any]:
         """What a manifest says: every look, the one that was kept, and why training ended.

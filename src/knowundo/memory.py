@@ -1,0 +1,66 @@
+"""When memory runs out: smaller batches, the same results to rounding, and a note that it happened.
+
+What counts as running out is accelerate's to say, on a GPU and on a CPU. A process that the system
+itself kills for memory cannot be helped here; it goes on from its last checkpoint.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import TypeVar
+
+from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
+
+Row = TypeVar("Row")
+Made = TypeVar("Made")
+
+
+def ran_out(error: Exception) -> bool:
+    """True if the error says that memory ran out; what can be freed is freed."""
+    if not should_reduce_batch_size(error):
+        return False
+    clear_device_cache(garbage_collection=True)
+    return True
+
+
+def halved(size: int, error: Exception, notes: list[str], work: str) -> int:
+    """Half of a batch size; the error itself, if it is another, or if one row does not fit.
+
+    Args:
+        size: rows that did not fit.
+        error: what was raised.
+        notes: gets a sentence about it.
+        work: what was being done.
+    """
+    if size <= 1 or not ran_out(error):
+        raise error
+    half = -(-size // 2)
+    notes.append(f"{work}: memory ran out at {size} rows a batch, went on with {half}")
+    return half
+
+
+def in_portions(
+    rows: Sequence[Row],
+    size: int,
+    work: Callable[[Sequence[Row]], Made],
+    notes: list[str],
+    title: str,
+) -> Iterator[Made]:
+    """`work` on the rows in order, `size` at a time, or fewer from where memory ran out.
+
+    Args:
+        rows: in any order; a portion's rows stay neighbours.
+        size: rows at a time, to begin with.
+        work: done on each portion; what it makes is yielded.
+        notes: gets a sentence each time that a batch was halved.
+        title: what the work is, for that sentence.
+    """
+    start = 0
+    while start < len(rows):
+        try:
+            made = work(rows[start : start + size])
+        except RuntimeError as error:
+            size = halved(min(size, len(rows) - start), error, notes, title)
+            continue
+        start += size
+        yield made

@@ -1,0 +1,181 @@
+"""Where memory runs out, batches get smaller and what comes of it stays the same to rounding."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pandas as pd
+import pytest
+import torch
+
+from conftest import randomize
+from knowundo import forwards, localization, memorization, scoring
+from knowundo.batches import collate, paired, pieces
+from knowundo.encoding import Encoded
+from knowundo.localization import mean_gradients
+from knowundo.memory import in_portions
+from knowundo.models import Adaptation, Model
+from knowundo.scoring import complete, generate, score
+from knowundo.unlearning import Start, unlearn
+
+Rows = dict[str, list[Encoded]]
+CPU = "[enforce fail at alloc_cpu.cpp:119] err == 0. DefaultCPUAllocator: can't allocate memory"
+GPU = "CUDA out of memory. Tried to allocate 2.00 GiB."
+
+
+class Small:
+    """Room for so many rows of a batch at once; more is what torch says of a full memory."""
+
+    def __init__(self, room: int, message: str = CPU) -> None:
+        self.room, self.message, self.largest = room, message, 0
+
+    def __call__(self, real: Any) -> Any:
+        def limited(model: Model, batch: Any) -> torch.Tensor:
+            if len(batch) > self.room:
+                raise RuntimeError(self.message)
+            self.largest = max(self.largest, len(batch))
+            return real(model, batch)  # type: ignore[no-any-return]
+
+        return limited
+
+
+def limit(monkeypatch: pytest.MonkeyPatch, room: int, message: str = CPU) -> None:
+    for module in (forwards, memorization, localization):
+        monkeypatch.setattr(module, "hidden_states", Small(room, message)(module.hidden_states))
+
+
+def full(toy_base: str) -> Model:
+    return Model(toy_base, Adaptation("full"), dtype="float64")
+
+
+def near(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> bool:
+    return all(torch.allclose(first[n], second[n], rtol=1e-9, atol=1e-12) for n in first)
+
+
+@pytest.mark.parametrize(("room", "message"), [(1, CPU), (2, GPU), (3, CPU)])
+def test_memorizing(
+    toy_base: str, toy_rows: Rows, monkeypatch: pytest.MonkeyPatch, room: int, message: str
+) -> None:
+    """Five rows a batch and a last one of three: no room divides them."""
+    rows = [*toy_rows["unlearn"], *toy_rows["retention"]][:8]
+    settings: dict[str, Any] = {"epochs": 3, "lr": 1e-3, "batch_size": 5, "accumulation": 2}
+    settings |= {"weight_decay": 0.0, "known": 0.99, "seed": 0}
+
+    def learned() -> tuple[Any, dict[str, torch.Tensor], list[str]]:
+        model = full(toy_base)
+        return memorization.memorize(model, rows, **settings), model.state(), model.notes
+
+    (curve, facts), whole, notes = learned()
+    assert notes == []
+    limit(monkeypatch, room, message)
+    (again, same), small, notes = learned()
+    assert near(small, whole)
+    assert same == facts
+    assert [row["parts"] for row in again] == [
+        {name: pytest.approx(value, rel=1e-9) for name, value in row["parts"].items()}
+        for row in curve
+    ]
+    assert notes[0] == "training: memory ran out at 5 rows a batch, went on with 3"
+
+
+def test_unlearning_in_the_middle(
+    toy_base: str, toy_rows: Rows, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It goes on from the step at which memory ran out, not from the start."""
+    settings: dict[str, Any] = {
+        "method": "ascent_plus_kl_divergence", "lr": 1e-3, "epochs": 4, "batch_size": 4,
+        "accumulation": 1,
+    }  # fmt: skip
+    rows = toy_rows["unlearn"][:4]
+
+    def unlearned(fails_at: int | None) -> tuple[Any, dict[str, torch.Tensor], Model]:
+        model = full(toy_base)
+        start, taken = Start(model, rows, toy_rows, seed=0), 0
+        plain = start.parts
+
+        def parts(*args: Any) -> Any:
+            nonlocal taken
+            taken += 1
+            if taken == fails_at:
+                raise RuntimeError(CPU)
+            return plain(*args)
+
+        monkeypatch.setattr(start, "parts", parts)
+        return unlearn(start, **settings), model.state(), model
+
+    done, whole, _ = unlearned(None)
+    again, small, model = unlearned(3)
+    assert near(small, whole)
+    assert len(again.curve) == len(done.curve) == 4
+    assert model.notes == ["training: memory ran out at 4 rows a batch, went on with 2"]
+
+
+def test_localizing(toy: Model, toy_rows: Rows, monkeypatch: pytest.MonkeyPatch) -> None:
+    randomize(toy)
+    rows = toy_rows["retention"]
+    whole = mean_gradients(toy, rows, batch_size=8)
+    limit(monkeypatch, 2)
+    small = mean_gradients(toy, rows, batch_size=8)
+    assert all(torch.allclose(small[n], whole[n], atol=1e-6) for n in whole)
+    assert len(toy.notes) >= 1
+
+
+def test_scoring(toy: Model, toy_rows: Rows, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [*toy_rows["unlearn"], *toy_rows["retention"]]
+    whole = score(toy, rows, generated_splits=["train", "val"])
+    limit(monkeypatch, 2)
+    real = scoring._continued
+
+    def continued(model: Model, prompts: Sequence[Any], **options: Any) -> torch.Tensor:
+        if len(prompts) > 3:
+            raise RuntimeError(GPU)
+        return real(model, prompts, **options)
+
+    monkeypatch.setattr(scoring, "_continued", continued)
+    small = score(toy, rows, generated_splits=["train", "val"])
+    pd.testing.assert_frame_equal(small, whole, rtol=1e-4)
+    assert {note.split(":")[0] for note in toy.notes} == {"scoring", "answering"}
+    prompts = [row.prompt for row in rows]
+    assert len(complete(toy, prompts, tokens=2)) == len(prompts)
+    assert toy.notes[-1].startswith("completing: memory ran out")
+
+
+def test_one_row_that_does_not_fit_is_an_error(
+    toy: Model, toy_rows: Rows, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limit(monkeypatch, 0)
+    with pytest.raises(RuntimeError, match="can't allocate"):
+        generate(toy, toy_rows["unlearn"]) and score(toy, toy_rows["unlearn"], generated_splits=[])
+    assert not toy.net.training
+
+
+def test_other_errors_are_not_taken_for_it() -> None:
+    def broken(rows: Sequence[int]) -> int:
+        raise RuntimeError("shape mismatch")
+
+    with pytest.raises(RuntimeError, match="shape mismatch"):
+        list(in_portions([1, 2, 3], 2, broken, [], "work"))
+
+
+@pytest.mark.parametrize("count", [1, 2, 4, 8])
+@pytest.mark.parametrize("retained", [None, 7])
+def test_pieces_hold_every_row_once_for_its_weight(
+    toy: Model, toy_rows: Rows, count: int, retained: int | None
+) -> None:
+    batch = paired(
+        toy_rows["unlearn"], toy_rows["retention"], size=3, epochs=1, seed=0, pad=toy.pad,
+        retained=retained,
+    )[0]  # fmt: skip
+    made = pieces(batch, count)
+    assert len(made) == count
+    assert sum(weight for _, weight in made) == pytest.approx(count)
+    for half in ("unlearn", "retention"):
+        whole = getattr(batch, half)
+        there = [piece for piece, _ in made if piece is not None]
+        assert [row for piece in there for row in getattr(piece, half).encoded] == whole.encoded
+        for piece in there:
+            own = getattr(piece, half)
+            fresh = collate(own.encoded, toy.pad, length=own.ids.shape[1])
+            for name in ("ids", "mask", "targets", "rows", "positions", "lengths"):
+                assert torch.equal(getattr(own, name), getattr(fresh, name)), name

@@ -1,0 +1,236 @@
+"""Killed at any checkpoint, or between two, all work goes on to the bits of work that was not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import torch
+
+from knowundo import checkpoints
+from knowundo.checkpoints import Checkpoint, RandomNumbers
+from knowundo.encoding import Encoded
+from knowundo.errors import BadInput
+from knowundo.localization import localize
+from knowundo.memorization import memorize
+from knowundo.models import Adaptation, Model
+from knowundo.scoring import score
+from knowundo.unlearning import Start, Unlearned, unlearn
+from knowundo.unlearning.rates import unlearn_at_chosen_rate, unlearn_watched
+from knowundo.unlearning.watching import Watch
+
+Rows = dict[str, list[Encoded]]
+Work = Callable[[Checkpoint | None], Any]
+
+
+class Killed(BaseException):
+    """What `except Exception` does not catch, as nothing catches a kill."""
+
+
+class Kills:
+    """Makes every moment due for a checkpoint, and kills before or after some of them."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.left, self.after, self.written = 10**9, False, 0
+        write = Checkpoint.write
+
+        def killing(checkpoint: Checkpoint, *args: Any) -> None:
+            self.left -= 1
+            if self.left < 0 and not self.after:
+                raise Killed
+            write(checkpoint, *args)
+            self.written += 1
+            if self.left < 0:
+                raise Killed
+
+        monkeypatch.setattr(checkpoints, "EVERY", 0.0)
+        monkeypatch.setattr(checkpoints, "SHARE", 1e9)
+        monkeypatch.setattr(Checkpoint, "write", killing)
+
+    def until_done(self, work: Work, folder: Path, every: int) -> tuple[Any, int]:
+        """Kill the work at every so many checkpoints until it ends; also how often that was."""
+        killed = 0
+        while True:
+            self.left, self.after = every, bool(killed % 2)
+            try:
+                done = work(Checkpoint(folder, ["inputs"]))
+            except Killed:
+                killed += 1
+                assert killed < 200, "no life gets further than the one before"
+            else:
+                return done, killed
+
+
+@pytest.fixture
+def kills(monkeypatch: pytest.MonkeyPatch) -> Kills:
+    return Kills(monkeypatch)
+
+
+def lora(toy_base: str) -> Model:
+    """One whose dropout draws random numbers in every step."""
+    return Model(toy_base, Adaptation("lora", 4, 8, dropout=0.2))
+
+
+def of_kind(toy_base: str, kind: str) -> Model:
+    return lora(toy_base) if kind == "lora" else Model(toy_base, Adaptation("full"))
+
+
+def same(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> bool:
+    return set(first) == set(second) and all(torch.equal(first[n], second[n]) for n in first)
+
+
+def learned(model: Model, rows: Rows, checkpoint: Checkpoint | None) -> Any:
+    model.reset()
+    return memorize(
+        model, [*rows["unlearn"], *rows["retention"]], epochs=6, lr=1e-2, batch_size=2,
+        accumulation=2, weight_decay=0.01, known=0.9, seed=0, checkpoint=checkpoint,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", ["lora", "full"])
+def test_memorizing(toy_base: str, toy_rows: Rows, tmp_path: Path, kills: Kills, kind: str) -> None:
+    model = of_kind(toy_base, kind)
+    whole = learned(model, toy_rows, None)
+    state = model.state()
+    again = of_kind(toy_base, kind)
+    torch.manual_seed(99)
+    resumed, killed = kills.until_done(
+        lambda checkpoint: learned(again, toy_rows, checkpoint), tmp_path / "c", 2
+    )
+    assert killed >= 3
+    assert resumed == whole
+    assert same(again.state(), state)
+
+
+def unlearned(
+    toy_base: str, rows: Rows, kind: str, checkpoint: Checkpoint | None, **settings: Any
+) -> tuple[dict[str, torch.Tensor], Unlearned]:
+    """As a new process would: from the files of the base and the memorized model."""
+    model = of_kind(toy_base, kind)
+    learned(model, rows, None)
+    start = Start(model, rows["unlearn"], rows, seed=0)
+    options: dict[str, Any] = {"epochs": 4, "batch_size": 2, "accumulation": 1} | settings
+    work = options.pop("work", unlearn)
+    done = work(start, checkpoint=checkpoint, **options)
+    done.facts.pop("seconds")
+    return model.state(), done
+
+
+def watch_of(rows: Rows) -> Watch:
+    return Watch(rows["unlearn"], rows["retention"], 0.0, 50.0, 4, 3)
+
+
+@pytest.mark.parametrize(
+    ("method", "kind"), [("ascent_plus_kl_divergence", "lora"), ("npo", "full")]
+)
+def test_unlearning(
+    toy_base: str, toy_rows: Rows, tmp_path: Path, kills: Kills, method: str, kind: str
+) -> None:
+    """Both methods read the memorized model, which is no longer there when training goes on."""
+    settings: dict[str, Any] = {"method": method, "lr": 5e-3, "watch": watch_of(toy_rows)}
+    state, whole = unlearned(toy_base, toy_rows, kind, None, **settings)
+    (again, resumed), killed = kills.until_done(
+        lambda checkpoint: unlearned(toy_base, toy_rows, kind, checkpoint, **settings),
+        tmp_path / "c", 3,
+    )  # fmt: skip
+    assert killed >= 2
+    assert resumed.curve == whole.curve
+    assert resumed.facts == whole.facts
+    assert same(again, state)
+
+
+@pytest.mark.parametrize("search", [unlearn_at_chosen_rate, unlearn_watched])
+def test_searching_a_rate_trains_no_rate_twice(
+    toy_base: str, toy_rows: Rows, tmp_path: Path, kills: Kills, search: Any
+) -> None:
+    settings: dict[str, Any] = {"method": "gradient_ascent", "work": search, "epochs": 2}
+    if search is unlearn_watched:
+        settings |= {"watch": watch_of(toy_rows), "lr": 1e-4}
+    else:
+        settings["target"] = 0.1
+    state, whole = unlearned(toy_base, toy_rows, "lora", None, **settings)
+    assert len(whole.facts["attempts"]) > 1
+    (again, resumed), killed = kills.until_done(
+        lambda checkpoint: unlearned(toy_base, toy_rows, "lora", checkpoint, **settings),
+        tmp_path / "c", 6,
+    )  # fmt: skip
+    assert killed >= 2
+    assert resumed == whole
+    assert same(again, state)
+
+
+@pytest.mark.parametrize("held", [None, 3000])
+def test_localizing(
+    toy_base: str, toy_rows: Rows, tmp_path: Path, kills: Kills, held: int | None
+) -> None:
+    model = Model(toy_base, Adaptation("full"))
+
+    def find(checkpoint: Checkpoint | None) -> Any:
+        return localize(
+            model, toy_rows["unlearn"], toy_rows["retention"], {"memflex": {}}, copies=2,
+            batch_size=2, draws=1, seed=0, held=held, checkpoint=checkpoint,
+        )  # fmt: skip
+
+    whole = find(None)
+    resumed, killed = kills.until_done(find, tmp_path / "c", 4)
+    assert killed >= 2
+    assert resumed == whole
+
+
+def test_scoring(toy: Model, toy_rows: Rows, tmp_path: Path, kills: Kills) -> None:
+    rows = [*toy_rows["unlearn"], *toy_rows["retention"]]
+
+    def scored(checkpoint: Checkpoint | None) -> pd.DataFrame:
+        return score(toy, rows, generated_splits=["train", "val"], checkpoint=checkpoint)
+
+    whole = scored(None)
+    resumed, killed = kills.until_done(scored, tmp_path / "c", 2)
+    assert killed >= 2
+    pd.testing.assert_frame_equal(resumed, whole)
+
+
+def test_of_other_inputs_nothing_is_taken(tmp_path: Path) -> None:
+    Checkpoint(tmp_path / "c", [1]).write({"step": 3}, {})
+    assert Checkpoint(tmp_path / "c", [2]).read() is None
+    assert not (tmp_path / "c").exists()
+
+
+@pytest.mark.parametrize("name", ["1.json", "1.safetensors"])
+def test_a_damaged_checkpoint_is_named(tmp_path: Path, name: str) -> None:
+    Checkpoint(tmp_path / "c", []).write({"step": 3}, {"w": torch.ones(40)})
+    file = tmp_path / "c" / name
+    content = bytearray(file.read_bytes())
+    place = content.index(b"3" if name.endswith("json") else b"\x3f", len(content) // 3)
+    content[place] ^= 2
+    file.write_bytes(content)
+    with pytest.raises(BadInput, match=r"changed since it was written.*begin again"):
+        Checkpoint(tmp_path / "c", []).read()
+
+
+def test_killed_between_the_two_files_the_older_pair_stands(tmp_path: Path) -> None:
+    checkpoint = Checkpoint(tmp_path / "c", [])
+    checkpoint.write({"step": 1}, {"w": torch.ones(2)})
+    (tmp_path / "c" / "2.safetensors").write_bytes(b"half of a file")
+    state = Checkpoint(tmp_path / "c", []).read()
+    assert state is not None
+    assert state.facts == {"step": 1}
+    again = Checkpoint(tmp_path / "c", [])
+    again.write({"step": 2}, {"w": torch.zeros(2)})
+    assert sorted(p.name for p in (tmp_path / "c").iterdir()) == ["2.json", "2.safetensors"]
+
+
+def test_random_numbers_go_on(toy: Model) -> None:
+    import random
+
+    import numpy as np
+
+    def drawn() -> tuple[float, float, float]:
+        return random.random(), float(np.random.rand()), float(torch.rand(()))
+
+    held = RandomNumbers(toy.device).carry()
+    first = drawn()
+    RandomNumbers(toy.device).resume(held)
+    assert drawn() == first
