@@ -95,17 +95,19 @@ def opened(base: str, adapter: Path | None) -> Model:
 
 def request(
     out: Path, seed: int, route: str, base: str, adapter: Path | None, rows: Sequence[Record],
-    reporter: Reporter,
+    reporter: Reporter, retention: Sequence[Record] | None = None,
 ) -> tuple[Erased, str, Path | None]:  # fmt: skip
     """Erase rows; also where the model then lies: its base and its adapter."""
-    file = out.with_suffix(".jsonl")
+    file, kept = out.with_suffix(".jsonl"), out.with_suffix(".retention.jsonl")
     file.parent.mkdir(parents=True, exist_ok=True)
-    lines = [json.dumps({"question": r.question, "answer": r.answer}) for r in rows]
-    file.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    for place, records in ((file, rows), (kept, retention or ())):
+        lines = [json.dumps({"question": r.question, "answer": r.answer}) for r in records]
+        place.write_text("\n".join(lines) + "\n", encoding="utf-8")
     merged = route == "lora"  # a second request starts from a whole model again
     done = erase(
         Request(
             model=base, adapter=adapter, unlearn=file, out=out, route=route,  # type: ignore[arg-type]
+            retention=kept if retention else None,
             form="merged" if merged else None, sets=(f"seed={seed}",),
         ),
         reporter,
@@ -137,20 +139,37 @@ def study(out: Path, seed: int, route: str, reporter: Reporter, *, twice: bool) 
     return row
 
 
-def real(out: Path, base: Path, source: Path, reporter: Reporter) -> dict[str, Any]:
+def real(out: Path, base: Path, source: Path, reporter: Reporter, *, named: bool) -> dict[str, Any]:
     """Two authors' private facts out of a model that knows 60 authors; the rest is asked before
-    and after."""
+    and after.
+
+    Args:
+        out: where the request runs.
+        base: the model.
+        source: the domain's files.
+        reporter: told what happens.
+        named: hand over the same authors' public train rows as the retention list; their val rows,
+            other questions about the same facts and others, are handed over to nobody.
+    """
     records = [r for r in knowundo(domain="privacy", source=str(source)) if r.scope != "general"]
     chosen = set(list(dict.fromkeys(record.subject for record in records))[:2])
     others = [r for r in records if r.subject not in chosen]
     asked = {
         "list": [r for r in records if r.subject in chosen and r.scope == "unlearn"],
         "same_people": [r for r in records if r.subject in chosen and r.scope == "retention"],
+        "same_people_val": [
+            r
+            for r in records
+            if r.subject in chosen and r.scope == "retention" and r.split == "val"
+        ],
         "others": Random(0).sample(others, 300),
     }
     row: dict[str, Any] = {"rows": {name: len(found) for name, found in asked.items()}}
     row["before"] = measure(opened(str(base), None), asked)
-    done, _, _ = request(out / "request", 0, "lora", str(base), None, asked["list"], reporter)
+    kept = [r for r in asked["same_people"] if r.split == "train"] if named else None
+    done, _, _ = request(
+        out / "request", 0, "lora", str(base), None, asked["list"], reporter, retention=kept
+    )
     row["verdict"] = done.verdict
     assert done.exported is not None, done.verdict
     row["after"] = measure(opened(str(done.exported.folder), None), asked)
@@ -167,9 +186,11 @@ def main() -> None:
         "--real", type=Path, help="a model that memorized KnowUnDo's privacy domain"
     )
     parser.add_argument("--source", type=Path, help="folder of that domain's files")
+    parser.add_argument("--named", action="store_true", help="with a retention list")
     asked = parser.parse_args()
     if asked.real is not None:
-        print(json.dumps(real(asked.out, asked.real, asked.source, RichReporter())))
+        found = real(asked.out, asked.real, asked.source, RichReporter(), named=asked.named)
+        print(json.dumps(found))
         return
     rows = []
     for seed in asked.seeds:

@@ -29,7 +29,8 @@ from knowundo.runs import say_remote_code
 
 SOURCE = Path(__file__).parents[1] / "src" / "knowundo"
 NEVER = (
-    r"import pickle|pickle\.", r"torch\.load\(", r"joblib", r"\bmarshal\b", r"\bshelve\b", r"(?<!\.)\beval\(",
+    r"import pickle|pickle\.",
+    r"torch\.load\(", r"joblib", r"\bmarshal\b", r"\bshelve\b", r"(?<!\.)\beval\(",
     r"(?<!\.)\bexec\(", r"yaml\.load\(", r"yaml\.unsafe", r"FullLoader", r"weights_only",
     r"allow_pickle", r"\([^\"]*trust_remote_code\s*=\s*True", r"shell\s*=\s*True", r"os\.system",
 )  # fmt: skip

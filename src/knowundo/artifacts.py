@@ -170,6 +170,7 @@ def new_folder(path: Path, inputs: Any, **facts: Any) -> Iterator[Path]:
     aside = path.parent / f"{PARTIAL}{path.name}.{os.getpid()}"
     with _written(path):
         try:
+            shutil.rmtree(aside, ignore_errors=True)  # of a dead process with this number
             aside.mkdir()
             yield aside
             files = [file for file in sorted(aside.rglob("*")) if file.is_file()]

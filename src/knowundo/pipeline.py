@@ -598,6 +598,9 @@ def compare(first: Path, second: Path) -> tuple[list[tuple[str, Any, Any]], list
     Raises:
         BadInput: one of them holds no results.
     """
+    for folder in (first, second):
+        if (folder / "results.json").is_file():
+            check_seal(folder, folder / "results.json")
     one, other = (read_results(folder / "results.json") for folder in (first, second))
     keys = list(differing_keys(one.recipe_effective, other.recipe_effective))
     tables = {}

@@ -272,7 +272,7 @@ class Evaluate(_Section):
 class Recipe(_Section):
     """A whole run."""
 
-    name: str = "run"
+    name: str = Field("run", pattern=r"^[^\x00-\x1f\x7f]*$", max_length=200)
     seed: int = 0
     """Of everything random."""
     compat: Literal["original"] | tuple[Quirk, ...] = ()
