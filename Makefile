@@ -2,7 +2,7 @@
 PYTHON ?= python3
 PIP = .venv/bin/pip install --quiet --disable-pip-version-check --no-compile --constraint constraints.txt
 
-.PHONY: demo test test-all fuzz faults lint format clean
+.PHONY: demo test test-all fuzz faults bench lint format clean
 
 demo: .venv/runtime
 	.venv/bin/knowundo demo
@@ -23,6 +23,10 @@ fuzz: .venv/dev
 
 faults: .venv/dev
 	.venv/bin/python perf/faults.py --kills 50 --rooms 10
+
+# Nothing else may run on the machine meanwhile; about an hour.
+bench: .venv/dev
+	.venv/bin/python perf/speed.py --pairs 5
 
 lint: .venv/dev
 	.venv/bin/ruff check

@@ -47,6 +47,13 @@ def test_aliases_that_do_not_hurt() -> None:
     assert parse_yaml("a: &a {x: 1}\nb: *a", "r.yaml") == {"a": {"x": 1}, "b": {"x": 1}}
 
 
+def test_a_name_that_the_system_refuses(knowundo: Call) -> None:
+    asked = knowundo("run", "--config", "a" * 5000)
+    assert asked.returncode in (1, 2)
+    assert asked.stderr.startswith("error: ")
+    assert asked.stderr.strip().isprintable()
+
+
 @pytest.mark.parametrize(
     "words",
     [
@@ -56,6 +63,8 @@ def test_aliases_that_do_not_hurt() -> None:
         ("run", "--config", "demo", "--set", "data.benchmark=\x1b]8;;x\x07", "--out", "out"),
         ("run", "--config", "demo", "--set", "unlearn.variants=[{preset: ../recipes/demo}]"),
         ("run", "--config", "../../etc/passwd", "--out", "out"),
+        ("run", "--config", "demo", "--set", "unlearn.lr=.inf", "--out", "out"),
+        ("run", "--config", "demo", "--set", "memorize.lr=.nan", "--out", "out"),
         ("verify", "nowhere"),
         ("compare", "nowhere", "else\nwhere"),
     ],

@@ -25,6 +25,7 @@ from knowundo.errors import BadInput, NoRoom
 from knowundo.locks import exclusive
 from knowundo.progress import Reporter
 from knowundo.purge import holdings, purge
+from knowundo.reporting import REDACTED
 from knowundo.seals import check_seal, read_seal, seal, verify
 
 PRIVATE = "+44 020 7946 0991"
@@ -333,6 +334,11 @@ def test_purge(out: Path, knowundo: Call) -> None:
     record = json.loads((out / "purged.json").read_text())
     assert set(record["removed"]) == {"memorized", "checkpoints", "lists", "report.html"}
     assert set(record["redacted"]) == {"scores/a", "scores/b"}
+
+
+def test_purge_keeps_a_redacted_report(out: Path) -> None:
+    (out / "report.html").write_text(f"<head>{REDACTED}</head>")
+    assert "report.html" not in holdings(out)
 
 
 def test_purge_killed_in_the_middle_goes_on(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -333,3 +333,15 @@ def test_real_privacy_domain() -> None:
     assert max(sizes.values()) <= 22  # of 20 questions an author
     named = [r for r in own if r.subject and r.subject.split()[-1] in r.question + r.answer]
     assert len(named) >= 0.97 * len(own)
+
+
+def test_half_a_character_is_refused() -> None:
+    rows = [
+        Record(id=f"{scope}/{split}", question=f"Q {scope} {split}?", answer="a", scope=scope,
+               split=split, subject="s", kind="qa")
+        for scope in ("unlearn", "retention") for split in ("train", "val")
+    ]  # fmt: skip
+    check_records(rows)
+    broken = replace(rows[0], answer="\ud800")
+    with pytest.raises(BadInput, match="unlearn/train: holds half a character"):
+        check_records([broken, *rows[1:]])

@@ -1,7 +1,8 @@
 """purge(): dispose of the data to be forgotten that a run's directory itself holds.
 
-What goes: the models that know the unlearn scope, checkpoints, an erasure's lists, the report, and
-in the scores every question and answer of the unlearn scope, of which hash and length stay. What
+What goes: the models that know the unlearn scope, checkpoints, an erasure's lists, a report that is
+not redacted, and in the scores every question and answer of the unlearn scope, of which hash and
+length stay. What
 stays: the unlearned models, regions, numbers. Files are removed, which does not wipe a disk.
 """
 
@@ -16,6 +17,7 @@ from knowundo.errors import BadInput
 from knowundo.locks import exclusive
 from knowundo.progress import Reporter
 from knowundo.records import redacted
+from knowundo.reporting import REDACTED
 from knowundo.scoring import read_scores, write_scores
 from knowundo.seals import mark, read_seal, seal, unseal
 from knowundo.version import __version__
@@ -35,6 +37,8 @@ def holdings(out: Path) -> list[str]:
     if not (out / "recipe.yaml").is_file():
         raise BadInput(f"{out}: holds no run (no recipe.yaml); name a run's directory")
     found = [name for name in _HOLDERS if (out / name).exists()]
+    if "report.html" in found and REDACTED in (out / "report.html").read_text(encoding="utf-8"):
+        found.remove("report.html")
     return found + [str(f.parent.relative_to(out)) for f in _tables(out) if _shows(f)]
 
 

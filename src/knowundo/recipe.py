@@ -13,6 +13,7 @@ unlearn:
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator, Sequence
 from importlib.resources import files
@@ -467,6 +468,9 @@ def parse_recipe(given: dict[str, Any], place: str) -> Recipe:
         recipe = Recipe.model_validate(given)
     except ValidationError as error:
         raise _explain(error, place) from None
+    for key, value in _numbers(given):
+        if not math.isfinite(value):
+            raise BadInput(f"{place}: {key}: {value} is no finite number; correct this value")
     names = [variant.name for variant in recipe.unlearn.variants]
     for name in names:
         if not _NAME.fullmatch(name):
@@ -478,6 +482,18 @@ def parse_recipe(given: dict[str, Any], place: str) -> Recipe:
         if names.count(name) > 1:
             raise BadInput(f"{place}: unlearn: two variants are named '{name}'; name one otherwise")
     return recipe
+
+
+def _numbers(tree: Any, path: str = "") -> Iterator[tuple[str, float]]:
+    """Every float in a tree of values, with its key."""
+    if isinstance(tree, float):
+        yield path.lstrip("."), tree
+    elif isinstance(tree, dict):
+        for key, value in tree.items():
+            yield from _numbers(value, f"{path}.{key}")
+    elif isinstance(tree, list | tuple):
+        for number, value in enumerate(tree):
+            yield from _numbers(value, f"{path}.{number}")
 
 
 def _explain(error: ValidationError, place: str) -> BadInput:

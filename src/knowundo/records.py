@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 
@@ -49,12 +50,16 @@ def select(
     ]
 
 
+# Halves of characters, which JSON can write and no UTF-8 file can hold.
+_SURROGATE = re.compile("[\ud800-\udfff]")
+
+
 def check_records(records: Sequence[Record]) -> None:
     """Refuse records that no pipeline can use.
 
     Raises:
-        BadInput: empty answer, repeated id, empty unlearn or retention train or val split, or
-            the same question, after the same turns, in both scopes.
+        BadInput: empty answer, half a character, repeated id, empty unlearn or retention train or
+            val split, or the same question, after the same turns, in both scopes.
     """
     owner: dict[tuple[object, str], Record] = {}
     seen: set[str] = set()
@@ -66,6 +71,8 @@ def check_records(records: Sequence[Record]) -> None:
             raise BadInput(f"{record.id}: the answer is empty; fill it in or remove the row")
         if record.kind == "qa" and not record.question.strip():
             raise BadInput(f"{record.id}: the question is empty; fill it in or remove the row")
+        if _SURROGATE.search(record.question + record.answer + (record.subject or "")):
+            raise BadInput(f"{record.id}: holds half a character; remove it")
         if any(fact not in record.answer for fact in record.facts):
             raise BadInput(f"{record.id}: a fact is not a part of its answer; correct `facts`")
         if record.kind == "text":

@@ -18,7 +18,7 @@ from knowundo.cli import (
     stages,
     sweep,
 )
-from knowundo.errors import KnowUndoError
+from knowundo.errors import KnowUndoError, plain
 from knowundo.version import __version__
 
 app = typer.Typer(
@@ -66,3 +66,7 @@ def main() -> None:
     except KnowUndoError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
+    except OSError as error:  # a name too long, a folder that may not be read
+        where = "" if error.filename is None else f"{error.filename}: "
+        print(plain(f"error: {where}{error.strerror or error}"), file=sys.stderr)
+        sys.exit(KnowUndoError.exit_code)

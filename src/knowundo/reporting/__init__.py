@@ -31,9 +31,11 @@ from knowundo.reporting.tables import (
 from knowundo.reporting.words import findings
 from knowundo.results import Results
 
-__all__ = ["Material", "findings", "terminal_table", "write_page", "write_report"]
+__all__ = ["REDACTED", "Material", "findings", "terminal_table", "write_page", "write_report"]
 
 _EXAMPLES = 4
+# Stands in the head of a page that holds no answer of the unlearn scope.
+REDACTED = '<meta name="redacted" content="unlearn scope">'
 _SCRIPT = re.compile(r"<script[^>]*>(.*?)</script>", re.DOTALL)
 
 
@@ -76,6 +78,7 @@ def write_report(path: Path, results: Results, material: Material, *, redact: bo
     examples = _examples(material.scores, redact=redact)
     text = environment.get_template("report.html.j2").render(
         policy=policy(figure for figure in figures.values() if figure),
+        redacted=Markup(REDACTED) if redact else "",
         redact=redact,
         private=any(example["scope"] == "unlearn" for example in examples),
         results=results,
