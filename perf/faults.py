@@ -232,7 +232,6 @@ def damaged(out: Path) -> Tally:
         if not named:
             tally.complaints.append(f"{title}: verify said {asked.stderr.strip()!r}")
         shutil.rmtree(copy)
-    tally.identical = tally.resumed
     return tally
 
 
@@ -270,7 +269,8 @@ def main() -> None:
     for column in ("fault", "runs", "faults", "resumed or named", "identical", "lost"):
         table.add_column(column, justify="left" if column == "fault" else "right")
     for t in tallies:
-        cells = (t.runs, t.faults, t.resumed, t.identical, t.lost)
+        ended = ("–", "–") if t.kind == "damage" else (t.identical, t.lost)
+        cells = (t.runs, t.faults, t.resumed, *ended)
         table.add_row(t.kind, *map(str, cells))
     Console().print(table)
     for tally in tallies:

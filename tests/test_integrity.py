@@ -178,6 +178,15 @@ def test_a_manifest_is_checked_on_reading(out: Path, key: str, value: Any, said:
         read_manifest(out / "regions")
 
 
+@pytest.mark.parametrize("name", ["../x", "/etc/passwd", "a\0", "a" * 300, ""])
+def test_a_seal_names_nothing_outside(out: Path, name: str) -> None:
+    held = json.loads((out / MANIFEST).read_text())
+    held["files"][name] = "0" * 64
+    (out / MANIFEST).write_text(json.dumps(held))
+    with pytest.raises(BadInput, match=r"manifest\.json: files: "):
+        verify(out)
+
+
 def test_a_damaged_seal_is_named(out: Path) -> None:
     (out / MANIFEST).write_text('{"schema_version": 1, "files": 3}')
     with pytest.raises(BadInput, match=r"manifest\.json: files: .*seal is damaged"):

@@ -234,12 +234,22 @@ def _wrong(manifest: Any) -> str | None:
     if not isinstance(outputs, dict):
         return "outputs is no mapping of files to their sha256"
     for name, digest in outputs.items():
-        parts = Path(name).parts
-        if not parts or Path(name).is_absolute() or ".." in parts or "\0" in name:
+        if not lies_inside(name):
             return f"outputs names {name!r}, which lies outside"
         if not _is_hash(digest):
             return f"outputs of {name!r} is no sha256"
     return None
+
+
+def can_exist(name: str) -> bool:
+    """True if the system can have a file of that name."""
+    parts = (len(part.encode("utf-8", "surrogatepass")) for part in Path(name).parts)
+    return "\0" not in name and 0 < len(name) < 4000 and max(parts, default=256) < 256
+
+
+def lies_inside(name: str) -> bool:
+    """True if a file of that name lies in the folder that it is relative to."""
+    return can_exist(name) and not Path(name).is_absolute() and ".." not in Path(name).parts
 
 
 def _is_hash(value: Any) -> bool:

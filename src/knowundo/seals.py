@@ -13,9 +13,17 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from knowundo.artifacts import MANIFEST, file_hash, read_json, read_manifest, write_json
+from knowundo.artifacts import (
+    MANIFEST,
+    can_exist,
+    file_hash,
+    lies_inside,
+    read_json,
+    read_manifest,
+    write_json,
+)
 from knowundo.errors import BadInput
 from knowundo.version import __version__
 
@@ -35,6 +43,20 @@ class Seal(BaseModel):
     files: dict[str, str] = Field(default_factory=dict, description="name → sha256 of what it is")
     inputs: dict[str, str] = Field(default_factory=dict, description="file read → its sha256")
     purged: dict[str, str] = Field(default_factory=dict, description="name → sha256 that it had")
+
+    @field_validator("files", "purged")
+    @classmethod
+    def _inside(cls, value: dict[str, str]) -> dict[str, str]:
+        if strange := [name for name in value if not lies_inside(name)]:
+            raise ValueError(f"{strange[0]!r} lies outside")
+        return value
+
+    @field_validator("inputs")
+    @classmethod
+    def _possible(cls, value: dict[str, str]) -> dict[str, str]:
+        if strange := [name for name in value if not can_exist(name)]:
+            raise ValueError(f"{strange[0]!r} cannot be a file")
+        return value
 
 
 def read_seal(out: Path) -> Seal:
