@@ -168,7 +168,7 @@ def test_a_second_request_asks_the_first_again(known: Known, first: Erased, tmp_
         sets=(
             "unlearn.variants=[{preset: npo_kl, name: erased, region: memflex}]",
             "unlearn.epochs=50",
-            "unlearn.lr=4e-4",
+            "unlearn.lr=8e-4",
         ),
         retention=write(tmp_path / "stay.jsonl", stay),
     )  # fmt: skip
@@ -176,6 +176,13 @@ def test_a_second_request_asks_the_first_again(known: Known, first: Erased, tmp_
     assert done.exported is not None, done.verdict
     assert done.exported.form == "merged"
     assert done.relapsed == []
+    lines = (tmp_path / "second" / "lists" / "retention.jsonl").read_text("utf-8").splitlines()
+    rows_kept = [json.loads(line) for line in lines]
+    own = [row for row in rows_kept if row.get("subset", "").startswith("generated")]
+    made = {row["question"] for row in own if "question" in row}
+    assert len(made) > 20  # who is not named stays too
+    assert not made & {record.question for record in stay}
+    assert {record.question for record in stay} <= {row.get("question") for row in rows_kept}
     row = done.results.find("erased", "exact_match", "unlearn", "probe", "request-1")
     assert row is not None
     assert (row.value, row.records) == (0.0, 4)

@@ -155,9 +155,6 @@ def recipe_of(request: Request) -> dict[str, Any]:
     given["memorize"]["adopt"] = str(request.adapter or request.model)
     if request.adapter is None:
         given["model"]["adaptation"] = "full" if request.route == "full" else "lora"
-    if request.retention is None:
-        # What it makes up about strangers turns with the slightest push.
-        given["unlearn"]["stop"] = {"floor": 10.0}
     if request.route == "full":
         given["localize"]["held"] = HELD
     if request.answer_with is not None:

@@ -148,15 +148,15 @@ class Maker:
     def _retention(
         self, stay: list[Record] | None, known: Sequence[Record], secret: Sequence[Record]
     ) -> list[Record]:
-        """The user's retention rows, or the model's own answers near the list."""
-        if stay is not None:
-            rows, _ = without_repeats(stay)
-            if any(row.split == "val" for row in rows):
-                return rows
-            return [*rows, *(_as_val(reworded(row, self.seed)) for row in rows)]
+        """The user's retention rows, and the model's own answers near the list.
+
+        Few lists name everybody whom the model knows: those that it does not name would be lost.
+        """
         with self.reporter.task("retention rows from the model") as progress:
             rows = make_retention(self.model, known, secret, self.encode, seed=self.seed)
             progress(1, 1)
+        if stay is not None:
+            return self._with_given(stay, rows)
         if len(rows) < 4:
             raise BadInput(
                 "--retention: the model says too little near the list to make one of; name a file "
@@ -169,6 +169,19 @@ class Maker:
         )
         chosen = set(Random(self.seed).sample(range(len(rows)), round(VAL * len(rows)) or 1))
         return [replace(r, split="val") if n in chosen else r for n, r in enumerate(rows)]
+
+    def _with_given(self, stay: Sequence[Record], made: Sequence[Record]) -> list[Record]:
+        """The user's rows, which alone are scored as val, and those made that they do not ask."""
+        rows, _ = without_repeats(stay)
+        asked = {row.question for row in rows if row.kind == "qa"}
+        made = [row for row in made if row.kind == "text" or row.question not in asked]
+        self.reporter.say(
+            f"beside the retention list: {len(made)} rows made of the model's own answers, so that "
+            "what the list does not name stays too"
+        )
+        if not any(row.split == "val" for row in rows):
+            rows += [_as_val(reworded(row, self.seed)) for row in rows]
+        return [*rows, *made]
 
 
 def _as_val(record: Record) -> Record:
