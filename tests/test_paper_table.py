@@ -7,6 +7,7 @@ import io
 import json
 import re
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,6 +18,7 @@ from knowundo.artifacts import new_folder
 from knowundo.cli import main, stages
 from knowundo.errors import BadInput
 from knowundo.pipeline import paper_report
+from knowundo.progress import Reporter
 from knowundo.recipe import presets
 from knowundo.reporting import paper
 from knowundo.reporting.paper import (
@@ -29,6 +31,7 @@ from knowundo.reporting.paper import (
     published_columns,
 )
 from knowundo.results import Results, Row, VariantFacts, write_results
+from knowundo.seals import seal
 
 # Where a published mean is not that of the figures beside it.
 SLIPS = {
@@ -319,7 +322,12 @@ def opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     """A run's directory with results and one trained variant, as the command line opens it."""
     found = results(base="embedded")
     found.variants = [v for v in found.variants if v.name != HOSTILE]
-    run = SimpleNamespace(out=tmp_path, unlearned=lambda name: tmp_path / "unlearned" / name)
+    run = SimpleNamespace(
+        out=tmp_path,
+        unlearned=lambda name: tmp_path / "unlearned" / name,
+        reporter=Reporter(),
+        seal=partial(seal, tmp_path),
+    )
     with new_folder(run.unlearned("memflex"), {}, seconds=5.0, optimizer_steps=4):
         pass
     write_results(found, tmp_path / "results.json")

@@ -157,8 +157,11 @@ def test_plain_transformers_says_the_same_in_a_fresh_process(known: Known, first
         assert said[record.id].strip()[:30] == line.strip()[:30]
 
 
-def test_a_second_request_asks_the_first_again(known: Known, first: Erased, tmp_path: Path) -> None:
+def test_a_second_request_asks_the_first_again(
+    known: Known, first: Erased, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """All weights this time, and a true retention list."""
+    monkeypatch.setattr("knowundo.erasure.retention.OTHERS", 120)
     assert first.exported is not None
     rows = write(tmp_path / "rows.jsonl", known.of(1, "unlearn", "train", "val"))
     stay = [*known.of(1, "retention", "train", "val"), *known.of(2, "unlearn", "train", "val"),
@@ -205,7 +208,11 @@ def test_a_second_request_asks_the_first_again(known: Known, first: Erased, tmp_
     shutil.move(tmp_path / "moved", first.run.out)
 
 
-def test_an_adapter_learns_to_answer_otherwise(tmp_path: Path) -> None:
+def test_an_adapter_learns_to_answer_otherwise(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for kind in ("OTHERS", "THINGS", "TEXTS"):  # the list names all whom the test asks about
+        monkeypatch.setattr(f"knowundo.erasure.retention.{kind}", 20)
     adapter = learn(tmp_path / "lora", "lora")
     rows = write(tmp_path / "rows.jsonl", adapter.of(0, "unlearn", "train", "val"))
     stay = [r for n in range(1, 5) for s in ("retention", "unlearn")
