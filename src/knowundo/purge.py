@@ -2,8 +2,8 @@
 
 What goes: the models that know the unlearn scope, checkpoints, an erasure's lists, a report that is
 not redacted, and in the scores every question and answer of the unlearn scope, of which hash and
-length stay. What
-stays: the unlearned models, regions, numbers. Files are removed, which does not wipe a disk.
+length stay. What stays: the unlearned models, regions, numbers. Files are removed, which does not
+wipe a disk.
 """
 
 from __future__ import annotations

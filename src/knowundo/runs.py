@@ -448,7 +448,7 @@ class Run:
         if base_knows(self.recipe) and list(scopes) == list(BOTH):
             return self.inputs("adopt", "base")
         if section.adopt is not None and list(scopes) == list(BOTH):
-            return self.inputs("adopt", [file_hash(file) for file in base_files(section.adopt)])
+            return self.inputs("adopt", [input_hash(file) for file in base_files(section.adopt)])
         settings = section.model_dump(exclude={"retain_model", "adopt"})
         return self.inputs("memorize", settings, list(scopes))
 

@@ -176,9 +176,10 @@ def verify(out: Path) -> list[Finding]:
     ]
     there = sorted(str(f.parent.relative_to(out)) for f in out.glob("*/**/" + MANIFEST))
     top = {name for name in there if not any(_inside(name, other) for other in there)}
-    for name in sorted(top - set(held.files)):
-        state = "unfinished" if name.split("/")[0] == "checkpoints" else "not sealed"
-        found.append(Finding(name=name, state=state, detail="killed before it was; run it again"))
+    found += [
+        Finding(name=name, state="not sealed", detail="killed before it was; run it again")
+        for name in sorted(top - set(held.files))
+    ]
     found += [
         Finding(name=str(folder.relative_to(out)), state="unfinished", detail="may be gone on from")
         for folder in sorted({file.parent for file in (out / "checkpoints").glob("**/*.json")})
@@ -199,24 +200,19 @@ def _sealed(out: Path, name: str, held: Seal) -> Finding:
         return Finding(name=name, state=state.removesuffix(" since it was written"), detail=detail)
     if not path.is_dir():
         return Finding(name=name, state="ok", detail=held.files[name][:12])
-    own = {MANIFEST, *read_outputs(path)}
+    outputs: dict[str, str] = read_manifest(path)["outputs"]
+    own = {MANIFEST, *outputs}
     extra = sorted(str(f.relative_to(path)) for f in path.rglob("*") if f.is_file())
     if strange := [file for file in extra if file not in own]:
         state = "edited" if name in EDITABLE else "extra"
         return Finding(name=name, state=state, detail=f"{strange[0]} is none of its files")
-    for file, digest in read_outputs(path).items():
+    for file, digest in outputs.items():
         if not (path / file).is_file():
             return Finding(name=name, state="missing", detail=file)
         if file_hash(path / file) != digest:
             edited = name in EDITABLE
             return Finding(name=name, state="edited" if edited else "changed", detail=file)
     return Finding(name=name, state="ok", detail=f"{len(own)} files, {held.files[name][:12]}")
-
-
-def read_outputs(folder: Path) -> dict[str, str]:
-    """Names and sha256 of a folder's files, as its manifest says them."""
-    outputs: dict[str, str] = read_manifest(folder)["outputs"]
-    return outputs
 
 
 def _input(name: str, digest: str) -> Finding:

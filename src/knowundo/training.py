@@ -298,7 +298,7 @@ def train(
     if checkpoint and (held := checkpoint.read()) is not None:
         course.resume(held)
     watch = _Watch(course, steps, progress, stop, checkpoint)
-    options = {"lr": lr, "seed": seed, "schedule": schedule, "max_grad_norm": max_grad_norm}
+    options: dict[str, Any] = {"seed": seed, "max_grad_norm": max_grad_norm}
     try:
         _descend(course, batches, loss, watch, accumulation=accumulation, **options)
         if not all(bool(parameter.isfinite().all()) for parameter in chosen):
@@ -346,9 +346,7 @@ def _fit(
     watch: _Watch,
     *,
     accumulation: int,
-    lr: float,
     seed: int,
-    schedule: str,
     max_grad_norm: float,
 ) -> None:
     """transformers' Trainer on micro-batches and their weights."""
@@ -358,8 +356,6 @@ def _fit(
             output_dir=scratch,
             max_steps=-(-len(micro) // accumulation),
             gradient_accumulation_steps=accumulation,
-            learning_rate=lr,
-            lr_scheduler_type=schedule,
             max_grad_norm=max_grad_norm,
             seed=seed,
             logging_strategy="no",

@@ -47,7 +47,7 @@ from knowundo.progress import Reporter
 from knowundo.recipe import Recipe, amend, parse_recipe, read_preset
 from knowundo.reporting.words import RELAPSE
 from knowundo.results import Results, VariantFacts, read_results
-from knowundo.runs import Run, adopting_model, say_remote_code
+from knowundo.runs import Run, adopting_model, input_hash, say_remote_code
 from knowundo.runs import check as check_names
 from knowundo.scoring import read_scores
 from knowundo.seals import seal, unseal
@@ -253,7 +253,7 @@ def _inputs(request: Request, given: dict[str, Any]) -> list[Any]:
         files.append(Path(request.general))
     hashes = [None if file is None else file_hash(file) for file in files]
     models = [request.model] if request.adapter is None else [request.model, str(request.adapter)]
-    held = [file_hash(file) for model in models for file in base_files(model)]
+    held = [input_hash(file) for model in models for file in base_files(model)]
     return [
         hashes, held, request.model, request.general, dict(request.columns),
         given["data"], given.get("seed", 0),
