@@ -20,21 +20,11 @@ class What(StrEnum):
 
 
 def _registered(kind: str) -> list[dict[str, Any]]:
-    import inspect
-
-    from knowundo.registry import entries
+    from knowundo.registry import declared
 
     return [
-        {
-            "name": entry.name,
-            "arguments": {
-                name: "required" if default is inspect.Parameter.empty else default
-                for name, default in entry.arguments.items()
-            },
-            "summary": entry.summary,
-            **entry.facts,
-        }
-        for entry in entries(kind).values()
+        {"name": one.name, "arguments": one.arguments, "summary": one.summary, **one.facts}
+        for one in declared(kind)
     ]
 
 

@@ -1,0 +1,157 @@
+"""`knowundo list`: it reads what importing gives, and imports only where reading cannot tell."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from knowundo import registry
+from knowundo.registry import HOMES, Declared, _read, declared, entries
+
+
+def rows(kind: str, **environment: str) -> list[dict[str, Any]]:
+    """What `list --json` prints in a process of its own."""
+    command = "from knowundo.cli import main; main()"
+    words = [sys.executable, "-c", command, "list", f"{kind}s", "--json"]
+    done = subprocess.run(words, capture_output=True, text=True, env=os.environ | environment)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+@pytest.mark.parametrize("kind", HOMES)
+def test_reading_gives_what_importing_gives(kind: str) -> None:
+    """Also the order of keys, in which they are printed."""
+    own = [e for e in entries(kind).values() if e.function.__module__.startswith(HOMES[kind])]
+    read = _read(kind)
+    assert [one.name for one in read] == [entry.name for entry in own]
+    for one, entry in zip(read, own, strict=True):
+        arguments = registry._shown(entry.arguments)
+        assert list(one.arguments.items()) == list(arguments.items()), one.name
+        assert list(one.facts.items()) == list(entry.facts.items()), one.name
+        assert one.summary == entry.summary
+
+
+def test_nothing_heavy_is_imported() -> None:
+    code = (
+        "import sys\n"
+        "from knowundo.cli.listing import What, listing\n"
+        "for what in What:\n"
+        "    listing(what)\n"
+        "    listing(what, as_json=True)\n"
+        "assert not {'torch', 'transformers', 'pandas'} & set(sys.modules)\n"
+    )
+    environment = os.environ | {"KNOWUNDO_PLUGINS": ""}
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr
+
+
+THIRD_PARTY = '''
+from knowundo.registry import benchmark
+
+@benchmark(domains=("moon",), licence="yours", citation="nobody")
+def craters(*, domain: str, seed: int = 1 + 1):
+    """Craters of the moon."""
+'''
+CRATERS = {
+    "name": "craters",
+    "arguments": {"domain": "required", "seed": 2},
+    "summary": "Craters of the moon.",
+    "domains": ["moon"],
+    "licence": "yours",
+    "citation": "nobody",
+}
+
+
+def test_a_plugin_folder_is_listed(tmp_path: Path) -> None:
+    (tmp_path / "craters.py").write_text(THIRD_PARTY)
+    listed = rows("benchmark", KNOWUNDO_PLUGINS=str(tmp_path))
+    assert CRATERS in listed
+    assert "embedded" in [row["name"] for row in listed]
+
+
+def test_an_entry_point_is_listed(tmp_path: Path) -> None:
+    (tmp_path / "craters.py").write_text(THIRD_PARTY)
+    installed = tmp_path / "craters-1.dist-info"
+    installed.mkdir()
+    (installed / "METADATA").write_text("Metadata-Version: 2.1\nName: craters\nVersion: 1\n")
+    (installed / "entry_points.txt").write_text("[knowundo.benchmark]\ncraters = craters\n")
+    path = os.pathsep.join(filter(None, (str(tmp_path), os.environ.get("PYTHONPATH"))))
+    listed = rows("benchmark", PYTHONPATH=path)
+    assert CRATERS in listed
+    assert "embedded" in [row["name"] for row in listed]
+
+
+Write = Callable[[str], None]
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Write]:
+    """Puts a file of metrics where the package's own would lie."""
+    folder = tmp_path / "moon" / "metrics"
+    folder.mkdir(parents=True)
+    for package in (folder.parent, folder):
+        (package / "__init__.py").touch()
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delenv("KNOWUNDO_PLUGINS", raising=False)
+    monkeypatch.setitem(registry.HOMES, "metric", "moon.metrics")
+    monkeypatch.setitem(registry._ENTRIES, "metric", {})
+    registry._scan.cache_clear()  # it remembers the package's own home
+
+    def write(text: str) -> None:
+        (folder / "odd.py").write_text(f"from knowundo.registry import metric\n{text}")
+
+    yield write
+    registry._scan.cache_clear()
+    for name in [name for name in sys.modules if name.split(".")[0] == "moon"]:
+        del sys.modules[name]
+
+
+def test_a_file_is_read_and_not_run(home: Write) -> None:
+    home(
+        "LAST = -1.5\n"
+        "raise RuntimeError\n"
+        "def helper(*, size=4): ...\n"
+        "@metric(higher_is='forgotten')\n"
+        "def odd(scores, plain=3, *, first: int, last: float = LAST, names=('a', None)):\n"
+        "    '''Odd.\n\n    More.\n    '''\n"
+    )
+    arguments = {"first": "required", "last": -1.5, "names": ("a", None)}
+    facts = {"higher_is": "forgotten", "unit": "percent"}
+    assert declared("metric") == [Declared("odd", arguments, "Odd.", facts)]
+
+
+@pytest.mark.parametrize(
+    ("default", "facts"),
+    [
+        ("1 + 1", "higher_is='forgotten'"),
+        ("len('ab')", "higher_is='forgotten'"),
+        ("two", "higher_is='forgotten'"),
+        ("2", "higher_is='forgotten'.lower()"),
+        ("2", "**{'higher_is': 'forgotten'}"),
+    ],
+)
+def test_what_is_no_literal_is_imported(home: Write, default: str, facts: str) -> None:
+    function = f"def odd(scores, *, size={default}):\n    'Odd.'\n"
+    home(f"for two in (1, 2): ...\n@metric({facts})\n{function}")
+    said = {"higher_is": "forgotten", "unit": "percent"}
+    assert declared("metric") == [Declared("odd", {"size": 2}, "Odd.", said)]
+    assert "moon.metrics.odd" in sys.modules
+
+
+def test_what_a_caller_registered_is_listed(home: Write) -> None:
+    home("@metric(higher_is='forgotten')\ndef odd(scores): ...\n")
+
+    @registry.metric(higher_is="remembered", unit="ratio")
+    def mine(scores: Any) -> float:
+        """Mine."""
+        return 0.0
+
+    assert [one.name for one in declared("metric")] == ["mine", "odd"]
