@@ -11,7 +11,6 @@ import torch
 
 from conftest import randomize
 from knowundo import forwards, localization, memorization, scoring
-from knowundo.batches import collate, paired, pieces
 from knowundo.encoding import Encoded
 from knowundo.localization import mean_gradients
 from knowundo.memory import in_portions
@@ -156,26 +155,3 @@ def test_other_errors_are_not_taken_for_it() -> None:
 
     with pytest.raises(RuntimeError, match="shape mismatch"):
         list(in_portions([1, 2, 3], 2, broken, [], "work"))
-
-
-@pytest.mark.parametrize("count", [1, 2, 4, 8])
-@pytest.mark.parametrize("retained", [None, 7])
-def test_pieces_hold_every_row_once_for_its_weight(
-    toy: Model, toy_rows: Rows, count: int, retained: int | None
-) -> None:
-    batch = paired(
-        toy_rows["unlearn"], toy_rows["retention"], size=3, epochs=1, seed=0, pad=toy.pad,
-        retained=retained,
-    )[0]  # fmt: skip
-    made = pieces(batch, count)
-    assert len(made) == count
-    assert sum(weight for _, weight in made) == pytest.approx(count)
-    for half in ("unlearn", "retention"):
-        whole = getattr(batch, half)
-        there = [piece for piece, _ in made if piece is not None]
-        assert [row for piece in there for row in getattr(piece, half).encoded] == whole.encoded
-        for piece in there:
-            own = getattr(piece, half)
-            fresh = collate(own.encoded, toy.pad, length=own.ids.shape[1])
-            for name in ("ids", "mask", "targets", "rows", "positions", "lengths"):
-                assert torch.equal(getattr(own, name), getattr(fresh, name)), name

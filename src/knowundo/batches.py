@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
+from math import gcd
 from random import Random
 from typing import Any
 
@@ -16,10 +18,10 @@ from knowundo.encoding import Encoded
 class Batch:
     """Rows as tensors.
 
-    `ids` and `mask` are [rows, tokens]. The answers' tokens lie flat, row after row: `targets`
-    [answer tokens] are the tokens to predict, `rows` [answer tokens] their row, and `positions`
-    [answer tokens] index the flattened [rows × tokens] hidden states that predict them (one
-    place to the left).
+    `ids` and `mask` are [rows, tokens]; a cell is a place in them, counted flat. The answers'
+    tokens lie flat, row after row: `targets` [answer tokens] are the tokens to predict, `rows`
+    [answer tokens] their row, and `positions` [answer tokens] the cells whose hidden states predict
+    them (one place to the left).
     """
 
     encoded: list[Encoded]
@@ -29,14 +31,19 @@ class Batch:
     rows: torch.Tensor
     positions: torch.Tensor
     lengths: torch.Tensor
+    filled: torch.Tensor  # [tokens without padding], the cells that hold one
+    packed: torch.Tensor  # [rows, tokens], place of a cell among the filled; padding: of the last
+    pad: int
+    length: int  # padded at least so far
 
     def __len__(self) -> int:
         return len(self.encoded)
 
     def to(self, device: torch.device | str) -> Batch:
         """The same batch on another device."""
-        tensors = {k: v.to(device) for k, v in self.__dict__.items() if isinstance(v, torch.Tensor)}
-        return Batch(self.encoded, **tensors)
+        own = {name: v for name, v in vars(self).items() if isinstance(v, torch.Tensor)}
+        moved: dict[str, Any] = {name: value.to(device) for name, value in own.items()}
+        return replace(self, **moved)
 
 
 @dataclass
@@ -61,20 +68,26 @@ def collate(encoded: Sequence[Encoded], pad: int, *, length: int = 0) -> Batch:
     longest = max(length, *(len(row.ids) for row in encoded))
     ids = torch.tensor([[*row.ids, *[pad] * (longest - len(row.ids))] for row in encoded])
     lengths = torch.tensor([len(row.ids) for row in encoded])
-    rows, positions, targets = [], [], []
+    rows, positions, targets, filled = [], [], [], list[int]()
     for number, row in enumerate(encoded):
+        filled += range(number * longest, number * longest + len(row.ids))
         for place in range(row.answer_from, len(row.ids)):
             rows.append(number)
             positions.append(number * longest + place - 1)
             targets.append(row.ids[place])
+    mask = (torch.arange(longest) < lengths[:, None]).long()
     return Batch(
         list(encoded),
         ids,
-        (torch.arange(longest) < lengths[:, None]).long(),
+        mask,
         torch.tensor(targets),
         torch.tensor(rows),
         torch.tensor(positions),
         torch.tensor([row.answer_length for row in encoded]),
+        torch.tensor(filled),
+        mask.flatten().cumsum(0).view_as(mask) - 1,
+        pad,
+        length,
     )
 
 
@@ -130,40 +143,66 @@ def paired(
     ]
 
 
-def _part(batch: Batch, number: int, count: int) -> Batch:
-    """One of `count` runs of a batch's rows, of nearly the same size."""
-    first, last = (len(batch) * end // count for end in (number, number + 1))
-    inside = (batch.rows >= first) & (batch.rows < last)
-    return Batch(
-        batch.encoded[first:last],
-        batch.ids[first:last],
-        batch.mask[first:last],
-        batch.targets[inside],
-        batch.rows[inside] - first,
-        batch.positions[inside] - first * batch.ids.shape[1],
-        batch.lengths[first:last],
-    )
+def rows_of(batch: Any) -> int:
+    """Rows of a batch; of a paired one, of its larger half."""
+    return len(batch) if isinstance(batch, Batch) else max(len(batch), len(batch.retention))
 
 
-def pieces(batch: Any, count: int) -> list[tuple[Any, float]]:
-    """A batch as `count` smaller ones, each with its weight: the weighted mean is the batch's.
+def _take(batch: Batch, numbers: Sequence[int]) -> Batch:
+    """Some rows of a batch, padded as far as they need, or as far as it was told to be."""
+    return collate([batch.encoded[n] for n in numbers], batch.pad, length=batch.length)
 
-    The loss of a batch is a mean over its rows, so a piece weighs as many rows as it has. A paired
-    batch's retention rows are divided alike. Where there are fewer rows than pieces, the rest is
-    (None, 0).
+
+def _spread(halves: Sequence[Batch], parts: int) -> list[list[list[int]]]:
+    """Each half's rows from short to long, in as many runs of nearly the same size."""
+    runs = []
+    for half in halves:
+        order = sorted(range(len(half)), key=lambda n: len(half.encoded[n].ids))
+        ends = [len(order) * end // parts for end in range(parts + 1)]
+        runs.append([order[a:b] for a, b in pairwise(ends)])
+    return runs
+
+
+def pieces(
+    batch: Any, *, tokens: int, rows: int | None = None, halves: Collection[str] = ()
+) -> list[tuple[Any, float]]:
+    """A batch as smaller ones, each with its weight: the weighted sum of their losses is its loss.
+
+    The loss of a batch is a mean over its rows, so a piece weighs its share of them. Rows of like
+    length come together. A paired batch's pieces hold the same share of both halves, so that it has
+    as many as divide both, unless `rows` asks for more: then shares are only nearly the same.
 
     Args:
-        batch: a Batch or a PairedBatch.
-        count: how many.
+        batch: a Batch or a PairedBatch; of a batch of fixed length, padding counts.
+        tokens: a piece has at most so many, if one row of it does not have more.
+        rows: a piece has at most so many rows of a half; none: any number.
+        halves: of a paired batch those that count, being read; none: both.
     """
-    if count == 1:
+    whole = [batch] if isinstance(batch, Batch) else [batch.unlearn, batch.retention]
+    names = ["unlearn", "retention"][: len(whole)]
+    counted = [number for number, name in enumerate(names) if not halves or name in halves]
+    parts = gcd(*map(len, whole))
+    if rows is not None and rows_of(batch) > rows * parts:
+        parts = min(map(len, whole))
+    runs = _spread(whole, parts)
+    size = [
+        sum(len(whole[half].encoded[n].ids) for half in counted for n in runs[half][part])
+        for part in range(parts)
+    ]
+    groups: list[list[int]] = []
+    for part in range(parts):
+        joined = [*groups[-1], part] if groups else []
+        many = max((sum(len(run[p]) for p in joined) for run in runs), default=0)
+        if joined and sum(size[p] for p in joined) <= tokens and (rows is None or many <= rows):
+            groups[-1] = joined
+        else:
+            groups.append([part])
+    if len(groups) == 1:
         return [(batch, 1.0)]
-    halves = [batch] if isinstance(batch, Batch) else [batch.unlearn, batch.retention]
-    parts = min(count, *map(len, halves))
     made: list[tuple[Any, float]] = []
-    for number in range(parts):
-        cut = [_part(half, number, parts) for half in halves]
-        weight = len(cut[0]) * count / len(halves[0])
+    for group in groups:
+        taken = [[n for part in group for n in run[part]] for run in runs]
+        cut = [_take(half, numbers) for half, numbers in zip(whole, taken, strict=True)]
         piece = cut[0] if len(cut) == 1 else replace(batch, unlearn=cut[0], retention=cut[1])
-        made.append((piece, weight))
-    return made + [(None, 0.0)] * (count - parts)
+        made.append((piece, len(cut[0]) / len(whole[0])))
+    return made

@@ -9,7 +9,7 @@ from __future__ import annotations
 import inspect
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
@@ -32,7 +32,7 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.weak import WeakIdKeyDictionary
 from transformers import AutoConfig, AutoModelForCausalLM, Cache
 
-from knowundo.batches import Batch, PairedBatch, by_length, shuffled
+from knowundo.batches import Batch, PairedBatch, by_length, pieces, shuffled
 from knowundo.encoding import Encoded
 from knowundo.errors import BadInput
 from knowundo.forwards import (
@@ -55,6 +55,7 @@ from knowundo.scoring import generate
 from knowundo.training import make_optimizer
 from knowundo.unlearning import Scorer, Start
 from knowundo.unlearning.rates import ATTEMPTS
+from knowundo.vocabulary import portion
 
 MIB, GIB = 2**20, 2**30
 # The card of the paper's users, and what CUDA takes of it before the first tensor: an assumption,
@@ -183,6 +184,10 @@ class Outline(Model):
         if self.quantization is not None:
             _pack(model)
         return model
+
+    def alike(self, one: torch.Tensor, other: torch.Tensor) -> bool:
+        """True: fake tensors hold no numbers to compare."""
+        return True
 
     def _adapted(self, model: Any) -> Any:
         with torch.device("meta"):
@@ -357,7 +362,13 @@ class Estimator:
         held = 1 if self.run.recipe.model.gradient_checkpointing else 16
         _, tokens, answers = _extent(batch)
         layers = tokens * config.hidden_size * config.num_hidden_layers * held
-        return layers + 3 * answers * self.model.vocabulary
+        vocabulary = self.model.vocabulary
+        return layers + 3 * min(answers, portion(vocabulary)) * vocabulary
+
+    def _piece(self, batch: Any, halves: Collection[str] = ()) -> Any:
+        """The heaviest of the pieces that a batch is trained in."""
+        made = pieces(batch, tokens=self.model.tokens, halves=halves)
+        return max((piece for piece, _ in made), key=self._bulk)
 
     def _stage(
         self,
@@ -440,9 +451,10 @@ class Estimator:
         seed = self.run.recipe.seed
         batches = shuffled(rows, section.batch_size, section.epochs, seed, model.pad)
         batch = max(batches, key=self._bulk)
+        piece = self._piece(batch)
 
         def loss() -> Parts:
-            half = Half(batch, hidden_states(model, batch), live_head(model))
+            half = Half(piece, hidden_states(model, piece), live_head(model))
             return {"memorize": half.mean_nll.mean()}
 
         def work(ledger: Ledger) -> int:
@@ -511,9 +523,10 @@ class Estimator:
             read: set[str] = set()
             for batch in heaviest.values():
                 for _ in range(2):  # from the second step on, one forward gives all that is read
+                    piece = self._piece(batch, read)
                     self._train(
                         ledger,
-                        lambda one=batch: start.parts(entry, bound, one, read),  # type: ignore[misc]
+                        lambda one=piece: start.parts(entry, bound, one, read),  # type: ignore[misc]
                         accumulation,
                     )
                     if len(read) < 2 or recipe.quirks:

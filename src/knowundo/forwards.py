@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from copy import deepcopy
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
 import torch
-from torch.nn.functional import cross_entropy
+from torch.nn.functional import cross_entropy, kl_div
 
+from knowundo import packing
 from knowundo.batches import Batch, PairedBatch, collate
 from knowundo.encoding import Encoded
 from knowundo.errors import KnowUndoError
+from knowundo.lower import Lower
 from knowundo.memory import in_portions
 from knowundo.models import Model
+from knowundo.records import Record
+from knowundo.vocabulary import by_token, portion
 
 # Columns made by a method's `prepare`: name → record id → labels in place of the answer's tokens,
 # [answer tokens]; in the column "alternative", the row with another answer, Encoded.
 Columns = Mapping[str, Mapping[str, Any]]
-Head = Callable[[torch.Tensor], torch.Tensor]
 # What a loss may read of a step, in the order in which it lies in one forward.
 HALVES = ("unlearn", "retention", "alternative")
 
@@ -33,21 +37,70 @@ def all_hidden_states(model: Model, batch: Batch) -> torch.Tensor:
     return states
 
 
+def packs(model: Model) -> bool:
+    """True if rows can lie one after another in a forward of this model.
+
+    Asked once, and tried on two short rows: a layer that looks back by other means than attention,
+    or attention that is not told of the packing, gives other states.
+    """
+    if model.packs is None:
+        model.packs = packing.prepare(model.causal_lm()) and _packs_alike(model)
+    return model.packs
+
+
+@torch.no_grad()
+def _packs_alike(model: Model) -> bool:
+    record = Record(id="", question="", answer="", scope="unlearn", split="train", kind="text")
+    rows = [Encoded(record, ids, 1, (False,) * len(ids)) for ids in ((1, 2, 3, 4, 5), (6, 7, 8))]
+    batch = collate(rows, model.pad).to(model.device)
+    training = model.net.training
+    model.net.eval()  # no dropout
+    try:
+        packed, used = packing.packed_states(model.causal_lm().get_decoder(), batch)  # type: ignore[operator]
+        padded = all_hidden_states(model, batch).flatten(0, 1)[batch.filled]
+    finally:
+        model.net.train(training)
+    return used and model.alike(packed, padded)
+
+
 def hidden_states(model: Model, batch: Batch) -> torch.Tensor:
-    """Final hidden states at the positions that predict the answers, [answer tokens, hidden]."""
-    return all_hidden_states(model, batch).flatten(0, 1)[batch.positions]
+    """Final hidden states at the positions that predict the answers, [answer tokens, hidden].
+
+    Without padding where the model allows it, and without the layers below what is trained where
+    `model.lower` stands in for them.
+    """
+    if not packs(model):
+        return all_hidden_states(model, batch).flatten(0, 1)[batch.positions]
+    lower: Lower | None = model.lower
+    held = lower is not None and lower.holds(batch.encoded)
+    with lower.standing_in(batch.encoded) if lower and held else nullcontext():
+        states, _ = packing.packed_states(model.causal_lm().get_decoder(), batch)  # type: ignore[operator]
+    return states[batch.packed.flatten()[batch.positions]]
 
 
-def _head(layer: torch.nn.Module, config: Any) -> Head:
-    cap = getattr(config, "final_logit_softcapping", None)  # Gemma
-    times = getattr(config, "logit_scale", None) or 1.0  # Cohere
-    over = getattr(config, "logits_scaling", None) or 1.0  # Granite
+@dataclass(frozen=True)
+class Head:
+    """A model's map from hidden states to logits."""
 
-    def head(states: torch.Tensor) -> torch.Tensor:
-        logits: torch.Tensor = layer(states) * times / over
+    layer: torch.nn.Module
+    config: Any
+
+    def __call__(self, states: torch.Tensor) -> torch.Tensor:
+        cap = getattr(self.config, "final_logit_softcapping", None)  # Gemma
+        times = getattr(self.config, "logit_scale", None) or 1.0  # Cohere
+        over = getattr(self.config, "logits_scaling", None) or 1.0  # Granite
+        logits: torch.Tensor = self.layer(states) * times / over
         return cap * torch.tanh(logits / cap) if cap else logits
 
-    return head
+    @property
+    def vocabulary(self) -> int:
+        """Logits of a token."""
+        return int(self.layer.out_features)  # type: ignore[arg-type]
+
+    @property
+    def frozen(self) -> bool:
+        """True if nothing of it is trained."""
+        return not any(parameter.requires_grad for parameter in self.layer.parameters())
 
 
 def full_precision(logits: torch.Tensor) -> torch.Tensor:
@@ -58,7 +111,7 @@ def full_precision(logits: torch.Tensor) -> torch.Tensor:
 def live_head(model: Model) -> Head:
     """The model's map from hidden states to logits."""
     module = model.causal_lm()
-    return _head(module.get_output_embeddings(), module.config)  # type: ignore[operator]
+    return Head(module.get_output_embeddings(), module.config)  # type: ignore[operator]
 
 
 def _lies_on_head(model: Model) -> bool:
@@ -72,7 +125,7 @@ def frozen_head(model: Model) -> Head:
         return live_head(model)
     module = model.causal_lm()
     layer = deepcopy(module.get_output_embeddings()).requires_grad_(False)  # type: ignore[operator]
-    return _head(layer, module.config)
+    return Head(layer, module.config)
 
 
 @dataclass
@@ -90,8 +143,29 @@ class Half:
 
     @cached_property
     def logits(self) -> torch.Tensor:
-        """[answer tokens, vocabulary], rows one after another, in float32 or better."""
+        """[answer tokens, vocabulary], rows one after another, in float32 or better.
+
+        All at once: what can be said token by token should be (`by_token`), in a fraction of the
+        memory.
+        """
         return full_precision(self.head(self.states))
+
+    def by_token(
+        self, function: Callable[..., tuple[torch.Tensor, ...]], *given: torch.Tensor
+    ) -> tuple[torch.Tensor, ...]:
+        """What a function makes of each token's logits, a portion of the tokens at a time.
+
+        Args:
+            function: logits [tokens, vocabulary] and a portion of `given` → numbers, [tokens] each;
+                gradients flow through the first of them.
+            given: [answer tokens, …] each, without gradients.
+        """
+
+        def of_states(states: torch.Tensor, *rest: torch.Tensor) -> tuple[torch.Tensor, ...]:
+            return function(full_precision(self.head(states)), *rest)
+
+        size, frozen = portion(self.head.vocabulary), self.head.frozen
+        return by_token(self.states, of_states, *given, size=size, frozen=frozen)
 
     def per_row(self, values: torch.Tensor) -> torch.Tensor:
         """Mean over each row's answer tokens: [answer tokens] → [rows]."""
@@ -99,9 +173,18 @@ class Half:
         return sums.index_add(0, self.batch.rows, values) / self.batch.lengths
 
     @cached_property
+    def _predicted(self) -> tuple[torch.Tensor, ...]:
+        return self.by_token(_predicted, self.batch.targets)
+
+    @cached_property
     def mean_nll(self) -> torch.Tensor:
         """Negative log-likelihood per answer token, [rows]: KnowUnDo's cross-entropy."""
-        return self.per_row(cross_entropy(self.logits, self.batch.targets, reduction="none"))
+        return self.per_row(self._predicted[0])
+
+    @property
+    def right(self) -> torch.Tensor:
+        """Whether the token to predict was the most likely one, [answer tokens]."""
+        return self._predicted[1]
 
     @cached_property
     def nll(self) -> torch.Tensor:
@@ -112,23 +195,61 @@ class Half:
         """Mean cross-entropy to a prepared column of labels in place of the answer, [rows]."""
         values = self.columns[column]
         labels = torch.cat([values[row.record.id] for row in self.batch.encoded])
-        labels = labels.to(self.logits.device)
-        return self.per_row(cross_entropy(self.logits, labels, reduction="none"))
+        return self.per_row(self.by_token(_predicted, labels.to(self.states.device))[0])
+
+    def divergence_from(self, memorized: Half) -> torch.Tensor:
+        """KL(memorized ‖ current), mean over each row's answer tokens, [rows].
+
+        Args:
+            memorized: the same rows, seen by the frozen model.
+        """
+
+        def divergence(logits: torch.Tensor, states: torch.Tensor) -> tuple[torch.Tensor, ...]:
+            with torch.no_grad():
+                before = full_precision(memorized.head(states)).log_softmax(-1)
+            now = logits.log_softmax(-1)
+            return (kl_div(now, before, reduction="none", log_target=True).sum(-1),)
+
+        return self.per_row(self.by_token(divergence, memorized.states)[0])
+
+
+def _predicted(logits: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    """Cross-entropy of each token, and whether it was the most likely one."""
+    return cross_entropy(logits, labels, reduction="none"), logits.detach().argmax(-1) == labels
+
+
+@dataclass
+class _HeldHalf(Half):
+    """The reference's view of rows: their likelihoods are computed once a row."""
+
+    known: dict[Encoded, torch.Tensor] = field(default_factory=dict)
+
+    @cached_property
+    def mean_nll(self) -> torch.Tensor:
+        parts = self.states.split(self.batch.lengths.tolist())
+        targets = self.batch.targets.split(self.batch.lengths.tolist())
+        for row, states, labels in zip(self.batch.encoded, parts, targets, strict=True):
+            if row not in self.known:  # alone: its bits depend on no other row
+                with torch.no_grad():
+                    logits = full_precision(self.head(states))
+                    self.known[row] = cross_entropy(logits, labels)
+        return torch.stack([self.known[row] for row in self.batch.encoded])
 
 
 @dataclass
 class Reference:
     """The memorized model's hidden states at the answers' positions, by row.
 
-    Frozen and computed once: logits of the reference cost one product with the head, no second
-    model, and no switching of adapters inside the training loop. Rows that no loss reads are not
-    held.
+    Frozen and computed once: logits of the reference cost one product with the head, likelihoods
+    not even that, and there is no second model, and no switching of adapters inside the training
+    loop. Rows that no loss reads are not held.
     """
 
     model: Model
     rows: Sequence[Encoded]
     head: Head
     states: dict[Encoded, torch.Tensor] = field(default_factory=dict)
+    known: dict[Encoded, torch.Tensor] = field(default_factory=dict)  # mean likelihoods, by row
 
     @classmethod
     def of(cls, model: Model, encoded: Sequence[Encoded]) -> Reference:
@@ -155,11 +276,8 @@ class Reference:
 
     def half(self, batch: Batch) -> Half:
         """The reference's view of a batch of rows that are held."""
-        with torch.no_grad():
-            states = torch.cat([self.states[row] for row in batch.encoded])
-            half = Half(batch, states, self.head)
-            half.logits  # noqa: B018  computed here, without a graph
-        return half
+        states = torch.cat([self.states[row] for row in batch.encoded])
+        return _HeldHalf(batch, states, self.head, known=self.known)
 
 
 class ReferenceStep:

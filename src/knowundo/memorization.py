@@ -21,15 +21,15 @@ class _Known:
 
     def __init__(self, epoch: int, share: float | None) -> None:
         self.epoch, self.share = epoch, share
-        self.right: list[bool] = []
-        self._whole = 0  # of `right`, those of finished optimizer steps
+        self.right: list[bool] = []  # of finished optimizer steps
+        self._step: list[torch.Tensor] = []  # of the step under way, where they were computed
 
     def see(self, half: Half) -> None:
-        right = (half.logits.detach().argmax(-1) == half.batch.targets).float()
-        self.right += (half.per_row(right) == 1).tolist()
+        self._step.append(half.per_row(half.right.float()) == 1)
 
     def reached(self) -> bool:
-        self._whole = len(self.right)
+        self.right += [one for rows in self._step for one in rows.tolist()]
+        self._step = []
         window = self.right[-self.epoch :]
         enough = self.share is not None and sum(window) >= self.share * self.epoch
         return enough and len(window) == self.epoch
@@ -39,10 +39,9 @@ class _Known:
 
     def resume(self, state: State) -> None:
         self.right = state.tensors["right"].tolist()
-        self._whole = len(self.right)
 
     def undo(self) -> None:
-        del self.right[self._whole :]
+        self._step = []
 
 
 def memorize(

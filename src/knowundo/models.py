@@ -36,6 +36,9 @@ from knowundo.errors import BadInput
 
 # One thread count everywhere: the same bytes need the same number of threads.
 THREADS = 2
+# Tokens that one backward pass holds at least, on a CPU and on a GPU; with narrow layers, so many
+# that each activation has as many numbers.
+CPU_TOKENS, GPU_TOKENS, SMALL = 256, 2048, 2**18
 ADAPTER, FULL = "adapter_model.safetensors", "model.safetensors"
 
 
@@ -226,6 +229,8 @@ class Model:
         torch.set_num_threads(THREADS)
         self.base, self.adaptation = base, adaptation or Adaptation()
         self.notes: list[str] = []  # what a user should know of the work done with it
+        self.lower: Any = None  # stands in for the layers below what is trained (lower.py)
+        self.packs: bool | None = None  # can rows lie one after another? None: not tried yet
         self.quantization, self.attention = quantization, attention
         try:
             self.device = torch.device(device)
@@ -342,6 +347,22 @@ class Model:
         """True for a LoRA without effect yet: every B is zero."""
         second = [p for name, p in self.parameters().items() if "lora_B" in name]
         return bool(second) and not any(bool(p.any()) for p in second)
+
+    @property
+    def tokens(self) -> int:
+        """Tokens whose activations are held at a time, while nothing asks for fewer.
+
+        Matrix products of so many are as fast as of more, or nearly so (docs/performance.md).
+        """
+        hidden = int(self.causal_lm().config.get_text_config().hidden_size)  # type: ignore[union-attr, operator]
+        most = CPU_TOKENS if self.device.type == "cpu" else GPU_TOKENS
+        return max(most, SMALL // hidden)
+
+    def alike(self, one: torch.Tensor, other: torch.Tensor) -> bool:
+        """True if two results of this model are the same to the rounding of its numbers."""
+        near = 1e-2 if one.dtype in (torch.bfloat16, torch.float16) else 1e-4
+        scale = float(other.detach().float().abs().amax())
+        return torch.allclose(one, other, rtol=near, atol=near * scale, equal_nan=True)
 
     def causal_lm(self) -> torch.nn.Module:
         """The transformers model inside peft's wrapper."""

@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader
 from transformers import Trainer, TrainerCallback, TrainingArguments, get_scheduler
 from transformers.trainer_callback import PrinterCallback, TrainerControl, TrainerState
 
-from knowundo.batches import pieces
+from knowundo.batches import pieces, rows_of
 from knowundo.checkpoints import (
     Carried,
     Checkpoint,
@@ -35,6 +35,7 @@ from knowundo.models import Model, need_bitsandbytes
 from knowundo.progress import Progress
 
 Curve = list[dict[str, Any]]
+Cut = Callable[[Any, int | None], list[tuple[Any, float]]]
 
 
 class _Wrapped(torch.nn.Module):
@@ -63,7 +64,10 @@ class _Course:
         self.carried = carried
         self.step = 0
         self.curve: Curve = []
-        self.micro: list[dict[str, float]] = []  # parts of the step under way
+        self.parts: dict[str, torch.Tensor] = {}  # of the step under way, where they were computed
+        self.means: dict[str, float] = {}  # the same, once it is over
+        self.rows: int | None = None  # at most so many a piece: memory ran out with more
+        self.tried = 0  # rows of the largest piece so far
         self.drawn: State | None = None  # random numbers to begin the next step with; none: go on
         self.updating = False
         self.good_step = 0
@@ -96,11 +100,17 @@ class _Course:
             self.random.resume(self.drawn)
 
     def before_update(self) -> None:
-        """The step's loss was finite; so must its gradients be. Then the weights are good.
+        """The step's loss must be finite, and its gradients. Then the weights are good.
+
+        Here, once a step, numbers are waited for that the device computes.
 
         Raises:
-            Diverged: a gradient is not finite.
+            Diverged: a part of the loss or a gradient is not finite.
         """
+        values = torch.stack(list(self.parts.values())).tolist() if self.parts else []
+        self.means = dict(zip(self.parts, values, strict=True))
+        if not all(map(math.isfinite, values)):
+            raise Diverged(f"step {self.step + 1}: the loss is no longer finite: {self.means}")
         groups = self.optimizer.optimizer.param_groups
         gradients = [p.grad for g in groups for p in g["params"] if p.grad is not None]
         if not bool(get_total_norm(gradients).isfinite()):
@@ -114,15 +124,13 @@ class _Course:
 
     def after_step(self) -> None:
         """Count it."""
-        names, count = self.micro[0], len(self.micro)
-        means = {n: sum(row.get(n, 0.0) for row in self.micro) / count for n in names}
         self.step += 1
-        self.curve.append({"step": self.step, "parts": means})
-        self.micro, self.drawn = [], None
+        self.curve.append({"step": self.step, "parts": self.means})
+        self.parts, self.drawn = {}, None
 
     def undo(self) -> None:
         """Forget the step under way."""
-        self.micro = []
+        self.parts = {}
         self.optimizer.optimizer.zero_grad()
         for one in self.carried:
             one.undo()
@@ -137,28 +145,34 @@ class _PartsTrainer(Trainer):
     def __init__(
         self,
         loss: Callable[[Any], Parts],
-        batches: Sequence[tuple[Any, float]],
+        batches: Sequence[Any],
         course: _Course,
+        cut: Cut,
         **rest: Any,
     ) -> None:
         super().__init__(**rest)
         self.model_accepts_loss_kwargs = False
-        self.loss, self.batches, self.course = loss, batches, course
+        self.loss, self.batches, self.course, self.cut = loss, batches, course, cut
 
     def get_train_dataloader(self) -> DataLoader[Any]:
-        rows = [{"batch": batch, "weight": weight} for batch, weight in self.batches]
+        rows = [{"batch": batch} for batch in self.batches]
         return DataLoader(rows, batch_size=None, shuffle=False)  # type: ignore[arg-type]
 
+    def training_step(self, model: Any, inputs: Any, *rest: Any) -> torch.Tensor:
+        """A backward pass a piece: no more than a piece's activations are held at a time."""
+        losses = []
+        for piece, weight in self.cut(inputs["batch"], self.course.rows):
+            self.course.tried = max(self.course.tried, rows_of(piece))
+            one = {"batch": piece, "weight": weight}
+            losses.append(super().training_step(model, one, *rest))
+        return torch.stack(losses).sum()
+
     def compute_loss(self, model: Any, inputs: Any, *_: Any, **__: Any) -> Any:
-        weight = inputs["weight"]
-        if inputs["batch"] is None:
-            self.course.micro.append({})
-            return 0.0 * next(p for p in model.parameters() if p.requires_grad).sum()
+        weight, held = inputs["weight"], self.course.parts
         parts = {name: weight * part for name, part in self.loss(inputs["batch"]).items()}
-        values = {name: float(part.detach()) for name, part in parts.items()}
-        if not all(map(math.isfinite, values.values())):
-            raise Diverged(f"step {self.course.step + 1}: the loss is no longer finite: {values}")
-        self.course.micro.append(values)
+        share = 1 / self.current_gradient_accumulation_steps
+        for name, part in parts.items():
+            held[name] = held.get(name, 0.0) + share * part.detach()
         return torch.stack(list(parts.values())).sum()
 
     def floating_point_ops(self, inputs: Any) -> int:
@@ -256,6 +270,7 @@ def train(
     stop: Callable[[], bool] | None = None,
     checkpoint: Checkpoint | None = None,
     carried: Sequence[Carried] = (),
+    cut: Cut | None = None,
 ) -> Curve:
     """Train the parameters of `region` on the batches, once each, in their order.
 
@@ -278,6 +293,8 @@ def train(
         stop: asked after each optimizer step.
         checkpoint: gone on from, and written now and then.
         carried: what else a checkpoint must hold for `loss` and `stop` to go on as they would have.
+        cut: batch, and rows that a piece may have → its pieces with their weights; none: pieces of
+            as many tokens as the model takes at a time.
 
     Returns:
         One row an optimizer step: `{"step": n, "parts": {name: mean over its micro-steps}}`.
@@ -298,9 +315,10 @@ def train(
     if checkpoint and (held := checkpoint.read()) is not None:
         course.resume(held)
     watch = _Watch(course, steps, progress, stop, checkpoint)
+    cut = cut or (lambda batch, rows: pieces(batch, tokens=model.tokens, rows=rows))
     options: dict[str, Any] = {"seed": seed, "max_grad_norm": max_grad_norm}
     try:
-        _descend(course, batches, loss, watch, accumulation=accumulation, **options)
+        _descend(course, batches, loss, watch, cut, accumulation=accumulation, **options)
         if not all(bool(parameter.isfinite().all()) for parameter in chosen):
             raise Diverged("a weight is no longer finite after training")
     except Diverged as error:
@@ -318,43 +336,42 @@ def _descend(
     batches: Sequence[Any],
     loss: Callable[[Any], Parts],
     watch: _Watch,
+    cut: Cut,
     *,
     accumulation: int,
     **options: Any,
 ) -> None:
-    """The steps that are left, each batch in as many pieces as fit into memory."""
-    largest, count = max(map(len, batches), default=0), 1
+    """The steps that are left, each batch in pieces that fit into memory."""
     while course.step < watch.steps:
         left = batches[course.step * accumulation :]
-        micro = [piece for batch in left for piece in pieces(batch, count)]
         try:
-            _fit(course, micro, loss, watch, accumulation=accumulation * count, **options)
+            _fit(course, left, loss, watch, cut, accumulation=accumulation, **options)
             return
         except RuntimeError as error:
             if course.updating:  # half of the weights may have moved
                 raise
-            size = -(-largest // count)
-            halved(size, error, course.model.notes, "training")
+            course.rows = halved(course.tried, error, course.model.notes, "training")
+        course.tried = 0
         course.undo()
-        count *= 2
 
 
 def _fit(
     course: _Course,
-    micro: Sequence[tuple[Any, float]],
+    batches: Sequence[Any],
     loss: Callable[[Any], Parts],
     watch: _Watch,
+    cut: Cut,
     *,
     accumulation: int,
     seed: int,
     max_grad_norm: float,
 ) -> None:
-    """transformers' Trainer on micro-batches and their weights."""
+    """transformers' Trainer on micro-batches."""
     model = course.model
     with tempfile.TemporaryDirectory() as scratch:
         arguments = TrainingArguments(
             output_dir=scratch,
-            max_steps=-(-len(micro) // accumulation),
+            max_steps=-(-len(batches) // accumulation),
             gradient_accumulation_steps=accumulation,
             max_grad_norm=max_grad_norm,
             seed=seed,
@@ -367,8 +384,9 @@ def _fit(
         )
         trainer = _PartsTrainer(
             loss,
-            micro,
+            batches,
             course,
+            cut,
             model=_Wrapped(model),
             args=arguments,
             optimizers=(course.optimizer.optimizer, course.scheduler),

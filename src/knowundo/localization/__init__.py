@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from knowundo import regions
-from knowundo.batches import by_length
+from knowundo.batches import by_length, pieces
 from knowundo.checkpoints import Checkpoint, prefixed, under
 from knowundo.encoding import Encoded
 from knowundo.forwards import Half, hidden_states, live_head
@@ -148,9 +148,10 @@ def _summed(
         parameter.grad = None if held is None else held.to(parameter.device)
     done = 0 if begin is None else begin.batches
     for number, batch in enumerate(by_length(encoded, size, model.pad)[done:], start=done + 1):
-        batch = batch.to(model.device)
-        half = Half(batch, hidden_states(model, batch), live_head(model))
-        (half.mean_nll.sum() / len(encoded)).backward()
+        for piece, _ in pieces(batch, tokens=model.tokens):
+            piece = piece.to(model.device)
+            half = Half(piece, hidden_states(model, piece), live_head(model))
+            (half.mean_nll.sum() / len(encoded)).backward()
         if each:
             got = {name: p.grad for name, p in wanted.items() if p.grad is not None}
             each(Sums(number, size, got))

@@ -10,11 +10,12 @@ from typing import Any
 
 import torch
 
-from knowundo.batches import PairedBatch, paired
+from knowundo.batches import PairedBatch, paired, pieces
 from knowundo.checkpoints import Checkpoint, State
 from knowundo.encoding import Encoded
 from knowundo.errors import Diverged, KnowUndoError
-from knowundo.forwards import Columns, Parts, Reference, Step, answer_logits
+from knowundo.forwards import Columns, Parts, Reference, Step, answer_logits, packs
+from knowundo.lower import Lower, below
 from knowundo.models import Model
 from knowundo.progress import Progress
 from knowundo.records import Record
@@ -260,6 +261,7 @@ def unlearn(
             start.parts(entry, bound, batches[0], set())
     diverged: Diverged | None = None
     try:
+        model.lower = _below(model, names, batches)
         curve = train(
             model,
             batches,
@@ -274,9 +276,14 @@ def unlearn(
             stop=watcher.after_step if watcher else None,
             checkpoint=checkpoint,
             carried=[halves, watcher] if watcher else [halves],
+            cut=lambda batch, rows: pieces(
+                batch, tokens=model.tokens, rows=rows, halves=halves.read
+            ),
         )
     except Diverged as error:
         diverged, curve = error, error.curve
+    finally:
+        model.lower = None
     facts = {
         "method": method,
         "arguments": bound,
@@ -293,6 +300,14 @@ def unlearn(
         facts |= watcher.facts()
         model.overwrite(watcher.best_state)
     return Unlearned(curve, facts)
+
+
+def _below(model: Model, region: Sequence[str], batches: Sequence[PairedBatch]) -> Lower | None:
+    """What stands in for the layers below the region, if rows come more than once."""
+    halves = [[row for batch in batches for row in batch.unlearn.encoded]]
+    halves.append([row for batch in batches for row in batch.retention.encoded])
+    again = any(len(set(rows)) < len(rows) for rows in halves)
+    return below(model, region, halves) if again and packs(model) else None
 
 
 class _Halves:

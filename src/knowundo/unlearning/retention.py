@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import torch
-from torch.nn.functional import kl_div
 
 from knowundo.forwards import Parts, Step
 
 
 def divergence_from_memorized(step: Step) -> torch.Tensor:
     """KL(memorized ‖ current) on the retention rows, mean over each row's answer tokens, [rows]."""
-    current = step.retention.logits.log_softmax(-1)
-    memorized = step.reference.retention.logits.log_softmax(-1)
-    divergence = kl_div(current, memorized, reduction="none", log_target=True).sum(-1)
-    return step.retention.per_row(divergence)
+    return step.retention.divergence_from(step.reference.retention)
 
 
 def kept(step: Step, retention: float, divergence: float) -> Parts:

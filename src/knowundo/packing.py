@@ -1,0 +1,92 @@
+"""Rows of many lengths in one forward without padding: each token passes the layers once.
+
+All tokens of a batch lie in one row; only attention, which must not look from one row into another,
+sees them row by row. Padding on the right costs it little, and needs no mask: attention is causal.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from transformers import AttentionInterface, AttentionMaskInterface
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import sdpa_mask
+
+from knowundo.batches import Batch
+
+NAME = "packed_sdpa"
+
+
+@dataclass
+class Packing:
+    """Where the tokens of a batch lie, handed through a model to its attention layers."""
+
+    filled: torch.Tensor  # [tokens], their cells
+    packed: torch.Tensor  # [rows, longest], the token of each cell
+    used: int = 0  # attention layers that took note
+
+    def by_row(self, value: torch.Tensor) -> torch.Tensor:
+        """[1, heads, tokens, size] → [rows, heads, longest, size]."""
+        return value[0].transpose(0, 1)[self.packed].transpose(1, 2)
+
+    def in_one(self, value: torch.Tensor) -> torch.Tensor:
+        """[rows, longest, heads, size] → [1, tokens, heads, size]."""
+        return value.flatten(0, 1)[self.filled][None]
+
+
+def attention(
+    module: torch.nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    mask: torch.Tensor | None,
+    *,
+    packing: Packing | None = None,
+    **options: Any,
+) -> tuple[torch.Tensor, None]:
+    """transformers' SDPA; on packed tokens, row by row."""
+    if packing is None:
+        return sdpa_attention_forward(module, query, key, value, mask, **options)
+    packing.used += 1
+    window, longest = options.get("sliding_window"), packing.packed.shape[1]
+    seen = None
+    if window is not None and window < longest:
+        ones = torch.ones(longest, longest, dtype=torch.bool, device=query.device)
+        seen = ones.tril().triu(1 - window)[None, None]
+    by_row = packing.by_row
+    said, _ = sdpa_attention_forward(
+        module, by_row(query), by_row(key), by_row(value), seen, **options
+    )
+    return packing.in_one(said), None
+
+
+AttentionInterface.register(NAME, attention)
+AttentionMaskInterface.register(NAME, sdpa_mask)
+
+
+def prepare(model: Any) -> bool:
+    """Let a model's attention see packed tokens, if it is SDPA; nothing else about it changes."""
+    if model.config._attn_implementation == "sdpa" and model._supports_attention_backend:
+        model.set_attn_implementation(NAME)
+    return bool(model.config._attn_implementation == NAME)
+
+
+def packed_states(decoder: Any, batch: Batch) -> tuple[torch.Tensor, bool]:
+    """Final hidden states of a batch's tokens, one after another, [tokens, hidden].
+
+    And whether any attention layer took note of the packing: others see one long row.
+    """
+    packing = Packing(batch.filled, batch.packed)
+    cells = torch.arange(batch.ids.shape[1], device=batch.ids.device).expand_as(batch.ids)
+    output = decoder(
+        input_ids=batch.ids.flatten()[batch.filled][None],
+        position_ids=cells.flatten()[batch.filled][None],
+        # A mask of four dimensions is handed on as it is: none is made, and ours is not read.
+        attention_mask=torch.ones(1, 1, 1, 1, dtype=torch.bool, device=batch.ids.device),
+        use_cache=False,
+        packing=packing,
+    )
+    states: torch.Tensor = output.last_hidden_state[0]
+    return states, packing.used > 0

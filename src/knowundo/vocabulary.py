@@ -1,0 +1,89 @@
+"""Numbers of each answer token from its logits, a portion of the tokens at a time.
+
+Logits over a vocabulary of 32,000 take 128 KB a token, and their softmax and gradients three times
+as much again. Each token's number depends on its own hidden state alone, so that its slope can be
+taken at once and the logits let go: nothing of the vocabulary's size is kept for the backward pass,
+and no product is computed twice. (Liger's fused linear cross-entropy does so for one loss, Hsu et
+al. 2024, arXiv:2410.10989.)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch.utils.checkpoint import checkpoint
+
+# Numbers of a portion's logits: 8 MiB of float32.
+PORTION = 2**21
+
+# Hidden states [tokens, hidden] and what belongs to each token → numbers by token, [tokens] each;
+# gradients reach the states through the first of them only.
+Function = Callable[..., tuple[torch.Tensor, ...]]
+
+
+def portion(vocabulary: int) -> int:
+    """Tokens at a time."""
+    return max(1, PORTION // vocabulary)
+
+
+def _portions(
+    size: int, states: torch.Tensor, given: Sequence[torch.Tensor]
+) -> list[tuple[torch.Tensor, ...]]:
+    return list(zip(states.split(size), *(one.split(size) for one in given), strict=True))
+
+
+class _BySlope(torch.autograd.Function):
+    """`function` portion by portion; each token's slope is taken on the way forward."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, states: torch.Tensor, function: Function, size: int, *given: torch.Tensor
+    ) -> tuple[torch.Tensor, ...]:
+        found, slopes = [], []
+        for part, *rest in _portions(size, states, given):
+            with torch.enable_grad():
+                leaf = part.detach().requires_grad_()
+                value, *others = function(leaf, *rest)
+                (slope,) = torch.autograd.grad(value.sum(), leaf)
+            found.append((value.detach(), *others))
+            slopes.append(slope)
+        ctx.save_for_backward(torch.cat(slopes))
+        first, *others = (torch.cat(parts) for parts in zip(*found, strict=True))
+        ctx.mark_non_differentiable(*others)
+        return first, *others
+
+    @staticmethod
+    def backward(ctx: Any, grown: torch.Tensor, *_: Any) -> tuple[torch.Tensor | None, ...]:
+        (slopes,) = ctx.saved_tensors
+        nothing = [None] * (len(ctx.needs_input_grad) - 1)
+        return (grown[:, None] * slopes).to(slopes.dtype), *nothing
+
+
+def by_token(
+    states: torch.Tensor,
+    function: Function,
+    *given: torch.Tensor,
+    size: int,
+    frozen: bool,
+) -> tuple[torch.Tensor, ...]:
+    """What `function` makes of each token, [tokens] each, from a portion of the states at a time.
+
+    Args:
+        states: hidden states, [tokens, hidden].
+        function: takes a portion of the states and of `given`.
+        given: [tokens, …] each, without gradients.
+        size: tokens at a time.
+        frozen: gradients go to the states alone. Otherwise (a head that is trained) a portion is
+            computed again in the backward pass.
+    """
+    if states.requires_grad and frozen and torch.is_grad_enabled():
+        made: tuple[torch.Tensor, ...] = _BySlope.apply(states, function, size, *given)
+        return made
+    parts = _portions(size, states, given)
+    if len(parts) > 1 and torch.is_grad_enabled():
+        found = [checkpoint(function, *part, use_reentrant=False) for part in parts]
+    else:
+        found = [function(*part) for part in parts]
+    return tuple(torch.cat(one) for one in zip(*found, strict=True))

@@ -1,0 +1,401 @@
+"""Every fast way against the plain one: the same numbers, for less."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from weakref import WeakSet
+
+import pytest
+import torch
+from torch.nn.functional import cross_entropy
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    GPT2Config,
+    MistralConfig,
+    Qwen2Config,
+)
+
+from conftest import randomize, records
+from knowundo import forwards, lower, vocabulary
+from knowundo.batches import PairedBatch, collate, paired, pieces, shuffled
+from knowundo.encoding import Encoded, encode
+from knowundo.forwards import Half, all_hidden_states, hidden_states, live_head, packs
+from knowundo.localization import mean_gradients
+from knowundo.lower import below, layers_of, lowest
+from knowundo.models import Adaptation, Model, base_path
+from knowundo.registry import entries
+from knowundo.unlearning import Start, unlearn
+
+Rows = dict[str, list[Encoded]]
+
+
+def gradients(model: Model, loss: torch.Tensor) -> dict[str, torch.Tensor]:
+    loss.backward()
+    found = {n: p.grad for n, p in model.parameters().items() if p.grad is not None}
+    model.net.zero_grad()
+    return found
+
+
+def near(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> None:
+    assert one.keys() == other.keys()
+    assert any(bool(value.any()) for value in one.values())
+    for name, value in one.items():
+        # transformers' RMSNorm works in float32 whatever the dtype
+        torch.testing.assert_close(value, other[name], rtol=1e-4, atol=1e-6, msg=name)
+
+
+# Packing
+
+
+def tiny(folder: Path, kind: str) -> str:
+    """A random model of another family, with the embedded tokenizer."""
+    tokenizer = AutoTokenizer.from_pretrained(base_path("embedded"))
+    shape: dict[str, Any] = {
+        "vocab_size": len(tokenizer), "hidden_size": 24, "num_hidden_layers": 2,
+        "num_attention_heads": 2, "intermediate_size": 40, "initializer_range": 0.2,
+        "bos_token_id": None, "eos_token_id": tokenizer.eos_token_id,
+        "pad_token_id": tokenizer.pad_token_id,
+    }  # fmt: skip
+    config: Any
+    if kind == "gpt2":
+        config = GPT2Config(n_embd=24, n_layer=2, n_head=2, **shape)
+    elif kind == "qwen2":
+        config = Qwen2Config(num_key_value_heads=1, **shape)
+    elif kind == "mistral":
+        config = MistralConfig(num_key_value_heads=1, sliding_window=4, **shape)
+    else:
+        own = {"hidden_size": 24, "num_hidden_layers": 2, "vocab_size": len(tokenizer)}
+        config = AutoConfig.for_model(kind, n_head=2, **own)
+    torch.manual_seed(0)
+    AutoModelForCausalLM.from_config(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return str(folder)
+
+
+@pytest.mark.parametrize(
+    ("kind", "packed"),
+    [("qwen2", True), ("mistral", True), ("gpt2", True), ("bloom", False), ("mamba", False)],
+)
+def test_rows_see_only_themselves(tmp_path: Path, kind: str, packed: bool) -> None:
+    """Grouped heads, a sliding window, learned positions; ALiBi and a recurrence cannot be packed.
+
+    Whichever way is taken, each row's states are those that it has alone.
+    """
+    model = Model(tiny(tmp_path, kind), Adaptation("full"), dtype="float64")
+    rows = encode(records("unlearn", "train", 5), model.tokenizer)
+    assert packs(model) is packed
+    with torch.no_grad():
+        together = hidden_states(model, collate(rows, model.pad))
+        alone = [
+            all_hidden_states(model, b := collate([r], model.pad))[0][b.positions] for r in rows
+        ]
+    torch.testing.assert_close(together, torch.cat(alone), rtol=1e-4, atol=1e-5)
+
+
+def test_packed_gradients_are_the_padded_ones(
+    toy: Model, toy_rows: Rows, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batch = collate(toy_rows["unlearn"], toy.pad)
+
+    def found() -> dict[str, torch.Tensor]:
+        toy.train_only(toy.parameters())
+        half = Half(batch, hidden_states(toy, batch), live_head(toy))
+        return gradients(toy, half.mean_nll.mean())
+
+    assert packs(toy)
+    packed = found()
+    monkeypatch.setattr(toy, "packs", False)
+    near(packed, found())
+
+
+def test_eager_attention_is_left_alone(toy_base: str, toy_rows: Rows) -> None:
+    model = Model(toy_base, dtype="float64", attention="eager")
+    assert not packs(model)
+    assert model.causal_lm().config._attn_implementation == "eager"  # type: ignore[union-attr]
+
+
+def test_attention_that_is_not_told_is_found_out(
+    toy: Model, toy_rows: Rows, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A model that loses the packing on the way would let rows see each other."""
+    decoder = toy.causal_lm().get_decoder()  # type: ignore[operator]
+    forward = decoder.forward
+
+    def lost(*, packing: Any = None, **rest: Any) -> Any:
+        return forward(**rest)
+
+    monkeypatch.setattr(decoder, "forward", lost)
+    assert not packs(toy)
+
+
+# Pieces
+
+
+@pytest.mark.parametrize("tokens", [1, 20, 60, 10**6])
+@pytest.mark.parametrize("rows", [None, 1, 2])
+@pytest.mark.parametrize("retained", [None, 2, 4])
+def test_pieces_hold_every_row_once_for_its_share(
+    toy: Model, toy_rows: Rows, tokens: int, rows: int | None, retained: int | None
+) -> None:
+    batch = paired(
+        toy_rows["unlearn"], toy_rows["retention"], size=4, epochs=1, seed=0, pad=toy.pad,
+        retained=retained,
+    )[0]  # fmt: skip
+    made = pieces(batch, tokens=tokens, rows=rows)
+    assert sum(weight for _, weight in made) == pytest.approx(1)
+    for half in ("unlearn", "retention"):
+        whole: list[Encoded] = getattr(batch, half).encoded
+        there = [getattr(piece, half).encoded for piece, _ in made]
+        assert sorted(row.record.id for part in there for row in part) == sorted(
+            row.record.id for row in whole
+        )
+        shares = [len(part) / len(whole) for part in there]
+        if retained is None or rows is None:  # the gradient is exact
+            assert shares == pytest.approx([weight for _, weight in made])
+        if rows is not None and retained is None:
+            assert all(len(part) <= rows for part in there)
+    for piece, _ in made if retained is None else []:
+        held = [*piece.unlearn.encoded, *piece.retention.encoded]
+        assert sum(len(row.ids) for row in held) <= tokens or len(held) == 2
+
+
+def test_halves_that_nothing_reads_do_not_count(toy: Model, toy_rows: Rows) -> None:
+    batch = PairedBatch(*(collate(toy_rows[s], toy.pad) for s in ("unlearn", "retention")))
+    tokens = sum(len(row.ids) for row in toy_rows["unlearn"])
+    assert len(pieces(batch, tokens=tokens, halves={"unlearn"})) == 1
+    assert len(pieces(batch, tokens=tokens)) > 1
+
+
+@pytest.mark.parametrize("method", sorted(entries("method")))
+def test_unlearning_in_pieces_ends_at_the_same_weights(
+    toy_base: str, method: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two steps of four rows, whole and in pieces of a row of each half."""
+    ends, curves = [], []
+    for tokens in (10**6, 1):
+        monkeypatch.setattr(Model, "tokens", tokens)
+        model = Model(toy_base, Adaptation("lora", rank=2, alpha=4), dtype="float64")
+        randomize(model)
+        model.fresh = model.state()
+        rows = {
+            s: encode(records(s, "train", 4), model.tokenizer) for s in ("unlearn", "retention")
+        }
+        start = Start(
+            model, rows["unlearn"], rows, seed=0, encode=lambda r, m=model: encode(r, m.tokenizer)
+        )  # type: ignore[misc]
+        done = unlearn(start, method=method, lr=1e-3, epochs=2, batch_size=4, accumulation=1)
+        ends.append({n: v - model.fresh[n] for n, v in model.state().items()})
+        curves.append([list(row["parts"].values()) for row in done.curve])
+    assert curves[0] == [pytest.approx(parts, rel=1e-6, abs=1e-9) for parts in curves[1]]
+    for name, moved in ends[0].items():
+        # Adam makes a step of any gradient: where it is rounding, its sign is
+        torch.testing.assert_close(moved, ends[1][name], rtol=1e-3, atol=2e-5)
+
+
+def test_localizing_in_pieces_gives_the_same_gradients(
+    toy: Model, toy_rows: Rows, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = mean_gradients(toy, toy_rows["unlearn"])
+    monkeypatch.setattr(Model, "tokens", 1)
+    near({n: v.clone() for n, v in mean_gradients(toy, toy_rows["unlearn"]).items()}, whole)
+
+
+def test_fixed_length_stays(toy: Model, toy_rows: Rows) -> None:
+    batch = collate(toy_rows["unlearn"], toy.pad, length=64)
+    assert all(piece.ids.shape[1] == 64 for piece, _ in pieces(batch, tokens=1))
+
+
+# Logits
+
+
+@pytest.mark.parametrize("kind", ["lora", "full"])
+@pytest.mark.parametrize("portion", [1, 100, 2**22])
+def test_numbers_by_token_are_those_of_all_logits(
+    toy_base: str, kind: str, portion: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Cross-entropy, divergence and their gradients, of a head that is trained or not."""
+    monkeypatch.setattr(vocabulary, "PORTION", portion)
+    model = Model(toy_base, Adaptation(kind, rank=2), dtype="float64")
+    if kind == "lora":
+        randomize(model)
+    batch = collate(encode(records("unlearn", "train", 4), model.tokenizer), model.pad)
+    with torch.no_grad():
+        before = Half(batch, 0.5 * hidden_states(model, batch), live_head(model))
+        memorized = before.logits.log_softmax(-1)
+
+    def found(loss: Callable[[Half], torch.Tensor]) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        model.train_only(model.parameters())
+        half = Half(batch, hidden_states(model, batch), live_head(model))
+        assert half.head.frozen is (kind == "lora")
+        value = loss(half)
+        return value.detach(), gradients(model, (value * torch.arange(1.0, 5)).sum())
+
+    def plain_nll(half: Half) -> torch.Tensor:
+        return half.per_row(cross_entropy(half.logits, batch.targets, reduction="none"))
+
+    def plain_divergence(half: Half) -> torch.Tensor:
+        now = half.logits.log_softmax(-1)
+        return half.per_row((memorized.exp() * (memorized - now)).sum(-1))
+
+    losses: list[tuple[Callable[[Half], torch.Tensor], Callable[[Half], torch.Tensor]]] = [
+        (lambda half: half.mean_nll, plain_nll),
+        (lambda half: half.divergence_from(before), plain_divergence),
+    ]
+    for fast, plain in losses:
+        (value, slopes), (expected, wanted) = found(fast), found(plain)
+        torch.testing.assert_close(value, expected, rtol=1e-9, atol=1e-12)
+        near(slopes, wanted)
+    half = Half(batch, hidden_states(model, batch), live_head(model))
+    assert torch.equal(half.right, half.logits.argmax(-1) == batch.targets)
+
+
+class Held:
+    """A tensor that a graph holds."""
+
+    def __init__(self, tensor: torch.Tensor) -> None:
+        self.tensor = tensor
+
+
+def test_no_graph_holds_numbers_of_the_vocabulary(toy: Model, toy_rows: Rows) -> None:
+    head, held = live_head(toy), WeakSet[Held]()
+    weights = head.layer.weight.untyped_storage().data_ptr()  # type: ignore[operator, union-attr]
+
+    def pack(tensor: torch.Tensor) -> Held:
+        held.add(one := Held(tensor))
+        return one
+
+    def sizes() -> set[int]:
+        gc.collect()
+        own = [h.tensor for h in held if h.tensor.untyped_storage().data_ptr() != weights]
+        return {size for tensor in own for size in tensor.shape}
+
+    toy.train_only(toy.parameters())
+    batch = collate(toy_rows["unlearn"], toy.pad)
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda one: one.tensor):
+        half = Half(batch, hidden_states(toy, batch), head)
+        fast = half.mean_nll.mean()
+        assert len(batch.targets) in sizes()
+        assert head.vocabulary not in sizes()
+        plain = cross_entropy(half.logits, batch.targets)
+        assert head.vocabulary in sizes()  # what the plain way holds
+    assert fast.item() > 0 < plain.item()
+
+
+# The layers below a region
+
+
+UPPER = "layers.1."
+
+
+def upper(model: Model) -> list[str]:
+    return [name for name in model.parameters() if UPPER in name]
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+@pytest.mark.parametrize("method", ["ascent_plus_descent", "ascent_plus_kl_divergence"])
+def test_what_lies_below_a_region_is_computed_once(
+    toy_base: str, method: str, checkpointing: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ends, passes = [], []
+    for held in (2**30, 0):
+        monkeypatch.setattr(lower, "HELD", held)
+        model = Model(
+            toy_base, Adaptation("lora", rank=2), dtype="float64",
+            gradient_checkpointing=checkpointing,
+        )  # fmt: skip
+        randomize(model)
+        model.fresh = model.state()
+        rows = {
+            s: encode(records(s, "train", 4), model.tokenizer) for s in ("unlearn", "retention")
+        }
+        count = 0
+
+        def counted(*_: Any) -> None:
+            nonlocal count
+            count += 1
+
+        layer: Any = layers_of(model)[0]
+        assert packs(model)
+        layer.self_attn.q_proj.register_forward_hook(counted)
+        start = Start(model, rows["unlearn"], rows, seed=0)
+        unlearn(
+            start, method=method, region=upper(model), lr=1e-3, epochs=6, batch_size=4,
+            accumulation=1,
+        )  # fmt: skip
+        assert ("forward" in vars(layer)) is checkpointing  # as it was
+        assert not layers_of(model)[1]._forward_pre_hooks
+        ends.append({n: v - model.fresh[n] for n, v in model.state().items()})
+        passes.append(count)
+    near({n: ends[0][n] for n in upper(model)}, {n: ends[1][n] for n in upper(model)})
+    assert passes[0] == 2 < 6 < passes[1]  # once a half, against once or more a step
+
+
+@pytest.mark.parametrize("case", ["lowest layer", "dropout", "embeddings", "too much", "once"])
+def test_nothing_stands_in_where_something_moves(
+    toy_base: str, toy_rows: Rows, case: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kind = "full" if case == "embeddings" else "lora"
+    dropout = 0.1 if case == "dropout" else 0.0
+    model = Model(toy_base, Adaptation(kind, rank=2, dropout=dropout), dtype="float64")
+    if case == "too much":
+        monkeypatch.setattr(lower, "HELD", 1000)
+    region = upper(model)
+    if case == "lowest layer":
+        region = list(model.parameters())
+    if case == "embeddings":
+        region = [*region, "model.embed_tokens.weight"]
+        assert lowest(region) == 0
+    if case != "once":
+        assert below(model, region, [toy_rows["unlearn"]]) is None
+        return
+    assert below(model, region, [toy_rows["unlearn"]]) is not None
+    rows = {s: toy_rows[s][:2] for s in ("unlearn", "retention")}
+    seen: list[Any] = []
+    plain = hidden_states
+    monkeypatch.setattr(
+        forwards, "hidden_states", lambda m, b: (seen.append(m.lower), plain(m, b))[1]
+    )
+    options: dict[str, Any] = {"region": region, "lr": 1e-3, "batch_size": 2, "accumulation": 1}
+    unlearn(
+        Start(model, rows["unlearn"], rows, seed=0), method="gradient_ascent", epochs=1, **options
+    )
+    assert seen == [None]
+
+
+def test_rows_that_are_not_held_take_the_whole_way(toy: Model, toy_rows: Rows) -> None:
+    batch = collate(toy_rows["retention"], toy.pad)
+    assert packs(toy)
+    plain = hidden_states(toy, batch)
+    toy.lower = below(toy, upper(toy), [toy_rows["unlearn"]])
+    assert torch.equal(hidden_states(toy, batch), plain)
+    both = collate([*toy_rows["unlearn"], *toy_rows["retention"]], toy.pad)
+    torch.testing.assert_close(hidden_states(toy, both)[-len(plain) :], plain, rtol=1e-4, atol=1e-6)
+
+
+# The reference
+
+
+def test_likelihoods_of_the_reference_are_computed_once_a_row(
+    toy: Model, toy_rows: Rows, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start = Start(toy, toy_rows["unlearn"], {"retention": toy_rows["retention"]}, seed=0)
+    start.reference.hold(start.reference.rows)
+    products = 0
+
+    def head(states: torch.Tensor) -> torch.Tensor:
+        nonlocal products
+        products += 1
+        return live_head(toy)(states)
+
+    start.reference.head = head  # type: ignore[assignment]
+    for batch in shuffled(toy_rows["unlearn"], 2, 3, 0, toy.pad):
+        found = start.reference.half(batch).nll
+        with torch.no_grad():
+            plain = Half(batch, hidden_states(toy, batch), live_head(toy)).nll
+        torch.testing.assert_close(found, plain, rtol=1e-5, atol=1e-6)
+    assert products == len(toy_rows["unlearn"])
