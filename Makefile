@@ -2,7 +2,7 @@
 PYTHON ?= python3
 PIP = .venv/bin/pip install --quiet --disable-pip-version-check --no-compile --constraint constraints.txt
 
-.PHONY: demo test test-all fuzz faults bench lint format clean
+.PHONY: demo test test-all fuzz faults bench bench-scaling lint format clean
 
 demo: .venv/runtime
 	.venv/bin/knowundo demo
@@ -27,6 +27,11 @@ faults: .venv/dev
 # Nothing else may run on the machine meanwhile; about an hour.
 bench: .venv/dev
 	.venv/bin/python perf/speed.py --pairs 5
+
+# The same for its quarter of an hour. Only its plot needs matplotlib, so that tests do not wait for it.
+bench-scaling: .venv/dev
+	$(PIP) 'matplotlib>=3.9'
+	.venv/bin/python perf/scaling.py
 
 lint: .venv/dev
 	.venv/bin/ruff check

@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import resource
 import subprocess
 import sys
 import time
@@ -45,6 +44,7 @@ BATCH, LR, SEED = 16, 1e-4, 0
 # Rows of a scope, optimizer steps' worth; rows that are localized and scored; adapters.
 ROWS = {"embedded": 64, "llama": 16}
 FEW, ADAPTERS, COPIES = 8, 8, 3
+LENGTHS = 40, 120
 
 
 def build(name: str, folder: Path) -> str:
@@ -65,11 +65,13 @@ def build(name: str, folder: Path) -> str:
     return str(place)
 
 
-def rows_of(scope: str, count: int, vocabulary: int) -> list[Encoded]:
+def rows_of(
+    scope: str, count: int, vocabulary: int, lengths: tuple[int, int] = LENGTHS
+) -> list[Encoded]:
     """Random rows of 40 to 120 tokens, of which a quarter is the question."""
     rng, rows = Random(f"{scope} {SEED}"), []
     for number in range(count):
-        length = rng.randint(40, 120)
+        length = rng.randint(*lengths)
         ids = tuple(rng.randrange(10, vocabulary) for _ in range(length))
         record = Record(
             id=f"{scope}/train/{number}", question="q", answer="a", scope=scope,  # type: ignore[arg-type]
@@ -80,14 +82,28 @@ def rows_of(scope: str, count: int, vocabulary: int) -> list[Encoded]:
 
 
 class Bench:
-    """One model with its rows; each job is a pair of methods of the same name."""
+    """One model with its rows; each job is a pair of methods of the same name.
 
-    def __init__(self, name: str, folder: Path, adapters: Path) -> None:
+    Args:
+        name: of the model.
+        folder: where a random base lies.
+        adapters: where the adapters lie that are scored.
+        rows: of a scope; none: as many as `ROWS` says.
+        length: tokens of every row; none: KnowUnDo's lengths.
+        variants: adapters that are scored.
+    """
+
+    def __init__(
+        self, name: str, folder: Path, adapters: Path, *, rows: int | None = None,
+        length: int | None = None, variants: int = ADAPTERS,
+    ) -> None:  # fmt: skip
         self.name, self.adapters, self.base = name, adapters, build(name, folder)
+        self.variants = variants
         self.model = self.opened()
         embeddings = self.model.causal_lm().get_input_embeddings()
         vocabulary = int(embeddings.num_embeddings)  # type: ignore[arg-type, union-attr]
-        self.rows = {s: rows_of(s, ROWS[name], vocabulary) for s in ("unlearn", "retention")}
+        count, lengths = rows or ROWS[name], (length, length) if length else LENGTHS
+        self.rows = {s: rows_of(s, count, vocabulary, lengths) for s in ("unlearn", "retention")}
         self.vocabulary = vocabulary
         generator = torch.Generator().manual_seed(SEED)
         state = self.model.state()  # a B that is not zero, as after memorizing
@@ -123,7 +139,7 @@ class Bench:
                 lambda m=method, a=arguments, r=region: self.unlearn(m, a, r),
                 lambda p=plain, r=region: self.unlearn_originally(p, r),
             )
-        return found | {f"evaluate {ADAPTERS} adapters": (self.score, self.score_originally)}
+        return found | {f"evaluate {self.variants} adapters": (self.score, self.score_originally)}
 
     def region(self) -> list[str]:
         """The upper half of the layers: a located region is rarely in the lowest ones only."""
@@ -179,10 +195,10 @@ class Bench:
         return first | {f"retention {name}": value for name, value in second.items()}
 
     def _folders(self) -> list[Path]:
-        return [self.adapters / str(number) for number in range(ADAPTERS)]
+        return [self.adapters / str(number) for number in range(self.variants)]
 
     def write_adapters(self) -> None:
-        """Eight adapters that differ."""
+        """As many adapters, which differ."""
         for number, folder in enumerate(self._folders()):
             if (folder / "adapter_config.json").exists():
                 continue
@@ -208,24 +224,35 @@ class Bench:
         }
 
 
+def held_mib(entry: str) -> float:
+    """What this process holds, `VmRSS`, or held at most, `VmHWM`.
+
+    Not getrusage's ru_maxrss: it counts in the process that this one was started from.
+    """
+    status = Path("/proc/self/status").read_text()
+    return int(status.split(f"{entry}:")[1].split()[0]) / 1024
+
+
 def measured(asked: argparse.Namespace) -> None:
     """One measurement, in this process; says it in JSON."""
     name, job, way, file = asked.measure
-    bench = Bench(name, asked.out, asked.out / f"{name}-adapters")
+    before = held_mib("VmRSS")
+    bench = Bench(name, asked.out, asked.out / f"{name}-adapters", **json.loads(asked.sizes))
     bench.write_adapters()
     work = bench.jobs()[job][way == "original"]
     began = time.perf_counter()
     result = work()
     seconds = time.perf_counter() - began
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    peak = held_mib("VmHWM")
     save_file({n: v.contiguous() for n, v in result.items()}, file)
-    print(json.dumps({"seconds": seconds, "peak_mib": peak}))
+    print(json.dumps({"seconds": seconds, "peak_mib": peak, "before_mib": before}))
 
 
-def measure(out: Path, name: str, job: str, way: str) -> dict[str, float]:
-    """The same in a process of its own."""
+def measure(out: Path, name: str, job: str, way: str, **sizes: int) -> dict[str, float]:
+    """The same in a process of its own; sizes are Bench's `rows`, `length` and `variants`."""
     file = out / f"{way}.safetensors"
     command = [sys.executable, __file__, "--out", str(out), "--measure", name, job, way, str(file)]
+    command += ["--sizes", json.dumps(sizes)]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         sys.exit(f"{name}, {job}, {way}: {done.stderr.strip().splitlines()[-1]}")
@@ -259,6 +286,7 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=5)
     parser.add_argument("--jobs", nargs="+", help="only these")
     parser.add_argument("--measure", nargs=4, help=argparse.SUPPRESS)
+    parser.add_argument("--sizes", default="{}", help=argparse.SUPPRESS)
     asked = parser.parse_args()
     torch.set_num_threads(os.cpu_count() or 1)
     if asked.measure:
