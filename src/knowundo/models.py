@@ -33,6 +33,7 @@ from transformers.utils.import_utils import is_flash_attn_2_available
 
 from knowundo.artifacts import read_json, write_json
 from knowundo.errors import BadInput
+from knowundo.lora import fuse
 
 # One thread count everywhere: the same bytes need the same number of threads.
 THREADS = 2
@@ -310,6 +311,7 @@ class Model:
         except ValueError as error:
             raise BadInput(f"base '{self.base}': no such modules for a LoRA ({error})") from None
         model.peft_config["default"].base_model_name_or_path = self.base
+        fuse(model)
         return model
 
     def _has_shape(self, adaptation: Adaptation) -> bool:
