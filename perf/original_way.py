@@ -11,7 +11,7 @@ brought into line.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -28,10 +28,11 @@ from knowundo.models import Model, Variant
 LENGTH, IGNORED = 256, -100
 
 
-def padded(row: Encoded, pad: int) -> dict[str, torch.Tensor]:
-    """One row as tensors of full length, [1, 256] each."""
+def padded(row: Encoded, pad: int, answer: Sequence[int] | None = None) -> dict[str, torch.Tensor]:
+    """One row as tensors of full length, [1, 256] each; its labels are its answer, or another."""
     room = LENGTH - len(row.ids)
-    labels = [IGNORED] * row.answer_from + list(row.ids[row.answer_from :]) + [IGNORED] * room
+    own = list(row.ids[row.answer_from :] if answer is None else answer)
+    labels = [IGNORED] * row.answer_from + own + [IGNORED] * room
     return {
         "input_ids": torch.tensor([[*row.ids, *[pad] * room]]),
         "attention_mask": torch.tensor([[1] * len(row.ids) + [0] * room]),
@@ -39,9 +40,9 @@ def padded(row: Encoded, pad: int) -> dict[str, torch.Tensor]:
     }
 
 
-def row_loss(net: Any, row: Encoded, pad: int) -> torch.Tensor:
+def row_loss(net: Any, row: Encoded, pad: int, answer: Sequence[int] | None = None) -> torch.Tensor:
     """Mean cross-entropy of a row's answer, from logits at all 256 positions."""
-    loss: torch.Tensor = net(**padded(row, pad)).loss
+    loss: torch.Tensor = net(**padded(row, pad, answer)).loss
     return loss
 
 
@@ -92,14 +93,21 @@ def memorize(model: Model, batches: Sequence[Any], *, lr: float) -> None:
 def unlearn(
     model: Model, batches: Sequence[PairedBatch], *, lr: float, ascent: float, descent: float = 0.0,
     kl: float = 0.0, region: Sequence[str] | None = None,
+    labels: Mapping[str, torch.Tensor] | None = None,
 ) -> None:  # fmt: skip
-    """Unlearn rows and retention rows one after another; for KL beside a second model."""
+    """Unlearn rows and retention rows one after another; for KL beside a second model.
+
+    `labels` stand, by record id, in place of the unlearn rows' answers.
+    """
+    instead = {} if labels is None else {n: value.tolist() for n, value in labels.items()}
     pad, reference = model.pad, deepcopy(model.net) if kl else None
 
     def step(batch: PairedBatch) -> list[Callable[[], torch.Tensor]]:
         rows, kept = batch.unlearn.encoded, batch.retention.encoded
         losses: list[Callable[[], torch.Tensor]] = [
-            lambda r=row: -ascent * row_loss(model.net, r, pad) / len(rows)  # type: ignore[misc]
+            lambda r=row: (  # type: ignore[misc]
+                -ascent * row_loss(model.net, r, pad, instead.get(r.record.id)) / len(rows)
+            )
             for row in rows
         ]
         for row in kept:

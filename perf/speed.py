@@ -2,11 +2,14 @@
 
     python perf/speed.py --model embedded llama --pairs 5 --out runs/speed        # make bench
 
-Each measurement is a process of its own, ours and the original way's in turns (A B A B …): it
-opens the model, does the work once, and says how long the work took and how much memory the process
-held at most. Of every pair the ratio is taken; printed are the median and the range, and how far
-the two results are apart. `llama` is a random Llama of 111 M parameters (hidden 768, 12 layers,
-vocabulary 32,000); rows are random tokens of KnowUnDo's lengths, 40 to 120.
+Each measurement is a process of its own, the original way, ours, and ours with a base of bfloat16
+in turns (A B C A B C …): it opens the model, does the work once, and says how long the work took
+and how much memory the process held at most. Of every turn the ratio to the original is taken;
+printed are the median and the range, and how far the two results are apart. `llama` is a random
+Llama of 111 M parameters (hidden 768, 12 layers, vocabulary 32,000); rows are random tokens of
+KnowUnDo's lengths, 40 to 120. Memory is that of the process, and of that what lies beyond the
+interpreter and the libraries before the base is opened. In a turn more, operations are counted, for
+the share of the machine's rate of matrix products that was reached.
 """
 
 from __future__ import annotations
@@ -18,6 +21,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from random import Random
 from statistics import median
@@ -28,6 +32,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 from safetensors.torch import load_file, save_file
+from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 from knowundo.artifacts import surroundings, write_json
@@ -37,13 +42,15 @@ from knowundo.localization import mean_gradients, noisy_copies
 from knowundo.memorization import memorize
 from knowundo.models import Adaptation, Model, Variant, base_path, save_state
 from knowundo.records import Record
+from knowundo.registry import get
 from knowundo.scoring import score
 from knowundo.unlearning import Start, unlearn
 
 BATCH, LR, SEED = 16, 1e-4, 0
-# Rows of a scope, optimizer steps' worth; rows that are localized and scored; adapters.
+WAYS = "original", "ours", "bfloat16"
+# Rows of a scope; of those, rows that are localized and scored; adapters; passes within a region.
 ROWS = {"embedded": 64, "llama": 16}
-FEW, ADAPTERS, COPIES = 8, 8, 3
+FEW, ADAPTERS, COPIES, PASSES = 4, 8, 3, 3
 LENGTHS = 40, 120
 
 
@@ -91,14 +98,15 @@ class Bench:
         rows: of a scope; none: as many as `ROWS` says.
         length: tokens of every row; none: KnowUnDo's lengths.
         variants: adapters that are scored.
+        dtype: of the base.
     """
 
     def __init__(
         self, name: str, folder: Path, adapters: Path, *, rows: int | None = None,
-        length: int | None = None, variants: int = ADAPTERS,
+        length: int | None = None, variants: int = ADAPTERS, dtype: str = "float32",
     ) -> None:  # fmt: skip
         self.name, self.adapters, self.base = name, adapters, build(name, folder)
-        self.variants = variants
+        self.variants, self.dtype = variants, dtype
         self.model = self.opened()
         embeddings = self.model.causal_lm().get_input_embeddings()
         vocabulary = int(embeddings.num_embeddings)  # type: ignore[arg-type, union-attr]
@@ -111,7 +119,7 @@ class Bench:
         self.model.overwrite(self.state)
 
     def opened(self) -> Model:
-        return Model(self.base, Adaptation("lora", 8, 16), seed=SEED)
+        return Model(self.base, Adaptation("lora", 8, 16), seed=SEED, dtype=self.dtype)
 
     def moved(self) -> dict[str, torch.Tensor]:
         """What training changed, to be compared."""
@@ -122,6 +130,7 @@ class Bench:
     def jobs(self) -> dict[str, tuple[Callable[[], Any], Callable[[], Any]]]:
         losses: dict[str, tuple[str, dict[str, float], dict[str, float]]] = {
             "gradient ascent": ("gradient_ascent", {}, {"ascent": 1.0}),
+            "random label": ("random_label", {}, {"labels": 1.0}),
             "ascent+descent": ("ascent_plus_descent", {}, {"ascent": 1.0, "descent": 1.0}),
             "ascent+KL": ("ascent_plus_kl_divergence", {}, {"ascent": 1.0, "kl": 1.0}),
             "memflex": (
@@ -135,9 +144,11 @@ class Bench:
         }
         for title, (method, arguments, plain) in losses.items():
             region = self.region() if title == "memflex" else None
-            found[f"unlearn: {title}"] = (
-                lambda m=method, a=arguments, r=region: self.unlearn(m, a, r),
-                lambda p=plain, r=region: self.unlearn_originally(p, r),
+            passes = PASSES if region else 1
+            named = f"unlearn: {title}" + (f", {passes} passes" if region else "")
+            found[named] = (
+                lambda m=method, a=arguments, r=region, n=passes: self.unlearn(m, a, r, n),
+                lambda p=plain, r=region, n=passes: self.unlearn_originally(p, r, n),
             )
         return found | {f"evaluate {self.variants} adapters": (self.score, self.score_originally)}
 
@@ -161,23 +172,29 @@ class Bench:
         return self.moved()
 
     def unlearn(
-        self, method: str, arguments: dict[str, float], region: Sequence[str] | None
+        self, method: str, arguments: dict[str, float], region: Sequence[str] | None, passes: int
     ) -> dict[str, torch.Tensor]:
         start = Start(self.model, self.rows["unlearn"], self.rows, seed=SEED)
         unlearn(
-            start, method=method, arguments=arguments, region=region, lr=LR, epochs=1,
+            start, method=method, arguments=arguments, region=region, lr=LR, epochs=passes,
             batch_size=BATCH, accumulation=1,
         )  # fmt: skip
         return self.moved()
 
     def unlearn_originally(
-        self, weights: dict[str, float], region: Sequence[str] | None
+        self, weights: dict[str, float], region: Sequence[str] | None, passes: int
     ) -> dict[str, torch.Tensor]:
         batches = paired(
-            self.rows["unlearn"], self.rows["retention"], size=BATCH, epochs=1, seed=SEED,
+            self.rows["unlearn"], self.rows["retention"], size=BATCH, epochs=passes, seed=SEED,
             pad=self.model.pad,
         )  # fmt: skip
-        original_way.unlearn(self.model, batches, lr=LR, region=region, **weights)
+        weights = dict(weights)
+        labels = None
+        if weights.pop("labels", 0.0):
+            start = Start(self.model, self.rows["unlearn"], self.rows, seed=SEED)
+            labels = start.columns(get("method", "random_label"))["random"]
+            weights = {"ascent": -1.0}  # down, to these
+        original_way.unlearn(self.model, batches, lr=LR, region=region, labels=labels, **weights)
         return self.moved()
 
     def _noisy(self) -> list[list[Encoded]]:
@@ -236,23 +253,33 @@ def held_mib(entry: str) -> float:
 def measured(asked: argparse.Namespace) -> None:
     """One measurement, in this process; says it in JSON."""
     name, job, way, file = asked.measure
+    sizes = json.loads(asked.sizes)
+    if way == "bfloat16":
+        sizes["dtype"] = way
     before = held_mib("VmRSS")
-    bench = Bench(name, asked.out, asked.out / f"{name}-adapters", **json.loads(asked.sizes))
+    bench = Bench(name, asked.out, asked.out / f"{name}-adapters", **sizes)
     bench.write_adapters()
     work = bench.jobs()[job][way == "original"]
+    get("method", "ascent_plus_descent").bind({"ascent": 1.0})  # imports what a first call imports
+    counter = FlopCounterMode(display=False) if asked.count else nullcontext()
     began = time.perf_counter()
-    result = work()
+    with counter:
+        result = work()
     seconds = time.perf_counter() - began
-    peak = held_mib("VmHWM")
+    found = {"seconds": seconds, "peak_mib": held_mib("VmHWM"), "before_mib": before}
+    if isinstance(counter, FlopCounterMode):
+        found = {"gflop": counter.get_total_flops() / 1e9}
     save_file({n: v.contiguous() for n, v in result.items()}, file)
-    print(json.dumps({"seconds": seconds, "peak_mib": peak, "before_mib": before}))
+    print(json.dumps(found))
 
 
-def measure(out: Path, name: str, job: str, way: str, **sizes: int) -> dict[str, float]:
+def measure(
+    out: Path, name: str, job: str, way: str, *, count: bool = False, **sizes: int
+) -> dict[str, float]:
     """The same in a process of its own; sizes are Bench's `rows`, `length` and `variants`."""
     file = out / f"{way}.safetensors"
     command = [sys.executable, __file__, "--out", str(out), "--measure", name, job, way, str(file)]
-    command += ["--sizes", json.dumps(sizes)]
+    command += ["--sizes", json.dumps(sizes), *(["--count"] if count else [])]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         sys.exit(f"{name}, {job}, {way}: {done.stderr.strip().splitlines()[-1]}")
@@ -260,23 +287,53 @@ def measure(out: Path, name: str, job: str, way: str, **sizes: int) -> dict[str,
     return found
 
 
-def apart(out: Path) -> float:
-    """Distance of the two results, relative to their size."""
-    first, second = (load_file(out / f"{way}.safetensors") for way in ("ours", "original"))
+def apart(out: Path, way: str = "ours") -> float:
+    """Distance of a result from the original's, relative to its size."""
+    first, second = (load_file(out / f"{one}.safetensors") for one in (way, "original"))
     off = sum(float((first[n].double() - second[n].double()).norm() ** 2) for n in second)
     size = sum(float(value.double().norm() ** 2) for value in second.values())
     return float((off / size) ** 0.5) if size else float(off**0.5)
 
 
-def matmul_rate() -> float:
-    """GFLOP/s of a float32 product of this machine, 1024 × 1024."""
-    a = torch.randn(1024, 1024)
+def matmul_rate(dtype: torch.dtype = torch.float32) -> float:
+    """GFLOP/s of a product on this machine, 1024 × 1024."""
+    a = torch.randn(1024, 1024).to(dtype)
     for _ in range(3):
         a @ a
     began = time.perf_counter()
     for _ in range(20):
         a @ a
     return 20 * 2 * 1024**3 / (time.perf_counter() - began) / 1e9
+
+
+def rates() -> dict[str, float]:
+    """Of both kinds of numbers."""
+    kinds = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+    return {name: matmul_rate(dtype) for name, dtype in kinds.items()}
+
+
+def compared(out: Path, name: str, job: str, pairs: int) -> dict[str, Any]:
+    """All measurements of one job, in turns, and their ratios to the original."""
+    turns = [{way: measure(out, name, job, way) for way in WAYS} for _ in range(pairs)]
+    row: dict[str, Any] = {"model": name, "job": job, "turns": turns, "rates": rates()}
+    for way in WAYS[1:]:
+        row[way] = {
+            "times": [turn["original"]["seconds"] / turn[way]["seconds"] for turn in turns],
+            "memory": [turn[way]["peak_mib"] / turn["original"]["peak_mib"] for turn in turns],
+            "beyond": [_beyond(turn[way]) / _beyond(turn["original"]) for turn in turns],
+            "apart": apart(out, way),
+        }
+    if not job.startswith("evaluate"):  # tokens come one by one there: memory is what counts
+        for way in WAYS[:2]:
+            counted = measure(out, name, job, way, count=True)["gflop"]
+            seconds = median(turn[way]["seconds"] for turn in turns)
+            rate = row["rates"]["float32"]
+            row[f"{way} counted"] = {"gflop": counted, "share": counted / seconds / rate}
+    return row
+
+
+def _beyond(found: dict[str, float]) -> float:
+    return found["peak_mib"] - found["before_mib"]
 
 
 def main() -> None:
@@ -287,6 +344,7 @@ def main() -> None:
     parser.add_argument("--jobs", nargs="+", help="only these")
     parser.add_argument("--measure", nargs=4, help=argparse.SUPPRESS)
     parser.add_argument("--sizes", default="{}", help=argparse.SUPPRESS)
+    parser.add_argument("--count", action="store_true", help=argparse.SUPPRESS)
     asked = parser.parse_args()
     torch.set_num_threads(os.cpu_count() or 1)
     if asked.measure:
@@ -297,45 +355,42 @@ def main() -> None:
     for name in asked.model:
         jobs = list(Bench(name, asked.out, asked.out / f"{name}-adapters").jobs())
         for job in [j for j in jobs if asked.jobs is None or j in asked.jobs]:
-            pairs = []
-            for _ in range(asked.pairs):
-                ours, original = (measure(asked.out, name, job, w) for w in ("ours", "original"))
-                pairs.append((ours, original))
-            times = [o["seconds"] / u["seconds"] for u, o in pairs]
-            memory = [u["peak_mib"] / o["peak_mib"] for u, o in pairs]
-            rows.append(
-                {
-                    "model": name, "job": job, "times": times, "memory": memory,
-                    "ours_s": median(u["seconds"] for u, _ in pairs),
-                    "original_s": median(o["seconds"] for _, o in pairs),
-                    "apart": apart(asked.out),
-                }
-            )  # fmt: skip
-            print(_line(rows[-1]), file=sys.stderr, flush=True)
-            facts = {"pairs": asked.pairs, "gflops_float32": matmul_rate(), **surroundings()}
+            rows.append(compared(asked.out, name, job, asked.pairs))
+            for way in WAYS[1:]:
+                print(" · ".join(_cells(rows[-1], way)), file=sys.stderr, flush=True)
+            facts = {"pairs": asked.pairs, **surroundings()}
             write_json(asked.out / "speed.json", facts | {"rows": rows})
+    made = rates()
     table = Table(
-        title=f"{asked.pairs} pairs, in turns; a matrix product: {matmul_rate():.0f} GFLOP/s"
+        title=f"{asked.pairs} turns; products of 1024 × 1024: {made['float32']:.0f} GFLOP/s in "
+        f"float32, {made['bfloat16']:.0f} in bfloat16"
     )
-    for column in ("model", "job", "original s", "ours s", "times as fast", "memory", "apart"):
+    for column in (
+        "model", "job", "base in", "original s", "ours s", "times as fast", "memory",
+        "beyond libraries", "apart", "of the rate",
+    ):  # fmt: skip
         table.add_column(column, justify="left" if column in ("model", "job") else "right")
     for row in rows:
-        table.add_row(*_cells(row))
-    Console(width=120).print(table)
+        for way in WAYS[1:]:
+            table.add_row(*_cells(row, way))
+    Console(width=160).print(table)
 
 
-def _cells(row: dict[str, Any]) -> list[str]:
-    times, memory = row["times"], row["memory"]
+def _spread(values: Sequence[float], scale: float = 1.0, digits: int = 1, unit: str = "") -> str:
+    middle, low, high = (scale * f(values) for f in (median, min, max))
+    return f"{middle:.{digits}f}{unit} ({low:.{digits}f}–{high:.{digits}f})"
+
+
+def _cells(row: dict[str, Any], way: str) -> list[str]:
+    found, turns = row[way], row["turns"]
+    seconds = [median(turn[one]["seconds"] for turn in turns) for one in ("original", way)]
+    share = row.get("ours counted") if way == "ours" else None
     return [
-        row["model"], row["job"], f"{row['original_s']:.2f}", f"{row['ours_s']:.2f}",
-        f"{median(times):.1f} ({min(times):.1f}–{max(times):.1f})",
-        f"{100 * median(memory):.0f} % ({100 * min(memory):.0f}–{100 * max(memory):.0f})",
-        f"{row['apart']:.1e}",
+        row["model"], row["job"], "float32" if way == "ours" else way,
+        f"{seconds[0]:.2f}", f"{seconds[1]:.2f}", _spread(found["times"]),
+        _spread(found["memory"], 100, 0, " %"), _spread(found["beyond"], 100, 0, " %"),
+        f"{found['apart']:.1e}", "–" if share is None else f"{100 * share['share']:.0f} %",
     ]  # fmt: skip
-
-
-def _line(row: dict[str, Any]) -> str:
-    return " · ".join(_cells(row))
 
 
 if __name__ == "__main__":

@@ -285,6 +285,7 @@ def test_7_billion_parameters_are_counted_without_them(seven_billion: str) -> No
     assert weights == 2 * 6_738_415_616 + 4 * 19_988_480
 
 
+@pytest.mark.slow
 def test_7_billion_parameters_fit_into_24_gib(seven_billion: str) -> None:
     more = ("model.dtype=bfloat16", "model.device=cuda", "memorize.batch_size=4")
     ways = ("model.gradient_checkpointing=true", "model.quantization=nf4")

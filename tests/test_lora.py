@@ -14,7 +14,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.checkpoint import checkpoint
 
 from conftest import randomize, records
-from knowundo import lora
+from knowundo import lora, packing
 from knowundo.encoding import encode
 from knowundo.localization import mean_gradients
 from knowundo.lora import fuse
@@ -325,11 +325,20 @@ def test_a_base_of_four_bits(calls: list[int]) -> None:
     assert not calls
 
 
-def test_a_base_of_another_precision(calls: list[int]) -> None:
+def test_a_base_of_half_precision(calls: list[int]) -> None:
+    """A and B are cast, and their gradients are float32 again."""
     layer = made(dtype=torch.float32)[0]
     layer.base_layer.bfloat16()
     x = rows(4, 6, dtype=torch.bfloat16).requires_grad_()
     assert layer(x).dtype == torch.bfloat16
+    assert_as_peft(layer, x, 0.05)
+    assert len(calls) == 2
+
+
+def test_a_lora_of_another_precision(calls: list[int]) -> None:
+    layer = made(dtype=torch.float64)[0]
+    layer.base_layer.float()
+    x = rows(4, 6, dtype=torch.float32).requires_grad_()
     assert exactly_pefts(layer, x)
     assert not calls
 
@@ -368,6 +377,8 @@ def test_a_model_trains_as_by_peft(calls: list[int], recompute: bool) -> None:
     for change in (lambda model: model, by_peft):
         options: dict[str, Any] = {"dtype": "float64", "gradient_checkpointing": recompute}
         model = change(Model("embedded", **options))
+        model.packs = True  # or it would be tried, in forwards of its own
+        packing.prepare(model.causal_lm())
         randomize(model)
         found.append(mean_gradients(model, encode(records("unlearn", "train", 6), model.tokenizer)))
         layers = sum(type(module) is Linear for module in model.net.modules())

@@ -20,7 +20,7 @@ from knowundo.lower import Lower
 from knowundo.memory import in_portions
 from knowundo.models import Model
 from knowundo.records import Record
-from knowundo.vocabulary import by_token, portion
+from knowundo.vocabulary import by_token, full_precision, portion
 
 # Columns made by a method's `prepare`: name → record id → labels in place of the answer's tokens,
 # [answer tokens]; in the column "alternative", the row with another answer, Encoded.
@@ -101,11 +101,6 @@ class Head:
     def frozen(self) -> bool:
         """True if nothing of it is trained."""
         return not any(parameter.requires_grad for parameter in self.layer.parameters())
-
-
-def full_precision(logits: torch.Tensor) -> torch.Tensor:
-    """Float32 or better: no loss is computed in half precision."""
-    return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
 
 def live_head(model: Model) -> Head:

@@ -47,8 +47,10 @@ class _Adapted(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, *inputs: Any) -> torch.Tensor:
         """Hold what the gradients that are wanted need, and nothing else."""
-        x, weight, _, down, up, ctx.scale = inputs
-        output, hidden = _output(*inputs)
+        x, weight, bias, down, up, ctx.scale = inputs
+        ctx.trained = down.dtype
+        down, up = down.to(x.dtype), up.to(x.dtype)
+        output, hidden = _output(x, weight, bias, down, up, ctx.scale)
         of_x, _, _, of_down, of_up, _ = ctx.needs_input_grad
         ctx.save_for_backward(
             x if of_down else None,
@@ -68,11 +70,11 @@ class _Adapted(torch.autograd.Function):
         (gradient,) = gradients
         x_gradient = down_gradient = up_gradient = None
         if of_up:
-            up_gradient = ((hidden * ctx.scale) @ gradient).T.contiguous()
+            up_gradient = ((hidden * ctx.scale) @ gradient).T.contiguous().to(ctx.trained)
         if of_x or of_down:
             hidden_gradient = (up.T @ gradient.T).mul_(ctx.scale)
         if of_down:
-            down_gradient = hidden_gradient @ x
+            down_gradient = (hidden_gradient @ x).to(ctx.trained)
         if of_x:
             x_gradient = (gradient @ weight).addmm_(hidden_gradient.T, down)
         return x_gradient, None, None, down_gradient, up_gradient, None
@@ -92,8 +94,8 @@ def _plain(layer: Any) -> bool:
 def _parts(layer: Linear, x: torch.Tensor) -> tuple[Any, Any, Any, float] | None:
     """W's, A's and B's layer and s, if there is nothing else to the layer for this input.
 
-    Weights of bfloat16 with a LoRA of float32 are left to peft: it casts x to float32, adds, and
-    casts the sum back. Those passes over inputs and outputs are saved by no order of the products.
+    Beside weights of bfloat16, peft casts x to float32, adds, and casts the sum back. Here A and B
+    are cast, as under autocast: what they add is rounded as the sum is anyway.
     """
     if layer.disable_adapters or layer.merged or torch.is_autocast_enabled(x.device.type):
         return None
@@ -110,7 +112,8 @@ def _parts(layer: Linear, x: torch.Tensor) -> tuple[Any, Any, Any, float] | None
     weight, bias, dtype = base.weight, base.bias, x.dtype
     if not (dtype.is_floating_point and weight.dtype == dtype):
         return None
-    if not (down.weight.dtype == dtype and up.weight.dtype == dtype):
+    kinds = {down.weight.dtype, up.weight.dtype}
+    if kinds != {dtype} and not (dtype == torch.bfloat16 and kinds == {torch.float32}):
         return None
     trained = weight.requires_grad or (bias is not None and bias.requires_grad)
     if trained and torch.is_grad_enabled():
@@ -128,7 +131,11 @@ def _forward(
     base, down, up, scale = parts
     rows = x.reshape(-1, x.shape[-1])
     tensors = rows, base.weight, base.bias, down.weight, up.weight, scale
-    output = _Adapted.apply(*tensors) if torch.is_grad_enabled() else _output(*tensors)[0]
+    if torch.is_grad_enabled():
+        output = _Adapted.apply(*tensors)
+    else:
+        down, up = down.weight.to(x.dtype), up.weight.to(x.dtype)
+        output, _ = _output(rows, base.weight, base.bias, down, up, scale)
     return output.view(*x.shape[:-1], output.shape[-1])
 
 

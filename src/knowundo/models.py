@@ -498,6 +498,7 @@ def describe(model: Model) -> dict[str, Any]:
     return {
         "base": model.base,
         "commit": hub_commit(model.base),
+        "dtype": str(model.causal_lm().dtype).removeprefix("torch."),
         "adaptation": asdict(model.adaptation),
         "parameters": total,
         "trainable": trainable,

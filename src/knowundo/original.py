@@ -43,12 +43,12 @@ from knowundo.forwards import (
     Step,
     all_hidden_states,
     frozen_head,
-    full_precision,
     live_head,
 )
 from knowundo.models import Model
 from knowundo.registry import Entry
 from knowundo.unlearning import Encode, Start
+from knowundo.vocabulary import full_precision
 
 LENGTH, ACCUMULATION = 256, 16
 # Methods whose labels cover the whole row, and the quirk that makes them.

@@ -15,6 +15,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 from knowundo.batches import Batch
+from knowundo.vocabulary import full_precision
 
 NAME = "packed_sdpa"
 
@@ -55,11 +56,12 @@ def attention(
     if window is not None and window < longest:
         ones = torch.ones(longest, longest, dtype=torch.bool, device=query.device)
         seen = ones.tril().triu(1 - window)[None, None]
-    by_row = packing.by_row
-    said, _ = sdpa_attention_forward(
-        module, by_row(query), by_row(key), by_row(value), seen, **options
-    )
-    return packing.in_one(said), None
+    dtype = query.dtype
+    parts = [packing.by_row(part) for part in (query, key, value)]
+    if query.device.type == "cpu":  # its kernel takes several times as long in half precision
+        parts = [full_precision(part) for part in parts]
+    said, _ = sdpa_attention_forward(module, parts[0], parts[1], parts[2], seen, **options)
+    return packing.in_one(said).to(dtype), None
 
 
 AttentionInterface.register(NAME, attention)

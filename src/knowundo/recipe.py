@@ -99,8 +99,8 @@ class ModelSection(_Section):
     """Of the LoRA's input, while it is trained."""
     device: str = "cpu"
     """Where the model lies: cpu or cuda."""
-    dtype: Literal["float32", "bfloat16", "float64"] = "float32"
-    """Of the weights."""
+    dtype: Literal["float32", "bfloat16", "float64", "auto"] = "float32"
+    """Of the weights; auto: bfloat16 where this machine is faster with it, which is measured."""
     quantization: Literal["nf4"] | None = None
     """Hold the base in 4 bits (bitsandbytes NF4); only a LoRA is trained then."""
     attention: Literal["eager", "sdpa", "flash_attention_2"] | None = None

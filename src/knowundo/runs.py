@@ -38,6 +38,7 @@ from knowundo.models import (
     same_base,
 )
 from knowundo.original import mask_end, naive_boundary
+from knowundo.precision import choose
 from knowundo.progress import Reporter
 from knowundo.recipe import ROLES, Recipe, amend, differing_keys, parse_recipe, parse_yaml
 from knowundo.recipe import Variant as Planned
@@ -151,9 +152,10 @@ class Run:
             BadInput: a name in the recipe, a record, or a directory that holds another recipe's
                 run; nothing is written then.
         """
-        self.recipe, self.out = recipe, out
+        self.out = out
         self.given = recipe.model_dump(mode="json") if given is None else given
         self.reporter = reporter or Reporter()
+        self.recipe = settle_dtype(recipe, out, self.reporter)
         self._encoded: dict[tuple[Any, ...], list[Encoded]] = {}
         if model is not None:
             self.__dict__["model"] = model
@@ -588,6 +590,23 @@ def say_remote_code(recipe: Recipe, reporter: Reporter) -> None:
             f"model.trust_remote_code is on: Python code from '{recipe.model.base}' runs on this "
             "machine, with all rights of this user"
         )
+
+
+def settle_dtype(recipe: Recipe, out: Path, reporter: Reporter) -> Recipe:
+    """The recipe with a dtype, where it leaves that to the machine: measured now, or as `out` says.
+
+    A run that was begun goes on as it began.
+    """
+    section, file = recipe.model, out / "recipe.yaml"
+    if section.dtype != "auto":
+        return recipe
+    if file.is_file():
+        dtype = _read_held(file)["effective"]["model"]["dtype"]
+    else:
+        code = section.trust_remote_code
+        dtype, why = choose(section.base, section.device, trust_remote_code=code)
+        reporter.say(f"model.dtype auto: {dtype}; {why}")
+    return recipe.model_copy(update={"model": section.model_copy(update={"dtype": dtype})})
 
 
 def model_options(recipe: Recipe) -> dict[str, Any]:

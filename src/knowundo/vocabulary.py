@@ -23,6 +23,11 @@ PORTION = 2**21
 Function = Callable[..., tuple[torch.Tensor, ...]]
 
 
+def full_precision(logits: torch.Tensor) -> torch.Tensor:
+    """Float32 or better: no loss is computed in half precision."""
+    return logits.to(torch.promote_types(logits.dtype, torch.float32))
+
+
 def portion(vocabulary: int) -> int:
     """Tokens at a time."""
     return max(1, PORTION // vocabulary)

@@ -47,7 +47,7 @@ from knowundo.progress import Reporter
 from knowundo.recipe import Recipe, amend, parse_recipe, read_preset
 from knowundo.reporting.words import RELAPSE
 from knowundo.results import Results, VariantFacts, read_results
-from knowundo.runs import Run, adopting_model, input_hash, say_remote_code
+from knowundo.runs import Run, adopting_model, input_hash, say_remote_code, settle_dtype
 from knowundo.runs import check as check_names
 from knowundo.scoring import read_scores
 from knowundo.seals import seal, unseal
@@ -116,6 +116,10 @@ def erase(request: Request, reporter: Reporter | None = None) -> Erased:
     ledger = read_ledger(_holder(request))
     earlier, missing = earlier_rows(ledger, request.earlier)
     say_remote_code(recipe, reporter)
+    if recipe.model.dtype == "auto":
+        dtype = settle_dtype(recipe, request.out, reporter).model.dtype
+        given = amend(given, [f"model.dtype={dtype}"])
+        recipe = parse_recipe(given, "--set")
     model = adopting_model(recipe)
     if "encoding" not in given["data"]:
         style = "chat" if model.tokenizer.chat_template else "plain"
