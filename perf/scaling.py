@@ -4,7 +4,7 @@
 
 rows        ×1 to ×8, of each scope: an epoch of ascent+descent, effective batch 16, or all rows if
             they are fewer.
-adapters    1 to 16 of them scored on 8 rows.
+adapters    1 to 16 of them scored on the rows of `speed.SCORED`.
 length      32 to 256 tokens, all 16 rows alike: an epoch of memorizing. The original way pads to
             256 whatever comes, so it does not grow.
 
@@ -30,7 +30,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator
 from rich.console import Console
 from rich.table import Table
-from speed import BATCH, FEW, apart, matmul_rate, measure
+from speed import BATCH, SCORED, apart, matmul_rate, measure
 
 from knowundo.artifacts import surroundings, write_json, write_text
 
@@ -61,7 +61,7 @@ def curves(model: str) -> list[Curve]:
             lambda x: "unlearn: ascent+descent", lambda x: {"rows": x},
         ),
         Curve(
-            "adapters", f"Scoring {FEW} rows", "adapters", 1, (1, 2, 4, 8, 16),
+            "adapters", f"Scoring {SCORED[model]} rows", "adapters", 1, (1, 2, 4, 8, 16),
             lambda x: f"evaluate {x} adapters", lambda x: {"variants": x},
         ),
         Curve(

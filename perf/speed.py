@@ -15,13 +15,13 @@ the share of the machine's rate of matrix products that was reached.
 from __future__ import annotations
 
 import argparse
-import json
+import multiprocessing
 import os
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
+from multiprocessing.connection import Connection
 from pathlib import Path
 from random import Random
 from statistics import median
@@ -32,7 +32,8 @@ import torch
 from rich.console import Console
 from rich.table import Table
 from safetensors.torch import load_file, save_file
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 from knowundo.artifacts import surroundings, write_json
@@ -47,10 +48,14 @@ from knowundo.scoring import score
 from knowundo.unlearning import Start, unlearn
 
 BATCH, LR, SEED = 16, 1e-4, 0
-WAYS = "original", "ours", "bfloat16"
-# Rows of a scope; of those, rows that are localized and scored; adapters; passes within a region.
-ROWS = {"embedded": 64, "llama": 16}
-FEW, ADAPTERS, COPIES, PASSES = 4, 8, 3, 3
+PROCESSES = multiprocessing.get_context("forkserver")
+# How a model is measured; the small one gains nothing by bfloat16.
+WAYS = {"embedded": ("original", "ours"), "llama": ("original", "ours", "bfloat16")}
+# Rows of a scope; of those, rows that are localized, and scored; copies of each of the former;
+# adapters; passes within a region.
+ROWS = {"embedded": 128, "llama": 8}
+FEW, SCORED, COPIES = 4, {"embedded": 32, "llama": 4}, 3
+ADAPTERS, PASSES = 8, 3
 LENGTHS = 40, 120
 
 
@@ -225,7 +230,7 @@ class Bench:
         self.model.overwrite(self.state)
 
     def score(self) -> dict[str, torch.Tensor]:
-        found, rows = {}, self.rows["unlearn"][:FEW]
+        found, rows = {}, self.rows["unlearn"][: SCORED[self.name]]
         for number, folder in enumerate(self._folders()):
             self.model.use(Variant("given", "given", folder))
             table = score(self.model, rows, generated_splits=["train"])
@@ -233,7 +238,7 @@ class Bench:
         return found
 
     def score_originally(self) -> dict[str, torch.Tensor]:
-        rows = self.rows["unlearn"][:FEW]
+        rows = self.rows["unlearn"][: SCORED[self.name]]
         found = original_way.evaluate(self.base, self._folders(), rows, self.opened)
         return {
             str(number): torch.tensor([one[row.record.id] for row in rows])
@@ -250,40 +255,66 @@ def held_mib(entry: str) -> float:
     return int(status.split(f"{entry}:")[1].split()[0]) / 1024
 
 
-def measured(asked: argparse.Namespace) -> None:
-    """One measurement, in this process; says it in JSON."""
-    name, job, way, file = asked.measure
-    sizes = json.loads(asked.sizes)
+class Operations(TorchDispatchMode):
+    """Counts those of matrix products, backward passes among them.
+
+    torch's own counter follows modules too, and cannot do so through gradients that are taken on
+    the way forward.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        made = func(*args, **kwargs)
+        if (formula := flop_registry.get(func._overloadpacket)) is not None:
+            self.count += formula(*args, **kwargs, out_val=made)
+        return made
+
+
+def measured(
+    sent: Connection, out: Path, name: str, job: str, way: str, count: bool, sizes: dict[str, Any]
+) -> None:
+    """One measurement, in this process; sends what it found."""
+    torch.set_num_threads(os.cpu_count() or 1)
     if way == "bfloat16":
-        sizes["dtype"] = way
+        sizes = sizes | {"dtype": way}
     before = held_mib("VmRSS")
-    bench = Bench(name, asked.out, asked.out / f"{name}-adapters", **sizes)
+    bench = Bench(name, out, out / f"{name}-adapters", **sizes)
     bench.write_adapters()
     work = bench.jobs()[job][way == "original"]
     get("method", "ascent_plus_descent").bind({"ascent": 1.0})  # imports what a first call imports
-    counter = FlopCounterMode(display=False) if asked.count else nullcontext()
+    counter = Operations() if count else nullcontext()
     began = time.perf_counter()
     with counter:
         result = work()
     seconds = time.perf_counter() - began
     found = {"seconds": seconds, "peak_mib": held_mib("VmHWM"), "before_mib": before}
-    if isinstance(counter, FlopCounterMode):
-        found = {"gflop": counter.get_total_flops() / 1e9}
-    save_file({n: v.contiguous() for n, v in result.items()}, file)
-    print(json.dumps(found))
+    if isinstance(counter, Operations):
+        found = {"gflop": counter.count / 1e9}
+    save_file({n: v.contiguous() for n, v in result.items()}, out / f"{way}.safetensors")
+    sent.send(found)
 
 
 def measure(
     out: Path, name: str, job: str, way: str, *, count: bool = False, **sizes: int
 ) -> dict[str, float]:
-    """The same in a process of its own; sizes are Bench's `rows`, `length` and `variants`."""
-    file = out / f"{way}.safetensors"
-    command = [sys.executable, __file__, "--out", str(out), "--measure", name, job, way, str(file)]
-    command += ["--sizes", json.dumps(sizes), *(["--count"] if count else [])]
-    done = subprocess.run(command, capture_output=True, text=True)
-    if done.returncode:
-        sys.exit(f"{name}, {job}, {way}: {done.stderr.strip().splitlines()[-1]}")
-    found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    """The same in a process of its own; sizes are Bench's `rows`, `length` and `variants`.
+
+    It is forked from one that has imported all, and has opened and computed nothing.
+    """
+    PROCESSES.set_forkserver_preload(["original_way", "peft", "transformers.trainer"])
+    received, sent = PROCESSES.Pipe(duplex=False)
+    child = PROCESSES.Process(target=measured, args=(sent, out, name, job, way, count, sizes))
+    child.start()
+    sent.close()
+    try:
+        found: dict[str, float] = received.recv()
+    except EOFError:
+        sys.exit(f"{name}, {job}, {way}: failed")
+    child.join()
     return found
 
 
@@ -314,9 +345,10 @@ def rates() -> dict[str, float]:
 
 def compared(out: Path, name: str, job: str, pairs: int) -> dict[str, Any]:
     """All measurements of one job, in turns, and their ratios to the original."""
-    turns = [{way: measure(out, name, job, way) for way in WAYS} for _ in range(pairs)]
+    ways = WAYS[name]
+    turns = [{way: measure(out, name, job, way) for way in ways} for _ in range(pairs)]
     row: dict[str, Any] = {"model": name, "job": job, "turns": turns, "rates": rates()}
-    for way in WAYS[1:]:
+    for way in ways[1:]:
         row[way] = {
             "times": [turn["original"]["seconds"] / turn[way]["seconds"] for turn in turns],
             "memory": [turn[way]["peak_mib"] / turn["original"]["peak_mib"] for turn in turns],
@@ -324,7 +356,7 @@ def compared(out: Path, name: str, job: str, pairs: int) -> dict[str, Any]:
             "apart": apart(out, way),
         }
     if not job.startswith("evaluate"):  # tokens come one by one there: memory is what counts
-        for way in WAYS[:2]:
+        for way in ways[:2]:
             counted = measure(out, name, job, way, count=True)["gflop"]
             seconds = median(turn[way]["seconds"] for turn in turns)
             rate = row["rates"]["float32"]
@@ -342,21 +374,15 @@ def main() -> None:
     parser.add_argument("--model", nargs="+", default=["embedded", "llama"], choices=list(ROWS))
     parser.add_argument("--pairs", type=int, default=5)
     parser.add_argument("--jobs", nargs="+", help="only these")
-    parser.add_argument("--measure", nargs=4, help=argparse.SUPPRESS)
-    parser.add_argument("--sizes", default="{}", help=argparse.SUPPRESS)
-    parser.add_argument("--count", action="store_true", help=argparse.SUPPRESS)
     asked = parser.parse_args()
     torch.set_num_threads(os.cpu_count() or 1)
-    if asked.measure:
-        measured(asked)
-        return
     asked.out.mkdir(parents=True, exist_ok=True)
     rows: list[dict[str, Any]] = []
     for name in asked.model:
         jobs = list(Bench(name, asked.out, asked.out / f"{name}-adapters").jobs())
         for job in [j for j in jobs if asked.jobs is None or j in asked.jobs]:
             rows.append(compared(asked.out, name, job, asked.pairs))
-            for way in WAYS[1:]:
+            for way in WAYS[name][1:]:
                 print(" · ".join(_cells(rows[-1], way)), file=sys.stderr, flush=True)
             facts = {"pairs": asked.pairs, **surroundings()}
             write_json(asked.out / "speed.json", facts | {"rows": rows})
@@ -371,7 +397,7 @@ def main() -> None:
     ):  # fmt: skip
         table.add_column(column, justify="left" if column in ("model", "job") else "right")
     for row in rows:
-        for way in WAYS[1:]:
+        for way in WAYS[row["model"]][1:]:
             table.add_row(*_cells(row, way))
     Console(width=160).print(table)
 
