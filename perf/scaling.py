@@ -2,7 +2,7 @@
 
     python perf/scaling.py --repeats 3 --out runs/speed/scaling.csv        # make bench-scaling
 
-rows        ×1 to ×8, of each scope: an epoch of ascent+descent, effective batch 16, or all rows if
+rows        ×1 to ×8, of each scope: an epoch of ascent+descent, effective batch 8, or all rows if
             they are fewer.
 adapters    1 to 16 of them scored on the rows of `speed.SCORED`.
 length      32 to 256 tokens, all 16 rows alike: an epoch of memorizing. The original way pads to
