@@ -321,6 +321,7 @@ def test_4_bits_are_as_small_as_bitsandbytes_makes_them() -> None:
     assert held / weight.numel() == pytest.approx(0.516, rel=0.002)
 
 
+@pytest.mark.slow
 def test_checkpointing_holds_fewer_activations(tmp_path: Path) -> None:
     base = write_base(tmp_path / "base", weights=False, num_hidden_layers=6)
     held = [estimator(base, f"model.gradient_checkpointing={way}") for way in ("false", "true")]

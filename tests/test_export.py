@@ -264,7 +264,8 @@ def test_a_lora_that_rounding_swallows_is_refused(done: Run, tmp_path: Path) -> 
     memorize(run)
     with pytest.raises(KnowUndoError, match="logits differ from the run's"):
         export(run, "memorized", tmp_path / "x", form="merged")
-    assert export(run, "memorized", tmp_path / "x").largest_difference == 0
+    # Beside weights of bfloat16 the run casts A and B, and peft casts x: the same to rounding.
+    assert export(run, "memorized", tmp_path / "x").largest_difference < 0.03
 
 
 def test_four_bits_are_merged_without_them(done: Run, tmp_path: Path) -> None:

@@ -113,6 +113,18 @@ def test_packed_gradients_are_the_padded_ones(
     near(packed, found())
 
 
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_rounding_is_no_reason_to_pad(dtype: str) -> None:
+    model = Model("embedded", dtype=dtype)
+    assert packs(model)
+    rows = encode(records("unlearn", "train", 5), model.tokenizer)
+    batch = collate(rows, model.pad)
+    with torch.no_grad():
+        packed = hidden_states(model, batch).float()
+        padded = all_hidden_states(model, batch).flatten(0, 1)[batch.positions].float()
+    assert float((packed - padded).norm() / padded.norm()) < (1e-5 if dtype == "float32" else 0.03)
+
+
 def test_eager_attention_is_left_alone(toy_base: str, toy_rows: Rows) -> None:
     model = Model(toy_base, dtype="float64", attention="eager")
     assert not packs(model)

@@ -361,8 +361,11 @@ class Model:
         return max(most, SMALL // hidden)
 
     def alike(self, one: torch.Tensor, other: torch.Tensor) -> bool:
-        """True if two results of this model are the same to the rounding of its numbers."""
-        near = 1e-2 if one.dtype in (torch.bfloat16, torch.float16) else 1e-4
+        """True if two results of this model are the same to the rounding of its numbers.
+
+        Rounding of half precision adds up over the layers; what is computed wrongly is off by more.
+        """
+        near = 5e-2 if one.dtype in (torch.bfloat16, torch.float16) else 1e-4
         scale = float(other.detach().float().abs().amax())
         return torch.allclose(one, other, rtol=near, atol=near * scale, equal_nan=True)
 
