@@ -173,8 +173,9 @@ def pieces(
     as many as divide both, unless `rows` asks for more: then shares are only nearly the same.
 
     Args:
-        batch: a Batch or a PairedBatch; of a batch of fixed length, padding counts.
-        tokens: a piece has at most so many, if one row of it does not have more.
+        batch: a Batch or a PairedBatch.
+        tokens: a piece has at most so many, padding not counted, if its smallest share of the rows
+            does not have more.
         rows: a piece has at most so many rows of a half; none: any number.
         halves: of a paired batch those that count, being read; none: both.
     """
