@@ -58,7 +58,7 @@ def curves(model: str) -> list[Curve]:
     return [
         Curve(
             "rows", "An epoch of ascent+descent", "rows of each scope", ROWS[model], (1, 2, 4, 8),
-            lambda x: "unlearn: ascent+descent", lambda x: {"rows": x},
+            lambda x: "unlearn: ascent+descent", lambda x: {"rows": x, "passes": 1},
         ),
         Curve(
             "adapters", f"Scoring {SCORED[model]} rows", "adapters", 1, (1, 2, 4, 8, 16),

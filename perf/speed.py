@@ -22,6 +22,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
+from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
 from random import Random
@@ -53,8 +54,8 @@ PROCESSES = multiprocessing.get_context("forkserver")
 # How a model is measured; the small one gains nothing by bfloat16.
 WAYS = {"embedded": ("original", "ours"), "llama": ("original", "ours", "bfloat16")}
 # Rows of a scope; of those, rows that are localized, and scored; copies of each of the former;
-# adapters; passes within a region.
-ROWS = {"embedded": 128, "llama": 8}
+# adapters; passes of unlearning.
+ROWS = {"embedded": 64, "llama": 8}
 FEW, SCORED, COPIES = 3, {"embedded": 16, "llama": 4}, 3
 ADAPTERS, PASSES = 8, 3
 LENGTHS = 40, 120
@@ -104,15 +105,17 @@ class Bench:
         rows: of a scope; none: as many as `ROWS` says.
         length: tokens of every row; none: KnowUnDo's lengths.
         variants: adapters that are scored.
+        passes: of unlearning.
         dtype: of the base.
     """
 
     def __init__(
         self, name: str, folder: Path, adapters: Path, *, rows: int | None = None,
-        length: int | None = None, variants: int = ADAPTERS, dtype: str = "float32",
+        length: int | None = None, variants: int = ADAPTERS, passes: int = PASSES,
+        dtype: str = "float32",
     ) -> None:  # fmt: skip
         self.name, self.adapters, self.base = name, adapters, build(name, folder)
-        self.variants, self.dtype = variants, dtype
+        self.variants, self.passes, self.dtype = variants, passes, dtype
         self.model = self.opened()
         embeddings = self.model.causal_lm().get_input_embeddings()
         vocabulary = int(embeddings.num_embeddings)  # type: ignore[arg-type, union-attr]
@@ -131,15 +134,14 @@ class Bench:
         """What training changed, to be compared."""
         return {n: v - self.state[n] for n, v in self.model.state().items()}
 
-    def warm_up(self) -> None:
+    def warm_up(self, way: str) -> None:
         """What costs something only the first time: pages, imports, trials.
 
         The Trainer collects garbage once a training, half a second with so many modules: it is
         spared what is there already, since a step is measured and not a start.
         """
-        one = self.rows["unlearn"][:1]
-        original_way.mean_gradients(self.model, one)
-        mean_gradients(self.model, one)
+        gradients = original_way.mean_gradients if way == "original" else mean_gradients
+        gradients(self.model, self.rows["unlearn"][:1])
         get("method", "ascent_plus_descent").bind({"ascent": 1.0})
         gc.collect()
         gc.freeze()
@@ -163,13 +165,24 @@ class Bench:
         }
         for title, (method, arguments, plain) in losses.items():
             region = self.region() if title == "memflex" else None
-            passes = PASSES if region else 1
-            named = f"unlearn: {title}" + (f", {passes} passes" if region else "")
-            found[named] = (
-                lambda m=method, a=arguments, r=region, n=passes: self.unlearn(m, a, r, n),
-                lambda p=plain, r=region, n=passes: self.unlearn_originally(p, r, n),
+            found[f"unlearn: {title}"] = (
+                lambda m=method, a=arguments, r=region: self.unlearn(m, a, r),
+                lambda p=plain, r=region: self.unlearn_originally(p, r),
             )
-        return found | {f"evaluate {self.variants} adapters": (self.score, self.score_originally)}
+        found[f"evaluate {self.variants} adapters"] = self.score, self.score_originally
+        if self.name == "embedded":  # on the Llama the original way takes minutes for it
+            found["all of these"] = tuple(  # type: ignore[assignment]
+                partial(self._all, [pair[side] for pair in found.values()]) for side in (0, 1)
+            )
+        return found
+
+    def _all(self, works: Sequence[Callable[[], Any]]) -> dict[str, torch.Tensor]:
+        """A whole comparison of methods, each from the same weights: what a run is made of."""
+        ends = []
+        for work in works:
+            self.model.overwrite(self.state)
+            ends.append(work())
+        return {f"{number} {n}": v for number, end in enumerate(ends) for n, v in end.items()}
 
     def region(self) -> list[str]:
         """The upper half of the layers: a located region is rarely in the lowest ones only."""
@@ -191,20 +204,20 @@ class Bench:
         return self.moved()
 
     def unlearn(
-        self, method: str, arguments: dict[str, float], region: Sequence[str] | None, passes: int
+        self, method: str, arguments: dict[str, float], region: Sequence[str] | None
     ) -> dict[str, torch.Tensor]:
         start = Start(self.model, self.rows["unlearn"], self.rows, seed=SEED)
         unlearn(
-            start, method=method, arguments=arguments, region=region, lr=LR, epochs=passes,
+            start, method=method, arguments=arguments, region=region, lr=LR, epochs=self.passes,
             batch_size=BATCH, accumulation=1,
         )  # fmt: skip
         return self.moved()
 
     def unlearn_originally(
-        self, weights: dict[str, float], region: Sequence[str] | None, passes: int
+        self, weights: dict[str, float], region: Sequence[str] | None
     ) -> dict[str, torch.Tensor]:
         batches = paired(
-            self.rows["unlearn"], self.rows["retention"], size=BATCH, epochs=passes, seed=SEED,
+            self.rows["unlearn"], self.rows["retention"], size=BATCH, epochs=self.passes, seed=SEED,
             pad=self.model.pad,
         )  # fmt: skip
         weights = dict(weights)
@@ -261,12 +274,17 @@ class Bench:
 
 
 def held_mib(entry: str) -> float:
-    """What this process holds, `VmRSS`, or held at most, `VmHWM`.
+    """What this process holds, `VmRSS`, or held at most since `forget_peak`, `VmHWM`.
 
     Not getrusage's ru_maxrss: it counts in the process that this one was started from.
     """
     status = Path("/proc/self/status").read_text()
     return int(status.split(f"{entry}:")[1].split()[0]) / 1024
+
+
+def forget_peak() -> None:
+    """The most that this process held is what it holds now: the work is measured, not its start."""
+    Path("/proc/self/clear_refs").write_text("5")
 
 
 class Operations(TorchDispatchMode):
@@ -299,7 +317,8 @@ def measured(
     bench = Bench(name, out, out / f"{name}-adapters", **sizes)
     bench.write_adapters()
     work = bench.jobs()[job][way == "original"]
-    bench.warm_up()
+    bench.warm_up(way)
+    forget_peak()
     counter = Operations() if count else nullcontext()
     began = time.perf_counter()
     with counter:
@@ -315,7 +334,7 @@ def measured(
 def measure(
     out: Path, name: str, job: str, way: str, *, count: bool = False, **sizes: int
 ) -> dict[str, float]:
-    """The same in a process of its own; sizes are Bench's `rows`, `length` and `variants`.
+    """The same in a process of its own; sizes are Bench's `rows`, `length`, `variants`, `passes`.
 
     It is forked from one that has imported all, and has opened and computed nothing.
     """
@@ -369,7 +388,7 @@ def compared(out: Path, name: str, job: str, pairs: int) -> dict[str, Any]:
             "beyond": [_beyond(turn[way]) / _beyond(turn["original"]) for turn in turns],
             "apart": apart(out, way),
         }
-    if not job.startswith("evaluate"):  # tokens come one by one there: memory is what counts
+    if job.startswith(("memorize", "localize", "unlearn")):  # else memory counts: token by token
         for way in ways[:2]:
             counted = measure(out, name, job, way, count=True)["gflop"]
             seconds = median(turn[way]["seconds"] for turn in turns)

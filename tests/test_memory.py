@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -13,7 +15,7 @@ from conftest import randomize
 from knowundo import forwards, localization, memorization, scoring
 from knowundo.encoding import Encoded
 from knowundo.localization import mean_gradients
-from knowundo.memory import in_portions
+from knowundo.memory import Freed, in_portions
 from knowundo.models import Adaptation, Model
 from knowundo.scoring import complete, generate, score
 from knowundo.unlearning import Start, unlearn
@@ -155,3 +157,21 @@ def test_other_errors_are_not_taken_for_it() -> None:
 
     with pytest.raises(RuntimeError, match="shape mismatch"):
         list(in_portions([1, 2, 3], 2, broken, [], "work"))
+
+
+def _resident() -> float:
+    status = Path("/proc/self/status").read_text()
+    return int(status.split("VmRSS:")[1].split()[0]) / 1024
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="glibc's")
+def test_what_was_freed_goes_back_to_the_system_now_and_then() -> None:
+    freed = Freed()
+    for given_back in (True, False):  # the second time comes too soon
+        blocks = [torch.ones(2**14) for _ in range(2000)]  # 125 MiB
+        last = blocks.pop()  # above all others, so that nothing goes back by itself
+        del blocks
+        held = _resident()
+        freed.give_back()
+        assert (_resident() < held - 60) is given_back
+        del last

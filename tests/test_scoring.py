@@ -14,7 +14,8 @@ from knowundo.batches import by_length
 from knowundo.encoding import Encoded, encode
 from knowundo.evaluation.metrics.accuracy import token_accuracy
 from knowundo.evaluation.metrics.likelihood import perplexity
-from knowundo.forwards import answer_states, live_head
+from knowundo.forwards import answer_states
+from knowundo.head import live_head
 from knowundo.models import Model
 from knowundo.scoring import generate, score, teacher_forced
 from knowundo.vocabulary import full_precision

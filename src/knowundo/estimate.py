@@ -42,8 +42,8 @@ from knowundo.forwards import (
     answer_logits,
     answer_states,
     hidden_states,
-    live_head,
 )
+from knowundo.head import live_head
 from knowundo.localization import mean_gradients
 from knowundo.models import Adaptation, Model, adaptation_of, base_path
 from knowundo.original import OneSided, OriginalStart

@@ -80,7 +80,7 @@ class _Adapted(torch.autograd.Function):
         return x_gradient, None, None, down_gradient, up_gradient, None
 
 
-def _plain(layer: Any) -> bool:
+def plain(layer: Any) -> bool:
     """True for torch's own linear layer, to which nobody listens."""
     return type(layer) is torch.nn.Linear and not (
         "forward" in vars(layer)
@@ -105,7 +105,7 @@ def _parts(layer: Linear, x: torch.Tensor) -> tuple[Any, Any, Any, float] | None
         return None
     (name,) = names
     base, down, up = layer.base_layer, downs[name], layer.lora_B[name]
-    if not (_plain(base) and _plain(down) and _plain(up)):
+    if not (plain(base) and plain(down) and plain(up)):
         return None
     if type(layer.lora_dropout[name]) is not torch.nn.Identity or up.bias is not None:
         return None

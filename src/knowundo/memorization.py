@@ -10,7 +10,8 @@ import torch
 from knowundo.batches import Batch, shuffled
 from knowundo.checkpoints import Checkpoint, State
 from knowundo.encoding import Encoded
-from knowundo.forwards import Half, Parts, hidden_states, live_head
+from knowundo.forwards import Half, Parts, hidden_states
+from knowundo.head import live_head
 from knowundo.models import Model
 from knowundo.progress import Progress
 from knowundo.training import Curve, train

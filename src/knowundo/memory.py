@@ -6,6 +6,9 @@ itself kills for memory cannot be helped here; it goes on from its last checkpoi
 
 from __future__ import annotations
 
+import ctypes
+import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
@@ -13,6 +16,8 @@ from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
 
 Row = TypeVar("Row")
 Made = TypeVar("Made")
+# Seconds between two times that freed memory goes back to the system.
+OFTEN = 1.0
 
 
 def ran_out(error: Exception) -> bool:
@@ -64,3 +69,23 @@ def in_portions(
             continue
         start += size
         yield made
+
+
+class Freed:
+    """Gives back to the system what was freed, now and then.
+
+    glibc keeps freed blocks. Batches of many sizes leave holes between them that the next one does
+    not fit, and a process comes to hold half as much again as it ever used at once (measured: 1.35
+    GiB of 0.85 on a Llama of 111 M parameters). Giving back takes 50 ms of so large a process.
+    """
+
+    def __init__(self) -> None:
+        self._due = 0.0
+        library = ctypes.CDLL(None) if sys.platform == "linux" else None
+        self._trim = getattr(library, "malloc_trim", None)  # none: another C library's malloc
+
+    def give_back(self) -> None:
+        """If it is time."""
+        if self._trim is not None and time.monotonic() >= self._due:
+            self._trim(0)
+            self._due = time.monotonic() + OFTEN

@@ -36,15 +36,8 @@ from transformers import PreTrainedTokenizerBase
 from knowundo.batches import PairedBatch, collate, paired
 from knowundo.encoding import SEPARATOR, Encoded
 from knowundo.errors import BadInput
-from knowundo.forwards import (
-    Columns,
-    Half,
-    Parts,
-    Step,
-    all_hidden_states,
-    frozen_head,
-    live_head,
-)
+from knowundo.forwards import Columns, Half, Parts, Step, all_hidden_states
+from knowundo.head import frozen_head, live_head
 from knowundo.models import Model
 from knowundo.registry import Entry
 from knowundo.unlearning import Encode, Start

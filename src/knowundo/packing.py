@@ -30,11 +30,49 @@ class Packing:
 
     def by_row(self, value: torch.Tensor) -> torch.Tensor:
         """[1, heads, tokens, size] → [rows, heads, longest, size]."""
-        return value[0].transpose(0, 1)[self.packed].transpose(1, 2)
+        rows: torch.Tensor = _ByRow.apply(value[0].transpose(0, 1), self.packed, self.filled)
+        return rows.transpose(1, 2)
 
     def in_one(self, value: torch.Tensor) -> torch.Tensor:
         """[rows, longest, heads, size] → [1, tokens, heads, size]."""
-        return value.flatten(0, 1)[self.filled][None]
+        one: torch.Tensor = _InOne.apply(value, self.filled)
+        return one[None]
+
+
+class _ByRow(torch.autograd.Function):
+    """[tokens, …] → [rows, longest, …]; cells of padding repeat a token, and get no gradient.
+
+    Nothing that is read comes from them. Without that, gradients would be summed by cell.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, value: torch.Tensor, packed: torch.Tensor, filled: torch.Tensor
+    ) -> torch.Tensor:
+        ctx.save_for_backward(filled)
+        return value[packed]
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor, None, None]:
+        (filled,) = ctx.saved_tensors
+        return gradients[0].flatten(0, 1)[filled], None, None
+
+
+class _InOne(torch.autograd.Function):
+    """[rows, longest, …] → [tokens, …]; cells of padding get a gradient of zero."""
+
+    @staticmethod
+    def forward(ctx: Any, value: torch.Tensor, filled: torch.Tensor) -> torch.Tensor:
+        ctx.save_for_backward(filled)
+        ctx.shape = value.shape
+        return value.flatten(0, 1)[filled]
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor, None]:
+        (filled,) = ctx.saved_tensors
+        into = gradients[0].new_zeros(ctx.shape)
+        into.view(-1, *ctx.shape[2:])[filled] = gradients[0]
+        return into, None
 
 
 def attention(

@@ -30,7 +30,7 @@ from knowundo.checkpoints import (
 )
 from knowundo.errors import BadInput, Diverged
 from knowundo.forwards import Parts
-from knowundo.memory import halved
+from knowundo.memory import Freed, halved
 from knowundo.models import Model, need_bitsandbytes
 from knowundo.progress import Progress
 
@@ -153,6 +153,7 @@ class _PartsTrainer(Trainer):
         super().__init__(**rest)
         self.model_accepts_loss_kwargs = False
         self.loss, self.batches, self.course, self.cut = loss, batches, course, cut
+        self.freed = Freed()
 
     def get_train_dataloader(self) -> DataLoader[Any]:
         rows = [{"batch": batch} for batch in self.batches]
@@ -163,6 +164,7 @@ class _PartsTrainer(Trainer):
         losses = []
         for piece, weight in self.cut(inputs["batch"], self.course.rows):
             self.course.tried = max(self.course.tried, rows_of(piece))
+            self.freed.give_back()
             one = {"batch": piece, "weight": weight}
             losses.append(super().training_step(model, one, *rest))
         return torch.stack(losses).sum()

@@ -15,8 +15,9 @@ from typing import Any
 import torch
 from torch.utils.checkpoint import checkpoint
 
-# Numbers of a portion's logits: 8 MiB of float32.
-PORTION = 2**21
+# Numbers of a portion's logits, 16 MiB of float32; and tokens that it has at least, since a product
+# of fewer reads the head's weights for little.
+PORTION, LEAST = 2**22, 32
 
 # Hidden states [tokens, hidden] and what belongs to each token → numbers by token, [tokens] each;
 # gradients reach the states through the first of them only.
@@ -30,7 +31,7 @@ def full_precision(logits: torch.Tensor) -> torch.Tensor:
 
 def portion(vocabulary: int) -> int:
     """Tokens at a time."""
-    return max(1, PORTION // vocabulary)
+    return max(LEAST, PORTION // vocabulary)
 
 
 def _portions(

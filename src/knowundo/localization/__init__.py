@@ -18,7 +18,8 @@ from knowundo import regions
 from knowundo.batches import by_length, pieces
 from knowundo.checkpoints import Checkpoint, prefixed, under
 from knowundo.encoding import Encoded
-from knowundo.forwards import Half, hidden_states, live_head
+from knowundo.forwards import Half, hidden_states
+from knowundo.head import live_head
 from knowundo.memory import halved
 from knowundo.models import Model
 from knowundo.progress import Progress
