@@ -56,8 +56,8 @@ WAYS = {"embedded": ("original", "ours"), "llama": ("original", "ours", "bfloat1
 # Rows of a scope; of those, rows that are localized, and scored; copies of each of the former;
 # adapters; passes of unlearning.
 ROWS = {"embedded": 64, "llama": 8}
-FEW, SCORED, COPIES = 3, {"embedded": 16, "llama": 4}, 3
-ADAPTERS, PASSES = 8, 3
+FEW, SCORED, COPIES = 3, {"embedded": 16, "llama": 8}, 3
+ADAPTERS, PASSES = 8, 2
 LENGTHS = 40, 120
 
 

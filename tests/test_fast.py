@@ -21,7 +21,7 @@ from transformers import (
 )
 
 from conftest import randomize, records
-from knowundo import forwards, head, lower, vocabulary
+from knowundo import forwards, lower, vocabulary
 from knowundo.batches import PairedBatch, collate, paired, pieces, shuffled
 from knowundo.encoding import Encoded, encode
 from knowundo.forwards import Half, all_hidden_states, hidden_states, packs
@@ -266,31 +266,6 @@ def test_numbers_by_token_are_those_of_all_logits(
         near(slopes, wanted)
     half = Half(batch, hidden_states(model, batch), live_head(model))
     assert torch.equal(half.right, half.logits.argmax(-1) == batch.targets)
-
-
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_logits_in_stripes_are_those_of_the_layer(
-    toy_base: str, dtype: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(head, "STRIPE", 7)  # the last stripe is narrower
-    model = Model(toy_base, Adaptation("lora", rank=2), dtype=dtype)
-    layer = model.causal_lm().get_output_embeddings()
-    states = torch.randn(5, layer.in_features, dtype=getattr(torch, dtype), requires_grad=True)
-    slopes = torch.randn(5, layer.out_features, dtype=states.dtype)
-    logits = live_head(model)(states)
-    assert ("Striped" in type(logits.grad_fn).__name__) is (dtype == "float32")
-    found = logits, *torch.autograd.grad(logits, states, slopes)
-    wanted = layer(states), slopes @ layer.weight
-    for one, other in zip(found, wanted, strict=True):
-        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-5)
-
-
-def test_a_head_that_is_listened_to_is_called(toy_base: str) -> None:
-    model, heard = Model(toy_base, Adaptation("lora", rank=2), dtype="float32"), []
-    layer = model.causal_lm().get_output_embeddings()
-    layer.register_forward_hook(lambda *given: heard.append(given))
-    live_head(model)(torch.randn(5, layer.in_features))
-    assert heard
 
 
 class Held:

@@ -13,7 +13,8 @@ from typing import Any
 import torch
 from peft.tuners.lora.layer import Linear
 from torch.autograd.function import once_differentiable
-from torch.nn.functional import linear
+
+from knowundo.linear import plain, product
 
 
 def _output(
@@ -38,7 +39,7 @@ def _output(
         scale: s.
     """
     hidden = down @ x.T
-    return linear(x, weight, bias).addmm_(hidden.T, up.T, alpha=scale), hidden
+    return product(x, weight, bias).addmm_(hidden.T, up.T, alpha=scale), hidden
 
 
 class _Adapted(torch.autograd.Function):
@@ -78,17 +79,6 @@ class _Adapted(torch.autograd.Function):
         if of_x:
             x_gradient = (gradient @ weight).addmm_(hidden_gradient.T, down)
         return x_gradient, None, None, down_gradient, up_gradient, None
-
-
-def plain(layer: Any) -> bool:
-    """True for torch's own linear layer, to which nobody listens."""
-    return type(layer) is torch.nn.Linear and not (
-        "forward" in vars(layer)
-        or layer._forward_hooks
-        or layer._forward_pre_hooks
-        or layer._backward_hooks
-        or layer._backward_pre_hooks
-    )
 
 
 def _parts(layer: Linear, x: torch.Tensor) -> tuple[Any, Any, Any, float] | None:

@@ -33,6 +33,7 @@ from transformers.utils.import_utils import is_flash_attn_2_available
 
 from knowundo.artifacts import read_json, write_json
 from knowundo.errors import BadInput
+from knowundo.linear import quicken
 from knowundo.lora import fuse
 
 # One thread count everywhere: the same bytes need the same number of threads.
@@ -297,6 +298,7 @@ class Model:
     def _adapted(self, model: Any) -> Any:
         """The base with a LoRA beside it, if the adaptation is one."""
         if self.adaptation.kind == "full":
+            quicken(model)
             return model
         targets = self.adaptation.targets
         config = LoraConfig(
@@ -312,6 +314,7 @@ class Model:
             raise BadInput(f"base '{self.base}': no such modules for a LoRA ({error})") from None
         model.peft_config["default"].base_model_name_or_path = self.base
         fuse(model)
+        quicken(model)
         return model
 
     def _has_shape(self, adaptation: Adaptation) -> bool:
