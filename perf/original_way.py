@@ -11,6 +11,7 @@ brought into line.
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from copy import deepcopy
 from pathlib import Path
@@ -163,4 +164,6 @@ def evaluate(
                 eos_token_id=model.tokenizer.eos_token_id,
             )  # fmt: skip
         found.append(accuracies)
+        del model
+        gc.collect()  # its parts refer to each other; a process of its own would be over
     return found
