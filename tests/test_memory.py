@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from conftest import randomize
-from knowundo import forwards, localization, memorization, scoring
+from knowundo import forwards, localization, memorization, memory, scoring
 from knowundo.encoding import Encoded
 from knowundo.localization import mean_gradients
 from knowundo.memory import Freed, in_portions
@@ -165,9 +165,12 @@ def _resident() -> float:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="glibc's")
-def test_what_was_freed_goes_back_to_the_system_now_and_then() -> None:
-    freed = Freed()
-    for given_back in (True, False):  # the second time comes too soon
+def test_what_was_freed_goes_back_to_the_system_now_and_then(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for seconds, given_back in ((0.0, True), (1000.0, False)):
+        monkeypatch.setattr(memory, "OFTEN", seconds)
+        freed = Freed()
         blocks = [torch.ones(2**14) for _ in range(2000)]  # 125 MiB
         last = blocks.pop()  # above all others, so that nothing goes back by itself
         del blocks

@@ -80,7 +80,7 @@ class Freed:
     """
 
     def __init__(self) -> None:
-        self._due = 0.0
+        self._due = time.monotonic() + OFTEN  # what is over sooner does not need it
         library = ctypes.CDLL(None) if sys.platform == "linux" else None
         self._trim = getattr(library, "malloc_trim", None)  # none: another C library's malloc
 
