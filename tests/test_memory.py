@@ -168,9 +168,12 @@ def _resident() -> float:
 def test_what_was_freed_goes_back_to_the_system_now_and_then(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    for seconds, given_back in ((0.0, True), (1000.0, False)):
+    large = memory.WORTH
+    for seconds, numbers, given_back in (
+        (0.0, large, True), (1000.0, large, False), (0.0, large - 1, False),
+    ):  # fmt: skip
         monkeypatch.setattr(memory, "OFTEN", seconds)
-        freed = Freed()
+        freed = Freed(numbers)
         blocks = [torch.ones(2**14) for _ in range(2000)]  # 125 MiB
         last = blocks.pop()  # above all others, so that nothing goes back by itself
         del blocks

@@ -17,7 +17,7 @@ from torch.nn.functional import linear
 
 # Rows up to which the transpose is made, if there are two or more; numbers of a weight from which
 # any of this is worth a call; columns that are made at once.
-FEW, LARGE, STRIPE = 64, 2**18, 2048
+FEW, LARGE, STRIPE = 64, 2**19, 2048
 
 
 def product(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:

@@ -18,6 +18,8 @@ Row = TypeVar("Row")
 Made = TypeVar("Made")
 # Seconds between two times that freed memory goes back to the system.
 OFTEN = 1.0
+# Numbers of a model from which that is worth its time.
+WORTH = 10_000_000
 
 
 def ran_out(error: Exception) -> bool:
@@ -79,9 +81,10 @@ class Freed:
     GiB of 0.85 on a Llama of 111 M parameters). Giving back takes 50 ms of so large a process.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, numbers: int) -> None:
+        """For work on a model of so many numbers."""
         self._due = time.monotonic() + OFTEN  # what is over sooner does not need it
-        library = ctypes.CDLL(None) if sys.platform == "linux" else None
+        library = ctypes.CDLL(None) if sys.platform == "linux" and numbers >= WORTH else None
         self._trim = getattr(library, "malloc_trim", None)  # none: another C library's malloc
 
     def give_back(self) -> None:

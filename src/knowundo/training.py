@@ -153,7 +153,7 @@ class _PartsTrainer(Trainer):
         super().__init__(**rest)
         self.model_accepts_loss_kwargs = False
         self.loss, self.batches, self.course, self.cut = loss, batches, course, cut
-        self.freed = Freed()
+        self.freed = Freed(sum(p.numel() for p in course.model.net.parameters()))
 
     def get_train_dataloader(self) -> DataLoader[Any]:
         rows = [{"batch": batch} for batch in self.batches]
