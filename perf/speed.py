@@ -324,10 +324,11 @@ def measured(
     with counter:
         result = work()
     seconds = time.perf_counter() - began
-    found = {"seconds": seconds, "peak_mib": held_mib("VmHWM"), "before_mib": before}
-    found["rate"] = matmul_rate()  # now: it differs by a third from minute to minute
     if isinstance(counter, Operations):
         found = {"gflop": counter.count / 1e9}
+    else:
+        found = {"seconds": seconds, "peak_mib": held_mib("VmHWM"), "before_mib": before}
+        found["rate"] = matmul_rate()  # now: it differs by a third from minute to minute
     save_file({n: v.contiguous() for n, v in result.items()}, out / f"{way}.safetensors")
     sent.send(found)
 

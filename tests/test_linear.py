@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
 from torch.nn.functional import linear as plain_product
 
 from conftest import randomize
@@ -108,8 +109,6 @@ def test_a_head_may_be_adapted_afterwards(toy_base: str) -> None:
     assert linear._ours(head)
     adapted: Any = torch.nn.Sequential(head)
     adapted.config = None
-    from peft import LoraConfig, get_peft_model
-
     net = get_peft_model(adapted, LoraConfig(r=2, target_modules=["0"]))
     fuse(net)
     layer = net.base_model.model[0]
