@@ -46,7 +46,7 @@ from knowundo.memorization import memorize
 from knowundo.models import Adaptation, Model, Variant, base_path, save_state
 from knowundo.records import Record
 from knowundo.registry import get
-from knowundo.scoring import score
+from knowundo.scoring import fill_a_batch, score_abreast
 from knowundo.unlearning import Start, unlearn
 
 BATCH, LR, SEED = 8, 1e-4, 0
@@ -257,12 +257,15 @@ class Bench:
         self.model.overwrite(self.state)
 
     def score(self) -> dict[str, torch.Tensor]:
-        found, rows = {}, self.rows["unlearn"][: SCORED[self.name]]
-        for number, folder in enumerate(self._folders()):
-            self.model.use(Variant("given", "given", folder))
-            table = score(self.model, rows, generated_splits=["train"])
-            found[str(number)] = torch.tensor(table["token_accuracy"].to_numpy())
-        return found
+        rows, splits = self.rows["unlearn"][: SCORED[self.name]], ["train"]
+        waiting = [Variant("given", "given", folder) for folder in self._folders()]
+        found: list[torch.Tensor] = []
+        size = fill_a_batch(rows, splits)
+        for group in (waiting[i : i + size] for i in range(0, len(waiting), size)):
+            with self.model.all_of(group):
+                tables = score_abreast(self.model, rows, generated_splits=splits)
+            found += [torch.tensor(table["token_accuracy"].to_numpy()) for table in tables]
+        return {str(number): value for number, value in enumerate(found)}
 
     def score_originally(self) -> dict[str, torch.Tensor]:
         rows = self.rows["unlearn"][: SCORED[self.name]]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from weakref import WeakSet
@@ -26,7 +27,7 @@ from knowundo.batches import PairedBatch, collate, paired, pieces, shuffled
 from knowundo.encoding import Encoded, encode
 from knowundo.forwards import Half, all_hidden_states, hidden_states, packs
 from knowundo.head import live_head
-from knowundo.localization import mean_gradients
+from knowundo.localization import mean_gradients, noisy_copies
 from knowundo.lower import below, layers_of, lowest
 from knowundo.models import Adaptation, Model, base_path
 from knowundo.registry import entries
@@ -114,6 +115,38 @@ def test_packed_gradients_are_the_padded_ones(
     near(packed, found())
 
 
+@pytest.mark.parametrize("kind", ["lora", "full"])
+def test_what_rows_begin_with_alike_is_computed_once(
+    toy_base: str, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """Noisy copies, a row that is the beginning of another, and one that is there twice."""
+    model = Model(toy_base, Adaptation(kind, rank=2, alpha=4), dtype="float64")
+    if kind == "lora":
+        randomize(model)
+    rows = encode(records("unlearn", "train", 4), model.tokenizer)
+    rows += noisy_copies(rows[1:], copies=3, vocabulary=300, seed=0)
+    rows += [replace(rows[3], ids=rows[3].ids[:-4], tail=0), rows[2]]
+    batch = collate(rows, model.pad)
+    beginnings = {row.ids[:end] for row in rows for end in range(1, len(row.ids) + 1)}
+    assert len(batch.filled) == len(beginnings) < 0.5 * int(batch.mask.sum())
+    seen = list[int]()
+    decoder: Any = model.causal_lm().get_decoder()  # type: ignore[operator]
+    decoder.layers[0].register_forward_pre_hook(lambda _, given: seen.append(given[0].shape[1]))
+
+    def found() -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        model.train_only(model.parameters())
+        half = Half(batch, hidden_states(model, batch), live_head(model))
+        return half.states.detach(), gradients(model, half.mean_nll.mean())
+
+    assert packs(model)
+    states, packed = found()
+    assert seen[-1] == len(beginnings)
+    monkeypatch.setattr(model, "packs", False)
+    plain, padded = found()
+    torch.testing.assert_close(states, plain, rtol=1e-5, atol=1e-6)
+    near(packed, padded)
+
+
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_rounding_is_no_reason_to_pad(dtype: str) -> None:
     model = Model("embedded", dtype=dtype)
@@ -174,12 +207,21 @@ def test_pieces_hold_every_row_once_for_its_share(
             assert all(len(part) <= rows for part in there)
     for piece, _ in made if retained is None else []:
         held = [*piece.unlearn.encoded, *piece.retention.encoded]
-        assert sum(len(row.ids) for row in held) <= tokens or len(held) == 2
+        assert len(collate(held, toy.pad).filled) <= tokens or len(held) == 2
+
+
+def test_pieces_are_as_few_as_can_be_and_nearly_even(toy: Model) -> None:
+    """Ten rows of 12 tokens in pieces of at most 50: not 4, 4 and 2."""
+    rows = encode(records("unlearn", "train", 1), toy.tokenizer)
+    batch = collate([replace(rows[0], ids=tuple(range(n, n + 12))) for n in range(10)], toy.pad)
+    assert sorted(len(piece) for piece, _ in pieces(batch, tokens=50)) == [3, 3, 4]
+    same = collate(rows * 5, toy.pad)
+    assert len(pieces(same, tokens=len(rows[0].ids))) == 1
 
 
 def test_halves_that_nothing_reads_do_not_count(toy: Model, toy_rows: Rows) -> None:
     batch = PairedBatch(*(collate(toy_rows[s], toy.pad) for s in ("unlearn", "retention")))
-    tokens = sum(len(row.ids) for row in toy_rows["unlearn"])
+    tokens = len(batch.unlearn.filled)
     assert len(pieces(batch, tokens=tokens, halves={"unlearn"})) == 1
     assert len(pieces(batch, tokens=tokens)) > 1
 

@@ -51,7 +51,8 @@ def full(toy_base: str) -> Model:
 
 
 def near(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> bool:
-    return all(torch.allclose(first[n], second[n], rtol=1e-9, atol=1e-12) for n in first)
+    """Equal to 1e-5 of a step: Adam divides gradients by their size, and rounding with them."""
+    return all(torch.allclose(first[n], second[n], rtol=1e-9, atol=1e-8) for n in first)
 
 
 @pytest.mark.parametrize(("room", "message"), [(1, CPU), (2, GPU), (3, CPU)])

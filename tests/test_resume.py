@@ -10,14 +10,15 @@ import pandas as pd
 import pytest
 import torch
 
+from conftest import randomize
 from knowundo import checkpoints
 from knowundo.checkpoints import Checkpoint, RandomNumbers
 from knowundo.encoding import Encoded
 from knowundo.errors import BadInput
 from knowundo.localization import localize
 from knowundo.memorization import memorize
-from knowundo.models import Adaptation, Model
-from knowundo.scoring import score
+from knowundo.models import Adaptation, Model, Variant, save_state
+from knowundo.scoring import score, score_abreast
 from knowundo.unlearning import Start, Unlearned, unlearn
 from knowundo.unlearning.rates import unlearn_at_chosen_rate, unlearn_watched
 from knowundo.unlearning.watching import Watch
@@ -192,6 +193,24 @@ def test_scoring(toy: Model, toy_rows: Rows, tmp_path: Path, kills: Kills) -> No
 
     def scored(checkpoint: Checkpoint | None) -> pd.DataFrame:
         return score(toy, rows, generated_splits=["train", "val"], checkpoint=checkpoint)
+
+    whole = scored(None)
+    resumed, killed = kills.until_done(scored, tmp_path / "c", 2)
+    assert killed >= 2
+    pd.testing.assert_frame_equal(resumed, whole)
+
+
+def test_scoring_abreast(toy: Model, toy_rows: Rows, tmp_path: Path, kills: Kills) -> None:
+    rows = [*toy_rows["unlearn"], *toy_rows["retention"]]
+    (new := tmp_path / "adapter").mkdir()
+    randomize(toy, seed=5)
+    save_state(toy, new)
+    variants = [Variant("base", "base"), Variant("a", "given", new)]
+
+    def scored(checkpoint: Checkpoint | None) -> pd.DataFrame:
+        with toy.all_of(variants):
+            tables = score_abreast(toy, rows, generated_splits=["train"], checkpoint=checkpoint)
+        return pd.concat(tables)
 
     whole = scored(None)
     resumed, killed = kills.until_done(scored, tmp_path / "c", 2)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
-from math import gcd
+from itertools import accumulate, pairwise
+from math import gcd, inf
 from random import Random
 from typing import Any
 
@@ -21,7 +21,8 @@ class Batch:
     `ids` and `mask` are [rows, tokens]; a cell is a place in them, counted flat. The answers'
     tokens lie flat, row after row: `targets` [answer tokens] are the tokens to predict, `rows`
     [answer tokens] their row, and `positions` [answer tokens] the cells whose hidden states predict
-    them (one place to the left).
+    them (one place to the left). Rows that begin alike have the tokens that they begin with in
+    common, since what is causal makes the same of them.
     """
 
     encoded: list[Encoded]
@@ -31,8 +32,9 @@ class Batch:
     rows: torch.Tensor
     positions: torch.Tensor
     lengths: torch.Tensor
-    filled: torch.Tensor  # [tokens without padding], the cells that hold one
-    packed: torch.Tensor  # [rows, tokens], place of a cell among the filled; padding: of the last
+    filled: torch.Tensor  # [tokens], a cell of each token, without padding and repetition
+    packed: torch.Tensor  # [rows, tokens], the token of a cell; padding: the row's last
+    again: torch.Tensor  # [repetitions], cells whose token is another cell's
     pad: int
     length: int  # padded at least so far
 
@@ -66,11 +68,11 @@ def collate(encoded: Sequence[Encoded], pad: int, *, length: int = 0) -> Batch:
         length: pad at least so far.
     """
     longest = max(length, *(len(row.ids) for row in encoded))
+    filled, packed, again = _in_common([row.ids for row in encoded], longest)
     ids = torch.tensor([[*row.ids, *[pad] * (longest - len(row.ids))] for row in encoded])
     lengths = torch.tensor([len(row.ids) for row in encoded])
-    rows, positions, targets, filled = [], [], [], list[int]()
+    rows, positions, targets = [], [], []
     for number, row in enumerate(encoded):
-        filled += range(number * longest, number * longest + len(row.ids))
         for place in range(row.answer_from, len(row.ids)):
             rows.append(number)
             positions.append(number * longest + place - 1)
@@ -85,10 +87,40 @@ def collate(encoded: Sequence[Encoded], pad: int, *, length: int = 0) -> Batch:
         torch.tensor(positions),
         torch.tensor([row.answer_length for row in encoded]),
         torch.tensor(filled),
-        mask.flatten().cumsum(0).view_as(mask) - 1,
+        torch.tensor(packed),
+        torch.tensor(again, dtype=torch.long),
         pad,
         length,
     )
+
+
+def _alike(one: Sequence[int], other: Sequence[int]) -> int:
+    """Tokens that two rows begin with alike."""
+    ends = (place for place, (a, b) in enumerate(zip(one, other, strict=False)) if a != b)
+    return next(ends, min(len(one), len(other)))
+
+
+def _in_common(
+    rows: Sequence[tuple[int, ...]], longest: int
+) -> tuple[list[int], list[list[int]], list[int]]:
+    """A Batch's `filled`, `packed` and `again`: in alphabetical order neighbours are most alike."""
+    filled, packed, again = list[int](), [list[int]() for _ in rows], list[int]()
+    before, tokens = -1, list[int]()
+    for number in sorted(range(len(rows)), key=lambda n: rows[n]):
+        row, first = rows[number], number * longest
+        common = 0 if before < 0 else _alike(rows[before], row)
+        tokens = [*tokens[:common], *range(len(filled), len(filled) + len(row) - common)]
+        again += range(first, first + common)
+        filled += range(first + common, first + len(row))
+        packed[number] = [*tokens, *[tokens[-1]] * (longest - len(row))]
+        before = number
+    return filled, packed, again
+
+
+def _distinct(rows: Sequence[tuple[int, ...]]) -> int:
+    """Tokens of rows, those that rows begin with alike counted once."""
+    order = sorted(rows)
+    return sum(map(len, order)) - sum(_alike(a, b) for a, b in pairwise(order))
 
 
 def by_length(encoded: Sequence[Encoded], size: int, pad: int) -> list[Batch]:
@@ -157,10 +189,45 @@ def _spread(halves: Sequence[Batch], parts: int) -> list[list[list[int]]]:
     """Each half's rows from short to long, in as many runs of nearly the same size."""
     runs = []
     for half in halves:
-        order = sorted(range(len(half)), key=lambda n: len(half.encoded[n].ids))
+        order = sorted(range(len(half)), key=lambda n: (len(half.encoded[n].ids), n))
         ends = [len(order) * end // parts for end in range(parts + 1)]
         runs.append([order[a:b] for a, b in pairwise(ends)])
     return runs
+
+
+@dataclass(frozen=True)
+class _Part:
+    """The smallest share of a batch that a piece may have."""
+
+    tokens: int
+    common: int  # of those, in common with the part before it
+    rows: int  # of its larger half
+
+
+def _greedy(parts: Sequence[_Part], tokens: int, rows: float) -> list[list[int]]:
+    """Neighbouring parts together as long as they fit."""
+    groups, held, many = list[list[int]](), 0, 0
+    for number, part in enumerate(parts):
+        held, many = held + part.tokens - part.common, many + part.rows
+        if groups and held <= tokens and many <= rows:
+            groups[-1].append(number)
+        else:
+            groups.append([number])
+            held, many = part.tokens, part.rows
+    return groups
+
+
+def _even(parts: Sequence[_Part], tokens: int, rows: float) -> list[list[int]]:
+    """As few groups as `_greedy` makes, of nearly the same size where they fit so."""
+    greedy = _greedy(parts, tokens, rows)
+    ends = list(accumulate(part.tokens - part.common for part in parts))
+    groups: list[list[int]] = [[] for _ in greedy]
+    for number, (begin, end) in enumerate(zip([0, *ends], ends, strict=False)):
+        share = (begin + end) / 2 / ends[-1]  # where its middle lies
+        groups[min(int(share * len(greedy)), len(greedy) - 1)].append(number)
+    together = [[parts[number] for number in group] for group in groups]
+    fit = all(group and len(_greedy(group, tokens, rows)) == 1 for group in together)
+    return groups if fit else greedy
 
 
 def pieces(
@@ -174,8 +241,8 @@ def pieces(
 
     Args:
         batch: a Batch or a PairedBatch.
-        tokens: a piece has at most so many, padding not counted, if its smallest share of the rows
-            does not have more.
+        tokens: a piece has at most so many, padding not counted and what rows have in common once,
+            if its smallest share of the rows does not have more.
         rows: a piece has at most so many rows of a half; none: any number.
         halves: of a paired batch those that count, being read; none: both.
     """
@@ -186,18 +253,14 @@ def pieces(
     if rows is not None and rows_of(batch) > rows * parts:
         parts = min(map(len, whole))
     runs = _spread(whole, parts)
-    size = [
-        sum(len(whole[half].encoded[n].ids) for half in counted for n in runs[half][part])
-        for part in range(parts)
-    ]
-    groups: list[list[int]] = []
+    sizes, before = list[_Part](), list[tuple[int, ...]]()
     for part in range(parts):
-        joined = [*groups[-1], part] if groups else []
-        many = max((sum(len(run[p]) for p in joined) for run in runs), default=0)
-        if joined and sum(size[p] for p in joined) <= tokens and (rows is None or many <= rows):
-            groups[-1] = joined
-        else:
-            groups.append([part])
+        held = [[whole[half].encoded[n].ids for n in runs[half][part]] for half in counted]
+        common = sum(_alike(last, own[0]) for last, own in zip(before, held, strict=False))
+        own = _distinct([ids for half in held for ids in half])
+        sizes.append(_Part(own, common, max(len(run[part]) for run in runs)))
+        before = [half[-1] for half in held]
+    groups = _even(sizes, tokens, inf if rows is None else rows)
     if len(groups) == 1:
         return [(batch, 1.0)]
     made: list[tuple[Any, float]] = []

@@ -29,10 +29,20 @@ Columns = Mapping[str, Mapping[str, Any]]
 HALVES = ("unlearn", "retention", "alternative")
 
 
+def _of_each(model: Model, places: torch.Tensor, size: int) -> torch.Tensor:
+    """Places in a batch of this size, and in its repetitions for adapters abreast, flat."""
+    first = size * torch.arange(model.abreast, device=places.device)
+    return (first[:, None] + places).flatten()
+
+
 def all_hidden_states(model: Model, batch: Batch) -> torch.Tensor:
-    """Final hidden states at every position, padding too, [rows, tokens, hidden]."""
+    """Final hidden states at every position, padding too, [rows, tokens, hidden].
+
+    Of adapters abreast: [adapters · rows, tokens, hidden].
+    """
     decoder = model.causal_lm().get_decoder()  # type: ignore[operator]
-    output = decoder(input_ids=batch.ids, attention_mask=batch.mask, use_cache=False)
+    ids, mask = (value.repeat(model.abreast, 1) for value in (batch.ids, batch.mask))
+    output = decoder(input_ids=ids, attention_mask=mask, use_cache=False)
     states: torch.Tensor = output.last_hidden_state
     return states
 
@@ -56,8 +66,10 @@ def _packs_alike(model: Model) -> bool:
     training = model.net.training
     model.net.eval()  # no dropout
     try:
-        packed, used = packing.packed_states(model.causal_lm().get_decoder(), batch)  # type: ignore[operator]
-        padded = all_hidden_states(model, batch).flatten(0, 1)[batch.filled]
+        decoder = model.causal_lm().get_decoder()  # type: ignore[operator]
+        packed, used = packing.packed_states(decoder, batch, model.abreast)
+        cells = _of_each(model, batch.filled, batch.ids.numel())
+        padded = all_hidden_states(model, batch).flatten(0, 1)[cells]
     finally:
         model.net.train(training)
     return used and model.alike(packed, padded)
@@ -67,15 +79,17 @@ def hidden_states(model: Model, batch: Batch) -> torch.Tensor:
     """Final hidden states at the positions that predict the answers, [answer tokens, hidden].
 
     Without padding where the model allows it, and without the layers below what is trained where
-    `model.lower` stands in for them.
+    `model.lower` stands in for them. Of adapters abreast: [adapters · answer tokens, hidden].
     """
     if not packs(model):
-        return all_hidden_states(model, batch).flatten(0, 1)[batch.positions]
+        cells = _of_each(model, batch.positions, batch.ids.numel())
+        return all_hidden_states(model, batch).flatten(0, 1)[cells]
     lower: Lower | None = model.lower
     held = lower is not None and lower.holds(batch.encoded)
-    with lower.standing_in(batch.encoded) if lower and held else nullcontext():
-        states, _ = packing.packed_states(model.causal_lm().get_decoder(), batch)  # type: ignore[operator]
-    return states[batch.packed.flatten()[batch.positions]]
+    with lower.standing_in(batch) if lower and held else nullcontext():
+        decoder = model.causal_lm().get_decoder()  # type: ignore[operator]
+        states, _ = packing.packed_states(decoder, batch, model.abreast)
+    return states[_of_each(model, batch.packed.flatten()[batch.positions], len(batch.filled))]
 
 
 @dataclass
@@ -361,7 +375,7 @@ def answer_states(
     """Hidden states of each row's answer, [answer tokens, hidden], shortest rows first.
 
     Batches without a row of `only`, if that is given, are passed over. Where memory runs out, a
-    batch is halved.
+    batch is halved. Of adapters abreast: [adapters, answer tokens, hidden].
     """
 
     def states(rows: Sequence[Encoded]) -> list[tuple[Encoded, torch.Tensor]]:
@@ -370,10 +384,12 @@ def answer_states(
         batch = collate(rows, model.pad).to(model.device)
         with torch.no_grad():
             found = hidden_states(model, batch)
-        return list(zip(rows, found.split(batch.lengths.tolist()), strict=True))
+        if model.abreast > 1:
+            found = found.unflatten(0, (model.abreast, -1))
+        return list(zip(rows, found.split(batch.lengths.tolist(), dim=-2), strict=True))
 
     order = sorted(encoded, key=lambda row: len(row.ids))
-    for part in in_portions(order, size, states, model.notes, "scoring"):
+    for part in in_portions(order, -(-size // model.abreast), states, model.notes, "scoring"):
         yield from part
 
 
@@ -382,7 +398,8 @@ def answer_logits(
 ) -> Iterator[tuple[Encoded, torch.Tensor]]:
     """Logits of each row's answer, [answer tokens, vocabulary], shortest rows first.
 
-    Batches without a row of `only`, if that is given, are passed over.
+    Batches without a row of `only`, if that is given, are passed over. Of adapters abreast:
+    [adapters, answer tokens, vocabulary].
     """
     head = live_head(model)
     for row, states in answer_states(model, encoded, only=only):

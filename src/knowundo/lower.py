@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from knowundo.batches import collate, pieces
+from knowundo.batches import Batch, collate, pieces
 from knowundo.encoding import Encoded
 from knowundo.models import Model
 from knowundo.packing import packed_states
@@ -82,16 +82,17 @@ class Lower:
             for piece, _ in pieces(whole, tokens=self.model.tokens):
                 with suppress(_Reached):
                     packed_states(decoder, piece.to(self.model.device))
-                parts = entered.pop().split([len(row.ids) for row in piece.encoded])
-                copies = (part.clone() for part in parts)
-                self.states |= zip(piece.encoded, copies, strict=True)
+                states = entered.pop()
+                for row, tokens in zip(piece.encoded, piece.packed, strict=True):
+                    self.states[row] = states[tokens[: len(row.ids)]]
         finally:
             hook.remove()
 
     @contextmanager
-    def standing_in(self, encoded: Sequence[Encoded]) -> Iterator[None]:
+    def standing_in(self, batch: Batch) -> Iterator[None]:
         """Within it, a forward of these rows, which are held, skips the layers below."""
-        held = torch.cat([self.states[row] for row in encoded])[None]
+        places = batch.mask.flatten().cumsum(0) - 1
+        held = torch.cat([self.states[row] for row in batch.encoded])[places[batch.filled]][None]
         below = self.layers[: self.first]
         before = [vars(layer).get("forward") for layer in below]
 

@@ -7,7 +7,8 @@ transformers'. Loading one overwrites tensors in place; the base is never loaded
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from importlib.resources import files
@@ -34,7 +35,7 @@ from transformers.utils.import_utils import is_flash_attn_2_available
 from knowundo.artifacts import read_json, write_json
 from knowundo.errors import BadInput
 from knowundo.linear import quicken
-from knowundo.lora import fuse
+from knowundo.lora import abreast, fuse, goes_abreast
 
 # One thread count everywhere: the same bytes need the same number of threads.
 THREADS = 2
@@ -233,6 +234,7 @@ class Model:
         self.notes: list[str] = []  # what a user should know of the work done with it
         self.lower: Any = None  # stands in for the layers below what is trained (lower.py)
         self.packs: bool | None = None  # can rows lie one after another? None: not tried yet
+        self.abreast = 1  # adapters that a forward is of, see `all_of`
         self.quantization, self.attention = quantization, attention
         try:
             self.device = torch.device(device)
@@ -428,6 +430,36 @@ class Model:
         if wanted.kind == "lora" and not self._has_shape(wanted):
             self.adapt(wanted)
         self.restore(load_state(self, variant.folder))
+
+    def goes_abreast(self, variants: Sequence[Variant]) -> bool:
+        """True if one forward can be that of all of these: LoRAs of one shape, or the base."""
+        if not goes_abreast(self.net):
+            return False
+        folders = [variant.folder for variant in variants if variant.folder is not None]
+        shapes = {adaptation_of(folder) for folder in folders}
+        return len(shapes) <= 1 and all(shape.kind == "lora" for shape in shapes)
+
+    @contextmanager
+    def all_of(self, variants: Sequence[Variant]) -> Iterator[None]:
+        """Within it, a forward without gradients is that of variants which go abreast.
+
+        The rows of the first come first, and so on: `abreast` times as many as were given.
+        """
+        states = []
+        self.use(next((v for v in variants if v.folder is not None), variants[0]))  # the shape
+        if len(variants) == 1:
+            yield
+            return
+        for variant in variants:
+            self.use(variant)
+            states.append(self.state())
+        self.abreast = len(variants)
+        try:
+            with abreast(self.net, states):
+                states.clear()
+                yield
+        finally:
+            self.abreast = 1
 
     def train_only(self, names: Iterable[str]) -> list[torch.nn.Parameter]:
         """Let gradients reach these parameters and no others; return them.

@@ -1,6 +1,7 @@
 """Rows of many lengths in one forward without padding: each token passes the layers once.
 
-All tokens of a batch lie in one row; only attention, which must not look from one row into another,
+So do tokens that several rows begin with: a template's, or a question's with many answers. All
+tokens of a batch lie in one row; only attention, which must not look from one row into another,
 sees them row by row. Padding on the right costs it little, and needs no mask: attention is causal.
 """
 
@@ -26,11 +27,14 @@ class Packing:
 
     filled: torch.Tensor  # [tokens], their cells
     packed: torch.Tensor  # [rows, longest], the token of each cell
+    again: torch.Tensor  # [repetitions], cells whose token is another cell's
     used: int = 0  # attention layers that took note
 
     def by_row(self, value: torch.Tensor) -> torch.Tensor:
         """[1, heads, tokens, size] → [rows, heads, longest, size]."""
-        rows: torch.Tensor = _ByRow.apply(value[0].transpose(0, 1), self.packed, self.filled)
+        rows: torch.Tensor = _ByRow.apply(
+            value[0].transpose(0, 1), self.packed, self.filled, self.again
+        )
         return rows.transpose(1, 2)
 
     def in_one(self, value: torch.Tensor) -> torch.Tensor:
@@ -42,20 +46,29 @@ class Packing:
 class _ByRow(torch.autograd.Function):
     """[tokens, …] → [rows, longest, …]; cells of padding repeat a token, and get no gradient.
 
-    Nothing that is read comes from them. Without that, gradients would be summed by cell.
+    Nothing that is read comes from them. Without that, gradients would be summed by cell: they are
+    only where a token is in several rows.
     """
 
     @staticmethod
     def forward(
-        ctx: Any, value: torch.Tensor, packed: torch.Tensor, filled: torch.Tensor
+        ctx: Any,
+        value: torch.Tensor,
+        packed: torch.Tensor,
+        filled: torch.Tensor,
+        again: torch.Tensor,
     ) -> torch.Tensor:
-        ctx.save_for_backward(filled)
+        ctx.save_for_backward(packed, filled, again)
         return value[packed]
 
     @staticmethod
-    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor, None, None]:
-        (filled,) = ctx.saved_tensors
-        return gradients[0].flatten(0, 1)[filled], None, None
+    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor, None, None, None]:
+        packed, filled, again = ctx.saved_tensors
+        cells = gradients[0].flatten(0, 1)
+        tokens = cells[filled]
+        if len(again):
+            tokens.index_add_(0, packed.flatten()[again], cells[again])
+        return tokens, None, None, None
 
 
 class _InOne(torch.autograd.Function):
@@ -113,16 +126,21 @@ def prepare(model: Any) -> bool:
     return bool(model.config._attn_implementation == NAME)
 
 
-def packed_states(decoder: Any, batch: Batch) -> tuple[torch.Tensor, bool]:
-    """Final hidden states of a batch's tokens, one after another, [tokens, hidden].
+def packed_states(decoder: Any, batch: Batch, times: int = 1) -> tuple[torch.Tensor, bool]:
+    """Final hidden states of a batch's tokens, in the order of its `filled`, [tokens, hidden].
 
-    And whether any attention layer took note of the packing: others see one long row.
+    And whether any attention layer took note of the packing: others see one long row. The batch may
+    be there several times, for adapters abreast: [times · tokens, hidden].
     """
-    packing = Packing(batch.filled, batch.packed)
+    first = torch.arange(times, device=batch.ids.device)[:, None]
+    filled = (batch.filled + first * batch.ids.numel()).flatten()
+    packed = batch.packed + first[:, None] * len(batch.filled)
+    again = (batch.again + first * batch.ids.numel()).flatten()
+    packing = Packing(filled, packed.flatten(0, 1), again)
     cells = torch.arange(batch.ids.shape[1], device=batch.ids.device).expand_as(batch.ids)
     output = decoder(
-        input_ids=batch.ids.flatten()[batch.filled][None],
-        position_ids=cells.flatten()[batch.filled][None],
+        input_ids=batch.ids.flatten()[batch.filled].repeat(times)[None],
+        position_ids=cells.flatten()[batch.filled].repeat(times)[None],
         # A mask of four dimensions is handed on as it is: none is made, and ours is not read.
         attention_mask=torch.ones(1, 1, 1, 1, dtype=torch.bool, device=batch.ids.device),
         use_cache=False,

@@ -10,7 +10,8 @@ moment and continued by the same call.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -48,7 +49,14 @@ from knowundo.reporting.comparison import Difference, differences
 from knowundo.reporting.paper import ENDINGS, paper_table
 from knowundo.results import Results, Row, VariantFacts, read_results, write_results
 from knowundo.runs import BOTH, CHECKPOINTS, TRAIN_VAL, Run, effective
-from knowundo.scoring import read_scores, score, teacher_forced, token_accuracy, write_scores
+from knowundo.scoring import (
+    fill_a_batch,
+    read_scores,
+    score_abreast,
+    teacher_forced,
+    token_accuracy,
+    write_scores,
+)
 from knowundo.seals import check_seal, unseal
 from knowundo.unlearning import Start
 from knowundo.unlearning import unlearn as train_method
@@ -340,7 +348,9 @@ def evaluate(run: Run) -> Results:
     _check_given(run)
     run.claim()
     model = describe(run.model)
-    scored = {variant.name: _score_variant(run, variant) for variant in _in_order(run)}
+    scored: dict[str, Scored] = {}
+    for group in _abreast(run, _in_order(run)):
+        scored |= _score_group(run, group)
     with run.reporter.task("evaluate: intervals") as progress:
         results = _results(run, model, scored, progress)
     write_results(results, run.out / "results.json")
@@ -372,43 +382,85 @@ def _is_whole(run: Run, variant: Variant) -> bool:
     )
 
 
-def _score_variant(run: Run, variant: Variant) -> Scored:
-    """Score one variant, or read what an earlier call made of the same inputs."""
-    folder = run.out / "scores" / variant.name
-    inputs = run.score_inputs(variant)
-    if not run.done(folder, inputs):
-        model = run.whole_model(variant) if _is_whole(run, variant) else run.model
-        if model is run.model:
-            model.use(variant)
-        checkpoint = run.checkpoint(folder, inputs)
-        with run.reporter.task(f"evaluate {variant.name}") as progress:
-            rows = _score_rows(run, model, progress, checkpoint)
-        tasks = _score_tasks(run, model, variant.name)
-        facts = {"seconds": round(checkpoint.seconds, 2), **_noted(run, model)}
-        with new_folder(folder, inputs, **facts) as aside:
-            write_scores(rows, aside / "rows.parquet")
-            write_json(aside / "tasks.json", [row.model_dump(mode="json") for row in tasks])
+def _abreast(run: Run, variants: Sequence[Variant]) -> Iterator[list[Variant]]:
+    """The variants in their order, those together that are scored in one forward.
+
+    Those go together that wait to be scored, so many that their answers fill a batch.
+    """
+    most = fill_a_batch(run.encoded(), run.recipe.evaluate.generate)
+    group: list[Variant] = []
+    for variant in variants:
+        made = run.done(_scores(run, variant), run.score_inputs(variant))
+        by_itself = made or _is_whole(run, variant)
+        full = by_itself or len(group) == most or not run.model.goes_abreast([*group, variant])
+        if group and full:
+            yield group
+            group = []
+        group.append(variant)
+        if by_itself:
+            yield group
+            group = []
+    if group:
+        yield group
+
+
+def _scores(run: Run, variant: Variant) -> Path:
+    return run.out / "scores" / variant.name
+
+
+def _score_group(run: Run, group: Sequence[Variant]) -> dict[str, Scored]:
+    """Score variants abreast, or read what an earlier call made of the same inputs."""
+    folders = [_scores(run, variant) for variant in group]
+    inputs = [run.score_inputs(variant) for variant in group]
+    if not all(map(run.done, folders, inputs)):
+        whole = _is_whole(run, group[0])
+        model = run.whole_model(group[0]) if whole else run.model
+        checkpoint = run.checkpoint(folders[0], inputs)
+        title = "evaluate " + ", ".join(variant.name for variant in group)
+        used = nullcontext() if whole else model.all_of(group)
+        with run.reporter.task(title) as progress, used:
+            tables = _score_rows(run, model, progress, checkpoint)
+        noted, together = _noted(run, model), checkpoint.seconds
+        for variant, folder, own, rows in zip(group, folders, inputs, tables, strict=True):
+            began = checkpoint.seconds
+            if not whole:
+                model.use(variant)
+            tasks = _score_tasks(run, model, variant.name)
+            seconds = together / len(group) + checkpoint.seconds - began
+            facts = {"seconds": round(seconds, 2), **noted}
+            with new_folder(folder, own, **facts) as aside:
+                write_scores(rows, aside / "rows.parquet")
+                write_json(aside / "tasks.json", [row.model_dump(mode="json") for row in tasks])
         run.clear(checkpoint)
+    return {variant.name: _scored(run, variant) for variant in group}
+
+
+def _scored(run: Run, variant: Variant) -> Scored:
+    folder = _scores(run, variant)
     run.seal(folder)
     tasks = [Row.model_validate(row) for row in read_json(folder / "tasks.json")]
     return Scored(read_scores(folder / "rows.parquet"), tasks)
 
 
-def _score_rows(run: Run, model: Model, progress: Progress, checkpoint: Checkpoint) -> pd.DataFrame:
-    """Every record as it is, and val rows once more behind each prefix."""
+def _score_rows(
+    run: Run, model: Model, progress: Progress, checkpoint: Checkpoint
+) -> list[pd.DataFrame]:
+    """By adapter abreast, every record as it is, and val rows once more behind each prefix."""
     section = run.recipe.evaluate
     encoded = run.encoded(model=model, end=False)
     how: dict[str, Any] = {"generated_splits": section.generate, "progress": progress}
-    tables = [score(model, encoded, **how, checkpoint=checkpoint.within("as-is"))]
+    tables = score_abreast(model, encoded, **how, checkpoint=checkpoint.within("as-is"))
+    parts = [[table.assign(attack="")] for table in tables]
     for number, prefix in enumerate(section.prefixes):
         rows = [
             row
             for scope in BOTH
             for row in run.encoded(scope, "val", model=model, prefix=prefix, end=False)
         ]
-        table = score(model, rows, **how, checkpoint=checkpoint.within(f"prefix-{number}"))
-        tables.append(table.assign(attack=f"{prefix} prompt"))
-    return pd.concat([tables[0].assign(attack=""), *tables[1:]], ignore_index=True)
+        tables = score_abreast(model, rows, **how, checkpoint=checkpoint.within(f"prefix-{number}"))
+        for part, table in zip(parts, tables, strict=True):
+            part.append(table.assign(attack=f"{prefix} prompt"))
+    return [pd.concat(part, ignore_index=True) for part in parts]
 
 
 def _score_tasks(run: Run, model: Model, name: str) -> list[Row]:

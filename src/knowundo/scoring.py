@@ -22,6 +22,8 @@ from knowundo.memory import in_portions
 from knowundo.models import Model
 from knowundo.progress import Progress
 
+# Answers that are grown at a time, and adapters abreast at most: each is held in memory.
+BATCH, ABREAST = 128, 16
 # What a variant's Parquet file holds, in this order.
 COLUMNS = (
     "id", "scope", "split", "subset", "subject", "question", "answer", "said",
@@ -30,15 +32,12 @@ COLUMNS = (
 )  # fmt: skip
 
 
-def teacher_forced(
-    model: Model, encoded: Sequence[Encoded], *, course: Course | None = None
-) -> dict[str, dict[str, Any]]:
+def teacher_forced(model: Model, encoded: Sequence[Encoded]) -> dict[str, dict[str, Any]]:
     """Per record id, with the true answer given as far as each position.
 
     Args:
         model: not changed.
         encoded: the rows.
-        course: how far an earlier call got, and where this one notes it.
 
     Returns:
         `tokens`: answer tokens without the tail that ends it; `token_accuracy`: share of them that
@@ -47,44 +46,54 @@ def teacher_forced(
         None where it is no finite number;
         `likeliest`: the most likely tokens themselves, without the tail.
     """
-    rows = dict[str, dict[str, Any]]() if course is None else course.forced
-    missing = {row for row in encoded if row.record.id not in rows}
-    for row, logits in answer_logits(model, encoded, only=missing):
-        if row not in missing:
-            continue
-        truth = torch.tensor(row.ids[row.answer_from :], device=logits.device)
-        likeliest = logits.argmax(-1)[: row.answer_length - row.tail]
-        right = (likeliest == truth[: len(likeliest)]).tolist()
-        fact = [
-            hit for hit, inside in zip(right, row.fact[row.answer_from :], strict=False) if inside
-        ]
-        mean_nll = float(cross_entropy(logits.double(), truth))
-        rows[row.record.id] = {
-            "tokens": len(right),
-            "token_accuracy": sum(right) / len(right) if right else None,
-            "fact_accuracy": sum(fact) / len(fact) if fact else None,
-            "mean_nll": mean_nll if math.isfinite(mean_nll) else None,
-            "likeliest": likeliest.tolist(),
-        }
-        if course:
-            course.keep()
-    return rows
+    course = _Course(1)
+    _force(model, encoded, course)
+    return course.forced[0]
 
 
-class Course:
-    """How far the scoring of a list of rows got: what is known of each row already."""
+class _Course:
+    """How far the scoring of a list of rows got: what is known of each row, by adapter abreast."""
 
-    def __init__(self, checkpoint: Checkpoint) -> None:
-        """Go on from where the checkpoint stands."""
+    def __init__(self, adapters: int, checkpoint: Checkpoint | None = None) -> None:
+        """Go on from where the checkpoint stands, if there is one."""
         self.checkpoint = checkpoint
-        state = checkpoint.read()
-        self.forced: dict[str, dict[str, Any]] = state.facts["forced"] if state else {}
-        self.said: dict[str, str] = state.facts["said"] if state else {}
+        state = checkpoint.read() if checkpoint else None
+        self.forced: list[dict[str, dict[str, Any]]] = [{} for _ in range(adapters)]
+        self.said: list[dict[str, str]] = [{} for _ in range(adapters)]
+        if state:
+            self.forced, self.said = state.facts["forced"], state.facts["said"]
 
     def keep(self) -> None:
         """Write it down, if it is time to."""
-        if self.checkpoint.due():
+        if self.checkpoint and self.checkpoint.due():
             self.checkpoint.write({"forced": self.forced, "said": self.said}, {})
+
+
+def _force(model: Model, encoded: Sequence[Encoded], course: _Course) -> None:
+    missing = {row for row in encoded if row.record.id not in course.forced[0]}
+    for row, logits in answer_logits(model, encoded, only=missing):
+        if row not in missing:
+            continue
+        adapters = logits if model.abreast > 1 else logits[None]
+        for rows, own in zip(course.forced, adapters, strict=True):
+            rows[row.record.id] = _judged(row, own)
+        course.keep()
+
+
+def _judged(row: Encoded, logits: torch.Tensor) -> dict[str, Any]:
+    """What `teacher_forced` says of a row."""
+    truth = torch.tensor(row.ids[row.answer_from :], device=logits.device)
+    likeliest = logits.argmax(-1)[: row.answer_length - row.tail]
+    right = (likeliest == truth[: len(likeliest)]).tolist()
+    fact = [hit for hit, inside in zip(right, row.fact[row.answer_from :], strict=False) if inside]
+    mean_nll = float(cross_entropy(logits.double(), truth))
+    return {
+        "tokens": len(right),
+        "token_accuracy": sum(right) / len(right) if right else None,
+        "fact_accuracy": sum(fact) / len(fact) if fact else None,
+        "mean_nll": mean_nll if math.isfinite(mean_nll) else None,
+        "likeliest": likeliest.tolist(),
+    }
 
 
 def token_accuracy(model: Model, encoded: Sequence[Encoded]) -> float:
@@ -106,8 +115,10 @@ def _continued(
 ) -> torch.Tensor:
     """New ids after each prompt, [prompts × each, at most `tokens`]; without temperature, greedy.
 
-    Prompts are padded on the left, so that what is generated begins in one column.
+    Prompts are padded on the left, so that what is generated begins in one column. Of adapters
+    abreast: [adapters × prompts × each, at most `tokens`].
     """
+    prompts = list(prompts) * model.abreast
     longest = max(map(len, prompts))
     ids = [[model.pad] * (longest - len(prompt)) + list(prompt) for prompt in prompts]
     mask = [[0] * (longest - len(prompt)) + [1] * len(prompt) for prompt in prompts]
@@ -136,9 +147,7 @@ def generate(
     model: Model,
     encoded: Sequence[Encoded],
     *,
-    batch_size: int = 128,
-    progress: Progress | None = None,
-    course: Course | None = None,
+    batch_size: int = BATCH,
 ) -> dict[str, str]:
     """Greedy answers by record id, of at most as many tokens as the true answer.
 
@@ -146,12 +155,24 @@ def generate(
     early; what a model would say beyond that length cannot make it more right. An answer is over
     at end-of-sequence or at the end of turn that the rows were encoded with.
     """
+    course = _Course(1)
+    _answer(model, encoded, course, batch_size=batch_size)
+    return course.said[0]
+
+
+def _answer(
+    model: Model,
+    encoded: Sequence[Encoded],
+    course: _Course,
+    *,
+    batch_size: int = BATCH,
+    progress: Progress | None = None,
+) -> None:
     stops = _stops(model, encoded)
     order = sorted(encoded, key=lambda row: (row.answer_length, len(row.prompt)))
-    answers = dict[str, str]() if course is None else course.said
 
     def answer(rows: Sequence[Encoded]) -> None:
-        if all(row.record.id in answers for row in rows):
+        if all(row.record.id in course.said[0] for row in rows):
             return
         output = _continued(
             model,
@@ -159,17 +180,17 @@ def generate(
             tokens=max(row.answer_length for row in rows),
             stops=stops,
         )
-        # Cut to its own true answer's length, what a row says does not depend on its neighbours.
-        tokens = [new[: row.answer_length] for row, new in zip(rows, output, strict=True)]
-        said = model.tokenizer.batch_decode(tokens, skip_special_tokens=True)
-        answers.update((row.record.id, text) for row, text in zip(rows, said, strict=True))
-        if course:
-            course.keep()
+        for answers, own in zip(course.said, output.chunk(model.abreast), strict=True):
+            # Cut to its own true answer's length, what a row says does not depend on others.
+            tokens = [new[: row.answer_length] for row, new in zip(rows, own, strict=True)]
+            said = model.tokenizer.batch_decode(tokens, skip_special_tokens=True)
+            answers.update((row.record.id, text) for row, text in zip(rows, said, strict=True))
+        course.keep()
         if progress:
-            progress(len(answers), len(order))
+            progress(len(course.said[0]), len(order))
 
-    deque(in_portions(order, batch_size, answer, model.notes, "answering"), maxlen=0)
-    return answers
+    size = -(-batch_size // model.abreast)
+    deque(in_portions(order, size, answer, model.notes, "answering"), maxlen=0)
 
 
 @torch.no_grad()
@@ -282,10 +303,47 @@ def score(
         One row a record, in the order given, with the columns `COLUMNS`; shares are in [0, 1],
         and what was not measured is missing, never 0.
     """
-    course = Course(checkpoint) if checkpoint else None
-    forced = teacher_forced(model, encoded, course=course)
-    asked = [r for r in encoded if r.record.kind == "qa" and r.record.split in generated_splits]
-    said = generate(model, asked, progress=progress, course=course)
+    (table,) = score_abreast(
+        model, encoded, generated_splits=generated_splits, progress=progress, checkpoint=checkpoint
+    )
+    return table
+
+
+def score_abreast(
+    model: Model,
+    encoded: Sequence[Encoded],
+    *,
+    generated_splits: Sequence[str],
+    progress: Progress | None = None,
+    checkpoint: Checkpoint | None = None,
+) -> list[pd.DataFrame]:
+    """The same of each adapter that the model has abreast (`Model.all_of`), in their order."""
+    course = _Course(model.abreast, checkpoint)
+    _force(model, encoded, course)
+    _answer(model, _asked(encoded, generated_splits), course, progress=progress)
+    both = zip(course.forced, course.said, strict=True)
+    return [_table(model, encoded, forced, said) for forced, said in both]
+
+
+def _asked(encoded: Sequence[Encoded], splits: Sequence[str]) -> list[Encoded]:
+    return [r for r in encoded if r.record.kind == "qa" and r.record.split in splits]
+
+
+def fill_a_batch(encoded: Sequence[Encoded], generated_splits: Sequence[str]) -> int:
+    """Adapters abreast with which the answers to these rows are one batch; at least 1.
+
+    More would be no faster: a product of so many rows no longer waits for the base's weights.
+    """
+    rows = len(_asked(encoded, generated_splits)) or len(encoded)
+    return min(max(1, BATCH // rows), ABREAST)
+
+
+def _table(
+    model: Model,
+    encoded: Sequence[Encoded],
+    forced: dict[str, dict[str, Any]],
+    said: dict[str, str],
+) -> pd.DataFrame:
     rouge = RougeScorer(["rougeL"])
     rows = []
     for row in encoded:

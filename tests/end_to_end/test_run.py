@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from conftest import REAL, Call
-from knowundo import models
+from knowundo import models, pipeline
 from knowundo.artifacts import file_hash
 from knowundo.benchmarks import export_knowundo
 from knowundo.errors import BadInput
@@ -239,7 +239,7 @@ def test_adapters_are_scored_by_a_command(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Any adapters of a base, loaded once; the same numbers as in the run that made them."""
+    """Any adapters of a base, loaded once, abreast; the numbers of the run that made them."""
     run, results = done
     loads: list[Any] = []
     load = models.AutoModelForCausalLM.from_pretrained
@@ -249,6 +249,7 @@ def test_adapters_are_scored_by_a_command(
         return load(*words, **options)
 
     monkeypatch.setattr(models.AutoModelForCausalLM, "from_pretrained", counted)
+    monkeypatch.setattr(pipeline, "fill_a_batch", lambda *_: 4)
     names = ("memflex", "gradient_ascent", "control")
     folders = [str(run.unlearned(name)) for name in names]
     asked = knowundo(
@@ -258,6 +259,7 @@ def test_adapters_are_scored_by_a_command(
     )  # fmt: skip
     assert asked.returncode == 0, asked.stderr
     assert len(loads) == 1
+    assert "evaluate base, memflex, gradient_ascent, control" in asked.stderr
     found = Results.model_validate_json(asked.stdout)
     roles = {variant.name: variant.role for variant in found.variants}
     assert roles == {"base": "base"} | dict.fromkeys(names, "given")

@@ -1,0 +1,121 @@
+"""Adapters abreast, in one forward, against each of them by itself."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+
+from conftest import randomize, records
+from knowundo.encoding import Encoded, encode
+from knowundo.forwards import answer_logits, packs
+from knowundo.models import Adaptation, Model, Variant, save_state
+from knowundo.scoring import BATCH, fill_a_batch, score, score_abreast
+
+Rows = dict[str, list[Encoded]]
+
+
+@pytest.fixture
+def variants(toy: Model, tmp_path: Path) -> list[Variant]:
+    """The base and three adapters of a shape that is not the model's own."""
+    return [Variant("base", "base"), *adapters(toy, tmp_path, rank=3)]
+
+
+def adapters(model: Model, folder: Path, rank: int) -> list[Variant]:
+    model.adapt(Adaptation("lora", rank=rank, alpha=5))
+    made = []
+    for number in range(3):
+        (own := folder / f"{rank}-{number}").mkdir()
+        randomize(model, seed=number)
+        save_state(model, own)
+        made.append(Variant(own.name, "given", own))
+    model.adapt(Adaptation("lora", rank=2, alpha=4))
+    return made
+
+
+def logits(model: Model, rows: Sequence[Encoded]) -> list[torch.Tensor]:
+    return [found for _, found in answer_logits(model, rows)]
+
+
+@pytest.mark.parametrize("packed", [True, False])
+def test_each_has_the_logits_that_it_has_alone(
+    toy: Model, toy_rows: Rows, variants: list[Variant], packed: bool
+) -> None:
+    rows = toy_rows["unlearn"]
+    assert packs(toy)
+    toy.packs = packed
+    with toy.all_of(variants):
+        together = logits(toy, rows)
+    for number, variant in enumerate(variants):
+        toy.use(variant)
+        for abreast, alone in zip(together, logits(toy, rows), strict=True):
+            torch.testing.assert_close(abreast[number], alone, rtol=1e-5, atol=1e-6)
+    assert not torch.allclose(together[0][1], together[0][2])
+
+
+def test_beside_weights_of_half_precision(tmp_path: Path) -> None:
+    model = Model("embedded", Adaptation("lora", rank=2, alpha=4), dtype="bfloat16")
+    rows = encode(records("unlearn", "train", 3), model.tokenizer)
+    variants = adapters(model, tmp_path, rank=2)
+    with model.all_of(variants):
+        together = logits(model, rows)
+    for number, variant in enumerate(variants):
+        model.use(variant)
+        for abreast, alone in zip(together, logits(model, rows), strict=True):
+            assert float((abreast[number] - alone).norm() / alone.norm()) < 0.03
+
+
+def test_tables_are_those_of_each_alone(
+    toy: Model, toy_rows: Rows, variants: list[Variant]
+) -> None:
+    """Teacher forced and said freely; questions of several lengths are padded."""
+    rows = [*toy_rows["unlearn"], *toy_rows["retention"]]
+    with toy.all_of(variants):
+        tables = score_abreast(toy, rows, generated_splits=["train"])
+    assert len({tuple(table["said"]) for table in tables}) == len(variants)
+    for variant, table in zip(variants, tables, strict=True):
+        with toy.all_of([variant]):
+            pd.testing.assert_frame_equal(
+                table, score(toy, rows, generated_splits=["train"]), rtol=1e-5
+            )
+
+
+def test_afterwards_the_model_is_as_before(
+    toy: Model, toy_rows: Rows, variants: list[Variant]
+) -> None:
+    toy.use(variants[2])
+    plain = logits(toy, toy_rows["unlearn"])
+    with pytest.raises(KeyError), toy.all_of(variants):
+        raise KeyError
+    assert toy.abreast == 1
+    toy.use(variants[2])
+    for before, after in zip(plain, logits(toy, toy_rows["unlearn"]), strict=True):
+        assert torch.equal(before, after)
+
+
+def test_what_goes_abreast(
+    toy: Model, toy_base: str, tmp_path: Path, variants: list[Variant]
+) -> None:
+    assert toy.goes_abreast(variants)
+    assert toy.goes_abreast(variants[:1])
+    other = adapters(toy, tmp_path, rank=4)
+    assert not toy.goes_abreast([variants[1], other[0]])
+    whole = Model(toy_base, Adaptation("full"))
+    assert not whole.goes_abreast([variants[0]])
+    save_state(whole, tmp_path)
+    assert not toy.goes_abreast([variants[1], Variant("whole", "given", tmp_path)])
+    layer = next(m for m in toy.net.modules() if hasattr(m, "lora_A"))
+    layer.forward = layer.forward  # another's, which was there first
+    assert toy.goes_abreast(variants)
+    del layer.forward
+    assert not toy.goes_abreast(variants)
+
+
+def test_as_many_as_fill_a_batch(toy_rows: Rows) -> None:
+    rows = toy_rows["unlearn"]
+    assert fill_a_batch(rows, ["train"]) == fill_a_batch(rows, []) == 16
+    assert fill_a_batch(rows * 5, ["train"]) == BATCH // 25
+    assert fill_a_batch(rows * 100, ["train"]) == 1
