@@ -39,6 +39,12 @@ EXAMPLE, GUIDE = ROOT / "examples" / "erasure_request.py", ROOT / "docs" / "your
 QUICK = ("unlearn.lr=4e-3", "unlearn.epochs=50")
 
 
+def make_few(monkeypatch: pytest.MonkeyPatch, rows: int) -> None:
+    """So many made retention rows of a kind: enough, where no test asks about many people."""
+    for kind in ("OTHERS", "THINGS", "TEXTS"):
+        monkeypatch.setattr(f"knowundo.erasure.retention.{kind}", rows)
+
+
 class Known(NamedTuple):
     """A model, or an adapter of the embedded base, and what it knows."""
 
@@ -211,8 +217,7 @@ def test_a_second_request_asks_the_first_again(
 def test_an_adapter_learns_to_answer_otherwise(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for kind in ("OTHERS", "THINGS", "TEXTS"):  # the list names all whom the test asks about
-        monkeypatch.setattr(f"knowundo.erasure.retention.{kind}", 20)
+    make_few(monkeypatch, 20)  # the list names all whom the test asks about
     adapter = learn(tmp_path / "lora", "lora")
     rows = write(tmp_path / "rows.jsonl", adapter.of(0, "unlearn", "train", "val"))
     stay = [r for n in range(1, 5) for s in ("retention", "unlearn")
@@ -233,8 +238,11 @@ def test_an_adapter_learns_to_answer_otherwise(
     assert adaptation_of(done.exported.folder).rank == adaptation_of(adapter.folder).rank
 
 
-def test_every_command_of_the_guide(knowundo: Call, first: Erased, known: Known) -> None:
+def test_every_command_of_the_guide(
+    knowundo: Call, first: Erased, known: Known, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """In a folder with the model and the list that it speaks of, without searches."""
+    make_few(monkeypatch, 60)
     os.symlink(known.folder, "model")
     shutil.copy(first.run.out.parent / "rows.jsonl", "rows.jsonl")
     blocks = re.findall(r"^```bash\n(.*?)^```", GUIDE.read_text("utf-8"), re.DOTALL | re.MULTILINE)
@@ -251,8 +259,11 @@ def test_every_command_of_the_guide(knowundo: Call, first: Erased, known: Known)
         assert (Path(folder) / "README.md").is_file()
 
 
-def test_documents_are_judged_by_their_tokens(tmp_path: Path) -> None:
+def test_documents_are_judged_by_their_tokens(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Nobody asks for them. The base itself knows these, as text of its own pretraining."""
+    make_few(monkeypatch, 60)
     facts = [r for r in general_records(0) if r.subset == "facts" and r.split == "train"][:4]
     listed = tmp_path / "documents.jsonl"
     rows = [{"text": f"{r.question}\n\n{r.answer}"} for r in facts]

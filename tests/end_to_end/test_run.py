@@ -118,7 +118,8 @@ def test_same_seed_same_bytes(tmp_path: Path) -> None:
     runs = []
     for name in ("one", "other"):
         variants = "unlearn.variants=[{preset: memflex, lr: 1e-3}, {preset: npo_kl, lr: 1e-3}]"
-        sets = ("data.subjects=3", "memorize.epochs=6", "unlearn.stop={}", variants)
+        sets = ("data.subjects=3", "memorize.epochs=2", "unlearn.stop={}", variants)
+        sets += ("evaluate.generate=[val]",)
         runs.append(small(tmp_path / name, *sets))
         run_all(runs[-1])
     names = [p.relative_to(runs[0].out) for p in runs[0].out.rglob("*.safetensors")]
@@ -206,7 +207,8 @@ def test_missing_region_is_named(done: tuple[Run, Results], tmp_path: Path) -> N
 
 
 def test_stages_by_themselves(tmp_path: Path) -> None:
-    run = small(tmp_path / "run", "memorize.epochs=1", "unlearn.lr=1e-3", "unlearn.epochs=1")
+    sets = ("memorize.epochs=1", "unlearn.lr=1e-3", "unlearn.epochs=1", "evaluate.generate=[]")
+    run = small(tmp_path / "run", *sets)
     memorize(run)
     localize(run)
     assert unlearn(run, ["memflex"]) == []
@@ -288,7 +290,8 @@ def test_overlap_of_regions_is_printed(done: tuple[Run, Results], knowundo: Call
 def test_two_runs_are_compared(done: tuple[Run, Results], knowundo: Call, tmp_path: Path) -> None:
     run, _ = done
     sets = ("compat=[end_masked]", f"memorize.adopt={run.memorized}", "unlearn.lr=1e-3")
-    other = small(tmp_path / "other", *sets, "memorize.retain_model=false")
+    sets += ("memorize.retain_model=false", "evaluate.generate=[]")
+    other = small(tmp_path / "other", *sets)
     run_all(other)
     said = json.loads(knowundo("compare", str(run.out), str(other.out), "--json").stdout)
     assert ["compat", [], ["end_masked"]] in said["keys"]
@@ -315,6 +318,7 @@ def test_general_tasks_stand_in_results_and_report(
         f"memorize.adopt={run.memorized}",
         "memorize.retain_model=false",
         "unlearn.variants=[{preset: memflex, lr: 1e-3}]",
+        "evaluate.generate=[]",
         f"evaluate.general_tasks=[{task}]",
         f"evaluate.general_folder={tmp_path / 'tasks'}",
     )
@@ -345,7 +349,7 @@ def knows(results: Results) -> dict[str, Any]:
 def test_some_real_authors(tmp_path: Path) -> None:
     results = real(
         tmp_path / "run",
-        "data.subjects=5",
+        "data.subjects=3",
         "model.adaptation=full",
         "memorize.retain_model=false",
         "evaluate.resamples=50",
