@@ -7,9 +7,11 @@ out.
 
 from __future__ import annotations
 
+import gc
 import math
 import tempfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -45,6 +47,10 @@ class _Wrapped(torch.nn.Module):
         super().__init__()
         self.net = model.net
 
+    def train(self, mode: bool = True) -> _Wrapped:
+        """The Trainer says so at every micro-step, to thousands of modules."""
+        return self if self.training == self.net.training == mode else super().train(mode)
+
 
 class _Course:
     """How far training got: everything that the next step depends on beside the batches."""
@@ -72,6 +78,7 @@ class _Course:
         self.updating = False
         self.good_step = 0
         self.good = model.state(region) if rollback else {}
+        self.own = model.parameters()
 
     def carry(self) -> State:
         """All of it after a whole step."""
@@ -116,9 +123,8 @@ class _Course:
         if not bool(get_total_norm(gradients).isfinite()):
             raise Diverged(f"step {self.step + 1}: a gradient is no longer finite")
         if self.good:
-            own = self.model.parameters()
             for name, value in self.good.items():
-                value.copy_(own[name].detach())
+                value.copy_(self.own[name].detach())
             self.good_step = self.step
         self.updating = True
 
@@ -395,4 +401,19 @@ def _fit(
             callbacks=[watch],
         )
         trainer.remove_callback(PrinterCallback)  # it writes to stdout
-        trainer.train()
+        with _spared():
+            trainer.train()
+
+
+@contextmanager
+def _spared() -> Iterator[None]:
+    """What is there already is left out when garbage is collected.
+
+    The Trainer collects once a training, which takes a third of a second among the modules of a
+    small model and what else a process has imported.
+    """
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
