@@ -55,7 +55,7 @@ PROCESSES = multiprocessing.get_context("forkserver")
 WAYS = {"embedded": ("original", "ours"), "llama": ("original", "ours", "bfloat16")}
 # Rows of a scope; of those, rows that are localized, and scored; copies of each of the former;
 # adapters; passes of unlearning.
-ROWS = {"embedded": 64, "llama": 8}
+ROWS = {"embedded": 32, "llama": 8}
 FEW, SCORED, COPIES = 3, {"embedded": 16, "llama": 8}, 3
 ADAPTERS, PASSES = 8, 2
 LENGTHS = 40, 120

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
 import torch
 
 from conftest import randomize, records
+from knowundo.batches import collate
 from knowundo.encoding import Encoded, encode
-from knowundo.forwards import answer_logits, packs
+from knowundo.forwards import answer_logits, go_abreast, hidden_states, packs
+from knowundo.lower import layers_of
 from knowundo.models import Adaptation, Model, Variant, save_state
 from knowundo.scoring import BATCH, fill_a_batch, score, score_abreast
 
@@ -96,22 +99,35 @@ def test_afterwards_the_model_is_as_before(
         assert torch.equal(before, after)
 
 
-def test_what_goes_abreast(
-    toy: Model, toy_base: str, tmp_path: Path, variants: list[Variant]
-) -> None:
-    assert toy.goes_abreast(variants)
-    assert toy.goes_abreast(variants[:1])
-    other = adapters(toy, tmp_path, rank=4)
-    assert not toy.goes_abreast([variants[1], other[0]])
+def test_what_goes_abreast(toy: Model, toy_base: str, variants: list[Variant]) -> None:
+    assert go_abreast(toy, variants)
     whole = Model(toy_base, Adaptation("full"))
-    assert not whole.goes_abreast([variants[0]])
-    save_state(whole, tmp_path)
-    assert not toy.goes_abreast([variants[1], Variant("whole", "given", tmp_path)])
+    assert not go_abreast(whole, variants[:1])
     layer = next(m for m in toy.net.modules() if hasattr(m, "lora_A"))
-    layer.forward = layer.forward  # another's, which was there first
-    assert toy.goes_abreast(variants)
-    del layer.forward
-    assert not toy.goes_abreast(variants)
+    del layer.forward  # not one of those that know of it
+    toy.adapt = lambda _: None  # type: ignore[method-assign]
+    assert not go_abreast(toy, variants)
+
+
+def test_a_layer_that_sees_tokens_in_another_order_is_found_out(
+    toy: Model, variants: list[Variant], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As experts do, to which tokens are routed: their rows are not an adapter's share."""
+    toy.use(variants[1])
+    layer: Any = layers_of(toy)[0].mlp
+    plain = layer.forward
+
+    def routed(x: torch.Tensor) -> Any:
+        return plain(x.flatten(0, 1).flip(0)).flip(0).view_as(x)
+
+    monkeypatch.setattr(layer, "forward", routed)
+    assert not go_abreast(toy, variants)
+    assert toy.abreast == 1
+
+
+def test_no_gradients(toy: Model, toy_rows: Rows, variants: list[Variant]) -> None:
+    with toy.all_of(variants), pytest.raises(RuntimeError, match="no gradients"):
+        hidden_states(toy, collate(toy_rows["unlearn"], toy.pad))
 
 
 def test_as_many_as_fill_a_batch(toy_rows: Rows) -> None:

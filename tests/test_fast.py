@@ -25,7 +25,7 @@ from conftest import randomize, records
 from knowundo import forwards, lower, vocabulary
 from knowundo.batches import PairedBatch, collate, paired, pieces, shuffled
 from knowundo.encoding import Encoded, encode
-from knowundo.forwards import Half, all_hidden_states, hidden_states, packs
+from knowundo.forwards import Half, all_hidden_states, hidden_states, packs, shares
 from knowundo.head import live_head
 from knowundo.localization import mean_gradients, noisy_copies
 from knowundo.lower import below, layers_of, lowest
@@ -185,14 +185,15 @@ def test_attention_that_is_not_told_is_found_out(
 @pytest.mark.parametrize("tokens", [1, 20, 60, 10**6])
 @pytest.mark.parametrize("rows", [None, 1, 2])
 @pytest.mark.parametrize("retained", [None, 2, 4])
+@pytest.mark.parametrize("shared", [True, False])
 def test_pieces_hold_every_row_once_for_its_share(
-    toy: Model, toy_rows: Rows, tokens: int, rows: int | None, retained: int | None
+    toy: Model, toy_rows: Rows, tokens: int, rows: int | None, retained: int | None, shared: bool
 ) -> None:
     batch = paired(
         toy_rows["unlearn"], toy_rows["retention"], size=4, epochs=1, seed=0, pad=toy.pad,
         retained=retained,
     )[0]  # fmt: skip
-    made = pieces(batch, tokens=tokens, rows=rows)
+    made = pieces(batch, tokens=tokens, rows=rows, shared=shared)
     assert sum(weight for _, weight in made) == pytest.approx(1)
     for half in ("unlearn", "retention"):
         whole: list[Encoded] = getattr(batch, half).encoded
@@ -207,7 +208,8 @@ def test_pieces_hold_every_row_once_for_its_share(
             assert all(len(part) <= rows for part in there)
     for piece, _ in made if retained is None else []:
         held = [*piece.unlearn.encoded, *piece.retention.encoded]
-        assert len(collate(held, toy.pad).filled) <= tokens or len(held) == 2
+        there = len(collate(held, toy.pad).filled) if shared else sum(len(r.ids) for r in held)
+        assert there <= tokens or len(held) == 2
 
 
 def test_pieces_are_as_few_as_can_be_and_nearly_even(toy: Model) -> None:
@@ -215,13 +217,54 @@ def test_pieces_are_as_few_as_can_be_and_nearly_even(toy: Model) -> None:
     rows = encode(records("unlearn", "train", 1), toy.tokenizer)
     batch = collate([replace(rows[0], ids=tuple(range(n, n + 12))) for n in range(10)], toy.pad)
     assert sorted(len(piece) for piece, _ in pieces(batch, tokens=50)) == [3, 3, 4]
-    same = collate(rows * 5, toy.pad)
-    assert len(pieces(same, tokens=len(rows[0].ids))) == 1
+    same, length = collate(rows * 5, toy.pad), len(rows[0].ids)
+    assert len(pieces(same, tokens=2 * length, shared=True)) == 1  # four of them count a quarter
+    assert len(pieces(same, tokens=2 * length)) == 3
+
+
+@pytest.mark.parametrize("limit", [64, 256])
+@pytest.mark.parametrize("common", [0, 23, 40, 75])
+@pytest.mark.parametrize("count", [1, 6, 16])
+def test_pieces_keep_to_the_limit_where_both_halves_begin_alike(
+    toy: Model, count: int, common: int, limit: int
+) -> None:
+    """A template's tokens before each row of both halves."""
+    row = encode(records("unlearn", "train", 1), toy.tokenizer)[0]
+    template = range(10_000, 10_000 + common)
+    rows = [
+        [replace(row, ids=(*template, *range(n, n + 10 + 5 * half))) for n in range(count)]
+        for half in (0, 1)
+    ]
+    batch = PairedBatch(*(collate(half, toy.pad) for half in rows))
+    made = pieces(batch, tokens=limit, shared=True)
+    assert sum(weight for _, weight in made) == pytest.approx(1)
+    for piece, _ in made:
+        held = [*piece.unlearn.encoded, *piece.retention.encoded]
+        assert len(collate(held, toy.pad).filled) <= limit or len(held) == 2
+    assert len(made) <= max(count, 1)
+
+
+def test_rows_have_nothing_in_common_where_tokens_are_dropped(toy_base: str) -> None:
+    """Each row has its own masks in training; scored, they begin alike again."""
+    model = Model(toy_base, Adaptation("lora", rank=2, alpha=4, dropout=0.5))
+    rows = encode(records("unlearn", "train", 3), model.tokenizer)
+    batch = collate([*rows, *rows], model.pad)
+    seen = list[int]()
+    layer = layers_of(model)[0]
+    layer.register_forward_pre_hook(lambda _, given: seen.append(given[0].shape[1]))
+    assert packs(model)
+    for training, tokens in ((True, int(batch.mask.sum())), (False, len(batch.filled))):
+        model.net.train(training)
+        with torch.no_grad():
+            hidden_states(model, batch)
+        assert seen[-1] == tokens
+    assert not shares(model)
+    assert shares(Model(toy_base, Adaptation("lora"))) is True
 
 
 def test_halves_that_nothing_reads_do_not_count(toy: Model, toy_rows: Rows) -> None:
     batch = PairedBatch(*(collate(toy_rows[s], toy.pad) for s in ("unlearn", "retention")))
-    tokens = len(batch.unlearn.filled)
+    tokens = sum(len(row.ids) for row in toy_rows["unlearn"])
     assert len(pieces(batch, tokens=tokens, halves={"unlearn"})) == 1
     assert len(pieces(batch, tokens=tokens)) > 1
 

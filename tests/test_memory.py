@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import sys
+import weakref
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -79,6 +81,36 @@ def test_memorizing(
         for row in curve
     ]
     assert notes[0] == "training: memory ran out at 5 rows a batch, went on with 3"
+
+
+def test_what_did_not_fit_is_gone_before_it_is_tried_again(
+    toy_base: str, toy_rows: Rows, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Parts of a step refer to each other, and are freed by collecting garbage only."""
+    model, left = full(toy_base), list[weakref.ref[Any]]()
+    alive = list[bool]()
+
+    class Half:
+        def __init__(self) -> None:
+            self.step = self
+
+    def hidden_states(model: Model, batch: Any) -> torch.Tensor:
+        alive.extend(ref() is not None for ref in left)
+        half = Half()
+        left.append(weakref.ref(half))
+        if len(left) == 1:
+            raise RuntimeError(CPU)
+        return plain(model, batch)
+
+    plain = memorization.hidden_states
+    monkeypatch.setattr(memorization, "hidden_states", hidden_states)
+    memorization.memorize(
+        model, toy_rows["unlearn"], epochs=1, lr=1e-3, batch_size=5, accumulation=1,
+        weight_decay=0.0, known=None, seed=0,
+    )  # fmt: skip
+    assert alive
+    assert not alive[0]
+    assert gc.get_freeze_count() == 0
 
 
 def test_unlearning_in_the_middle(

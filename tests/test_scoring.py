@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from functools import partial
 
 import pytest
 import torch
@@ -15,10 +15,8 @@ from knowundo.encoding import Encoded, encode
 from knowundo.evaluation.metrics.accuracy import token_accuracy
 from knowundo.evaluation.metrics.likelihood import perplexity
 from knowundo.forwards import answer_states
-from knowundo.head import live_head
 from knowundo.models import Model
 from knowundo.scoring import generate, score, teacher_forced
-from knowundo.vocabulary import full_precision
 from toy_tokenizers import TEMPLATES
 
 SIZES = [1, 3, 64]
@@ -27,13 +25,7 @@ SIZES = [1, 3, 64]
 def batched(monkeypatch: pytest.MonkeyPatch, size: int) -> None:
     """Score batches of so many rows."""
 
-    def answer_logits(model: Model, encoded: list[Encoded], only: Any = None) -> Any:
-        head = live_head(model)
-        for row, states in answer_states(model, encoded, size, only=only):
-            with torch.no_grad():
-                yield row, full_precision(head(states))
-
-    monkeypatch.setattr(scoring, "answer_logits", answer_logits)
+    monkeypatch.setattr(scoring, "answer_states", partial(answer_states, size=size))
 
 
 @torch.no_grad()

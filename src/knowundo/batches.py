@@ -13,6 +13,9 @@ import torch
 
 from knowundo.encoding import Encoded
 
+# What a token takes that is computed already: attention sees it in each of its rows.
+AGAIN = 0.25
+
 
 @dataclass
 class Batch:
@@ -22,7 +25,7 @@ class Batch:
     tokens lie flat, row after row: `targets` [answer tokens] are the tokens to predict, `rows`
     [answer tokens] their row, and `positions` [answer tokens] the cells whose hidden states predict
     them (one place to the left). Rows that begin alike have the tokens that they begin with in
-    common, since what is causal makes the same of them.
+    common, since what is causal makes the same of them; but see `apart`.
     """
 
     encoded: list[Encoded]
@@ -46,6 +49,12 @@ class Batch:
         own = {name: v for name, v in vars(self).items() if isinstance(v, torch.Tensor)}
         moved: dict[str, Any] = {name: value.to(device) for name, value in own.items()}
         return replace(self, **moved)
+
+    def apart(self) -> Batch:
+        """The same rows with nothing in common, for when something is dropped at random."""
+        filled = self.mask.flatten().nonzero()[:, 0]
+        packed = self.mask.flatten().cumsum(0).view_as(self.mask) - 1
+        return replace(self, filled=filled, packed=packed, again=self.again[:0])
 
 
 @dataclass
@@ -117,10 +126,10 @@ def _in_common(
     return filled, packed, again
 
 
-def _distinct(rows: Sequence[tuple[int, ...]]) -> int:
-    """Tokens of rows, those that rows begin with alike counted once."""
+def _cost(rows: Sequence[tuple[int, ...]], again: float) -> float:
+    """Tokens of rows; those that rows begin with alike count `again` after the first time."""
     order = sorted(rows)
-    return sum(map(len, order)) - sum(_alike(a, b) for a, b in pairwise(order))
+    return sum(map(len, order)) - (1 - again) * sum(_alike(a, b) for a, b in pairwise(order))
 
 
 def by_length(encoded: Sequence[Encoded], size: int, pad: int) -> list[Batch]:
@@ -199,14 +208,14 @@ def _spread(halves: Sequence[Batch], parts: int) -> list[list[list[int]]]:
 class _Part:
     """The smallest share of a batch that a piece may have."""
 
-    tokens: int
-    common: int  # of those, in common with the part before it
+    tokens: float
+    common: float  # of those, what it is spared beside the part before it
     rows: int  # of its larger half
 
 
 def _greedy(parts: Sequence[_Part], tokens: int, rows: float) -> list[list[int]]:
     """Neighbouring parts together as long as they fit."""
-    groups, held, many = list[list[int]](), 0, 0
+    groups, held, many = list[list[int]](), 0.0, 0
     for number, part in enumerate(parts):
         held, many = held + part.tokens - part.common, many + part.rows
         if groups and held <= tokens and many <= rows:
@@ -231,7 +240,12 @@ def _even(parts: Sequence[_Part], tokens: int, rows: float) -> list[list[int]]:
 
 
 def pieces(
-    batch: Any, *, tokens: int, rows: int | None = None, halves: Collection[str] = ()
+    batch: Any,
+    *,
+    tokens: int,
+    rows: int | None = None,
+    halves: Collection[str] = (),
+    shared: bool = False,
 ) -> list[tuple[Any, float]]:
     """A batch as smaller ones, each with its weight: the weighted sum of their losses is its loss.
 
@@ -241,10 +255,11 @@ def pieces(
 
     Args:
         batch: a Batch or a PairedBatch.
-        tokens: a piece has at most so many, padding not counted and what rows have in common once,
-            if its smallest share of the rows does not have more.
+        tokens: a piece has at most so many, padding not counted, if its smallest share of the rows
+            does not have more.
         rows: a piece has at most so many rows of a half; none: any number.
         halves: of a paired batch those that count, being read; none: both.
+        shared: what rows begin with alike is computed once, and counts `AGAIN` after that.
     """
     whole = [batch] if isinstance(batch, Batch) else [batch.unlearn, batch.retention]
     names = ["unlearn", "retention"][: len(whole)]
@@ -253,11 +268,12 @@ def pieces(
     if rows is not None and rows_of(batch) > rows * parts:
         parts = min(map(len, whole))
     runs = _spread(whole, parts)
-    sizes, before = list[_Part](), list[tuple[int, ...]]()
+    sizes, before, again = list[_Part](), list[tuple[int, ...]](), AGAIN if shared else 1
     for part in range(parts):
         held = [[whole[half].encoded[n].ids for n in runs[half][part]] for half in counted]
-        common = sum(_alike(last, own[0]) for last, own in zip(before, held, strict=False))
-        own = _distinct([ids for half in held for ids in half])
+        own = _cost([ids for half in held for ids in half], again)
+        alike = [_alike(last, half[0]) for last, half in zip(before, held, strict=False)]
+        common = (1 - again) * max(alike, default=0)  # at least: halves may begin alike as well
         sizes.append(_Part(own, common, max(len(run[part]) for run in runs)))
         before = [half[-1] for half in held]
     groups = _even(sizes, tokens, inf if rows is None else rows)

@@ -42,6 +42,7 @@ from knowundo.forwards import (
     answer_logits,
     answer_states,
     hidden_states,
+    shares,
 )
 from knowundo.head import live_head
 from knowundo.localization import mean_gradients
@@ -367,7 +368,7 @@ class Estimator:
 
     def _piece(self, batch: Any, halves: Collection[str] = ()) -> Any:
         """The heaviest of the pieces that a batch is trained in."""
-        made = pieces(batch, tokens=self.model.tokens, halves=halves)
+        made = pieces(batch, tokens=self.model.tokens, halves=halves, shared=shares(self.model))
         return max((piece for piece, _ in made), key=self._bulk)
 
     def _stage(

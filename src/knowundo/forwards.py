@@ -18,7 +18,7 @@ from knowundo.errors import KnowUndoError
 from knowundo.head import Head, frozen_head, live_head
 from knowundo.lower import Lower
 from knowundo.memory import in_portions
-from knowundo.models import Model
+from knowundo.models import Model, Variant
 from knowundo.records import Record
 from knowundo.vocabulary import by_token, full_precision, portion
 
@@ -58,11 +58,15 @@ def packs(model: Model) -> bool:
     return model.packs
 
 
-@torch.no_grad()
-def _packs_alike(model: Model) -> bool:
+def _two_rows(model: Model) -> Batch:
     record = Record(id="", question="", answer="", scope="unlearn", split="train", kind="text")
     rows = [Encoded(record, ids, 1, (False,) * len(ids)) for ids in ((1, 2, 3, 4, 5), (6, 7, 8))]
-    batch = collate(rows, model.pad).to(model.device)
+    return collate(rows, model.pad).to(model.device)
+
+
+@torch.no_grad()
+def _packs_alike(model: Model) -> bool:
+    batch = _two_rows(model)
     training = model.net.training
     model.net.eval()  # no dropout
     try:
@@ -75,6 +79,31 @@ def _packs_alike(model: Model) -> bool:
     return used and model.alike(packed, padded)
 
 
+def shares(model: Model) -> bool:
+    """True if training computes what rows begin with alike once: nothing is dropped at random."""
+    return packs(model) and not model.drops
+
+
+def go_abreast(model: Model, variants: Sequence[Variant]) -> bool:
+    """True if one forward of these variants (`Model.all_of`) is that of each.
+
+    Tried with the first and the last on two short rows: a layer that does not see all tokens, or
+    sees them in another order, gives other states.
+    """
+    model.use(next((v for v in variants if v.folder is not None), variants[0]))
+    if not model.all_linear():
+        return False
+    batch = _two_rows(model)
+    with torch.no_grad():
+        with model.all_of(variants):
+            together = hidden_states(model, batch).chunk(len(variants))
+        for number in (0, -1):
+            model.use(variants[number])
+            if not model.alike(together[number], hidden_states(model, batch)):
+                return False
+    return True
+
+
 def hidden_states(model: Model, batch: Batch) -> torch.Tensor:
     """Final hidden states at the positions that predict the answers, [answer tokens, hidden].
 
@@ -84,6 +113,8 @@ def hidden_states(model: Model, batch: Batch) -> torch.Tensor:
     if not packs(model):
         cells = _of_each(model, batch.positions, batch.ids.numel())
         return all_hidden_states(model, batch).flatten(0, 1)[cells]
+    if model.drops and model.net.training:
+        batch = batch.apart()
     lower: Lower | None = model.lower
     held = lower is not None and lower.holds(batch.encoded)
     with lower.standing_in(batch) if lower and held else nullcontext():
@@ -389,7 +420,7 @@ def answer_states(
         return list(zip(rows, found.split(batch.lengths.tolist(), dim=-2), strict=True))
 
     order = sorted(encoded, key=lambda row: len(row.ids))
-    for part in in_portions(order, -(-size // model.abreast), states, model.notes, "scoring"):
+    for part in in_portions(order, max(1, size // model.abreast), states, model.notes, "scoring"):
         yield from part
 
 
@@ -398,8 +429,7 @@ def answer_logits(
 ) -> Iterator[tuple[Encoded, torch.Tensor]]:
     """Logits of each row's answer, [answer tokens, vocabulary], shortest rows first.
 
-    Batches without a row of `only`, if that is given, are passed over. Of adapters abreast:
-    [adapters, answer tokens, vocabulary].
+    Batches without a row of `only`, if that is given, are passed over.
     """
     head = live_head(model)
     for row, states in answer_states(model, encoded, only=only):

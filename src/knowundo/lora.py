@@ -124,6 +124,8 @@ class _Abreast:
 
     def output(self, layer: Any, x: torch.Tensor) -> torch.Tensor:
         """The layer on rows of tokens, [adapters · rows, in]: each adapter on its own rows."""
+        if torch.is_grad_enabled():
+            raise RuntimeError("adapters abreast have no gradients; use torch.no_grad()")
         output = product(x, layer.weight, layer.bias) if plain(layer) else layer(x)
         hidden = self.down @ x.view(len(self.down), -1, x.shape[-1]).mT
         output.view(len(self.up), -1, output.shape[-1]).baddbmm_(
@@ -170,7 +172,7 @@ def _is_ours(layer: torch.nn.Module) -> bool:
     return isinstance(forward, partial) and forward.func is _forward
 
 
-def goes_abreast(net: torch.nn.Module) -> bool:
+def all_linear(net: torch.nn.Module) -> bool:
     """True if `abreast` can do it: every adapted layer of a net is a linear one that was fused."""
     layers = [layer for layer in net.modules() if isinstance(layer, BaseTunerLayer)]
     return bool(layers) and all(map(_is_ours, layers))

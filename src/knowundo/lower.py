@@ -37,14 +37,6 @@ def lowest(region: Collection[str]) -> int:
     return 0 if None in found else min(found, default=0)
 
 
-def _drops(model: Model) -> bool:
-    """True if anything is dropped at random while the model is trained."""
-    modules = model.net.modules()
-    config: Any = model.causal_lm().config
-    chances = [m.p for m in modules if isinstance(m, torch.nn.Dropout)]
-    return any(chances) or bool(getattr(config.get_text_config(), "attention_dropout", 0.0))
-
-
 class _Reached(Exception):
     """The states that were wanted are there."""
 
@@ -79,7 +71,7 @@ class Lower:
         hook = self.layers[self.first].register_forward_pre_hook(take, with_kwargs=True)
         try:
             whole = collate(rows, self.model.pad)
-            for piece, _ in pieces(whole, tokens=self.model.tokens):
+            for piece, _ in pieces(whole, tokens=self.model.tokens, shared=True):
                 with suppress(_Reached):
                     packed_states(decoder, piece.to(self.model.device))
                 states = entered.pop()
@@ -134,6 +126,6 @@ def below(
     module: Any = model.causal_lm()
     numbers = sum(len(row.ids) for group in held for row in group)
     numbers *= module.config.get_text_config().hidden_size
-    if not layers or not first or _drops(model) or numbers * module.dtype.itemsize > HELD:
+    if not layers or not first or model.drops or numbers * module.dtype.itemsize > HELD:
         return None
     return Lower(model, layers, first, held)

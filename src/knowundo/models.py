@@ -35,7 +35,7 @@ from transformers.utils.import_utils import is_flash_attn_2_available
 from knowundo.artifacts import read_json, write_json
 from knowundo.errors import BadInput
 from knowundo.linear import quicken
-from knowundo.lora import abreast, fuse, goes_abreast
+from knowundo.lora import abreast, all_linear, fuse
 
 # One thread count everywhere: the same bytes need the same number of threads.
 THREADS = 2
@@ -195,6 +195,11 @@ def _checkpointed(forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any
     return checkpoint(partial(forward, **kwargs), *args, use_reentrant=False)
 
 
+def _drops(net: torch.nn.Module, config: Any) -> bool:
+    chances = [module.p for module in net.modules() if isinstance(module, torch.nn.Dropout)]
+    return any(chances) or bool(getattr(config, "attention_dropout", 0.0))
+
+
 class Model:
     """A causal LM whose trainable tensors can be swapped, with its tokenizer."""
 
@@ -299,6 +304,12 @@ class Model:
 
     def _adapted(self, model: Any) -> Any:
         """The base with a LoRA beside it, if the adaptation is one."""
+        net = self._with_lora(model)
+        # Is anything dropped at random while the model is trained?
+        self.drops = _drops(net, model.config.get_text_config())
+        return net
+
+    def _with_lora(self, model: Any) -> Any:
         if self.adaptation.kind == "full":
             quicken(model)
             return model
@@ -431,19 +442,18 @@ class Model:
             self.adapt(wanted)
         self.restore(load_state(self, variant.folder))
 
-    def goes_abreast(self, variants: Sequence[Variant]) -> bool:
-        """True if one forward can be that of all of these: LoRAs of one shape, or the base."""
-        if not goes_abreast(self.net):
-            return False
-        folders = [variant.folder for variant in variants if variant.folder is not None]
-        shapes = {adaptation_of(folder) for folder in folders}
-        return len(shapes) <= 1 and all(shape.kind == "lora" for shape in shapes)
+    def all_linear(self) -> bool:
+        """True if the LoRA lies beside linear layers only, whose weights are plain numbers."""
+        return all_linear(self.net)
 
     @contextmanager
     def all_of(self, variants: Sequence[Variant]) -> Iterator[None]:
-        """Within it, a forward without gradients is that of variants which go abreast.
+        """Within it, a forward without gradients is that of several variants (`go_abreast`).
 
         The rows of the first come first, and so on: `abreast` times as many as were given.
+
+        Args:
+            variants: LoRAs of one shape, or the base.
         """
         states = []
         self.use(next((v for v in variants if v.folder is not None), variants[0]))  # the shape

@@ -66,8 +66,10 @@ class _ByRow(torch.autograd.Function):
         packed, filled, again = ctx.saved_tensors
         cells = gradients[0].flatten(0, 1)
         tokens = cells[filled]
-        if len(again):
-            tokens.index_add_(0, packed.flatten()[again], cells[again])
+        if len(again):  # a token may be in many rows: not summed in half precision
+            sums = full_precision(tokens)
+            sums.index_add_(0, packed.flatten()[again], full_precision(cells[again]))
+            tokens = sums.to(tokens.dtype)
         return tokens, None, None, None
 
 

@@ -10,7 +10,8 @@ moment and continued by the same call.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
+import time
+from collections.abc import Iterable, Sequence
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
@@ -33,11 +34,13 @@ from knowundo.errors import BadInput, MethodsFailed, unknown
 from knowundo.evaluation import Evaluation
 from knowundo.evaluation.collapse import collapsed
 from knowundo.evaluation.lm_eval_tasks import general_rows
+from knowundo.forwards import go_abreast
 from knowundo.localization import localize as find_regions
 from knowundo.localization import with_controls
 from knowundo.locks import alone
 from knowundo.memorization import memorize as finetune
-from knowundo.models import Model, Variant, adaptation_of, describe, save_state
+from knowundo.memory import ran_out
+from knowundo.models import Adaptation, Model, Variant, adaptation_of, describe, save_state
 from knowundo.neighbours import unknowable
 from knowundo.original import OriginalStart
 from knowundo.progress import Progress
@@ -62,6 +65,9 @@ from knowundo.unlearning import Start
 from knowundo.unlearning import unlearn as train_method
 from knowundo.unlearning.rates import unlearn_at_chosen_rate, unlearn_watched
 from knowundo.unlearning.watching import Watch, set_aside
+
+# The checkpoint of scoring the records as they are.
+AS_IS = "as-is"
 
 
 class Scored(NamedTuple):
@@ -349,7 +355,7 @@ def evaluate(run: Run) -> Results:
     run.claim()
     model = describe(run.model)
     scored: dict[str, Scored] = {}
-    for group in _abreast(run, _in_order(run)):
+    for group in _groups(run):
         scored |= _score_group(run, group)
     with run.reporter.task("evaluate: intervals") as progress:
         results = _results(run, model, scored, progress)
@@ -382,26 +388,25 @@ def _is_whole(run: Run, variant: Variant) -> bool:
     )
 
 
-def _abreast(run: Run, variants: Sequence[Variant]) -> Iterator[list[Variant]]:
-    """The variants in their order, those together that are scored in one forward.
+def _groups(run: Run) -> list[list[Variant]]:
+    """The variants in the order of scoring; those together that may go abreast.
 
-    Those go together that wait to be scored, so many that their answers fill a batch.
+    So many that their answers fill a batch. What is scored already plays no part: a run that is
+    gone on with has the groups that it began with, and so the same bits.
     """
     most = fill_a_batch(run.encoded(), run.recipe.evaluate.generate)
-    group: list[Variant] = []
-    for variant in variants:
-        made = run.done(_scores(run, variant), run.score_inputs(variant))
-        by_itself = made or _is_whole(run, variant)
-        full = by_itself or len(group) == most or not run.model.goes_abreast([*group, variant])
-        if group and full:
-            yield group
-            group = []
-        group.append(variant)
-        if by_itself:
-            yield group
-            group = []
-    if group:
-        yield group
+    groups, shapes = list[list[Variant]](), set[Adaptation]()
+    for variant in _in_order(run):
+        own = set() if variant.folder is None else {adaptation_of(variant.folder)}
+        kinds = {run.model.adaptation.kind, *(shape.kind for shape in own)}
+        joins = kinds == {"lora"} and len(shapes | own) <= 1
+        if groups and joins and len(groups[-1]) < most:
+            groups[-1].append(variant)
+            shapes |= own
+        else:
+            groups.append([variant])
+            shapes = own
+    return groups
 
 
 def _scores(run: Run, variant: Variant) -> Path:
@@ -409,29 +414,11 @@ def _scores(run: Run, variant: Variant) -> Path:
 
 
 def _score_group(run: Run, group: Sequence[Variant]) -> dict[str, Scored]:
-    """Score variants abreast, or read what an earlier call made of the same inputs."""
-    folders = [_scores(run, variant) for variant in group]
-    inputs = [run.score_inputs(variant) for variant in group]
-    if not all(map(run.done, folders, inputs)):
-        whole = _is_whole(run, group[0])
-        model = run.whole_model(group[0]) if whole else run.model
-        checkpoint = run.checkpoint(folders[0], inputs)
-        title = "evaluate " + ", ".join(variant.name for variant in group)
-        used = nullcontext() if whole else model.all_of(group)
-        with run.reporter.task(title) as progress, used:
-            tables = _score_rows(run, model, progress, checkpoint)
-        noted, together = _noted(run, model), checkpoint.seconds
-        for variant, folder, own, rows in zip(group, folders, inputs, tables, strict=True):
-            began = checkpoint.seconds
-            if not whole:
-                model.use(variant)
-            tasks = _score_tasks(run, model, variant.name)
-            seconds = together / len(group) + checkpoint.seconds - began
-            facts = {"seconds": round(seconds, 2), **noted}
-            with new_folder(folder, own, **facts) as aside:
-                write_scores(rows, aside / "rows.parquet")
-                write_json(aside / "tasks.json", [row.model_dump(mode="json") for row in tasks])
-        run.clear(checkpoint)
+    """Score variants, or read what an earlier call made of the same inputs."""
+    made = [run.done(_scores(run, variant), run.score_inputs(variant)) for variant in group]
+    waiting = [variant for variant, there in zip(group, made, strict=True) if not there]
+    if waiting:
+        _score(run, group, waiting)
     return {variant.name: _scored(run, variant) for variant in group}
 
 
@@ -442,6 +429,67 @@ def _scored(run: Run, variant: Variant) -> Scored:
     return Scored(read_scores(folder / "rows.parquet"), tasks)
 
 
+def _score(run: Run, group: Sequence[Variant], waiting: Sequence[Variant]) -> None:
+    """Score a group abreast, and write those of it that wait; one by one where it must be."""
+    inputs = [run.score_inputs(variant) for variant in group]
+    checkpoint = run.checkpoint(_scores(run, group[0]), inputs)
+    if len(waiting) < len(group) and checkpoint.within(AS_IS).read() is None:
+        _score(run, waiting, waiting)
+        return
+    model = run.whole_model(group[0]) if _is_whole(run, group[0]) else run.model
+    if (tables := _tables(run, model, group, checkpoint)) is None:
+        run.clear(checkpoint)
+        for variant in waiting:
+            _score(run, [variant], [variant])
+        return
+    facts = {"seconds": checkpoint.seconds / len(group), **_noted(run, model)}
+    for variant, own, rows in zip(group, inputs, tables, strict=True):
+        if variant in waiting:
+            _write_scores(run, model, variant, own, rows, facts)
+    run.clear(checkpoint)
+
+
+def _tables(
+    run: Run, model: Model, group: Sequence[Variant], checkpoint: Checkpoint
+) -> list[pd.DataFrame] | None:
+    """Rows of each of a group; None where they cannot go abreast, or memory runs out so."""
+    if len(group) > 1 and not go_abreast(model, group):
+        return None
+    title = "evaluate " + ", ".join(variant.name for variant in group)
+    used = nullcontext() if _is_whole(run, group[0]) else model.all_of(group)
+    try:
+        with run.reporter.task(title) as progress, used:
+            return _score_rows(run, model, progress, checkpoint)
+    except RuntimeError as error:
+        if len(group) == 1 or not ran_out(error):
+            raise
+    many = f"{len(group)} adapters in a forward"
+    model.notes.append(f"scoring: memory ran out with {many}, went on with one")
+    return None
+
+
+def _write_scores(
+    run: Run,
+    model: Model,
+    variant: Variant,
+    inputs: Sequence[Any],
+    rows: pd.DataFrame,
+    facts: dict[str, Any],
+) -> None:
+    """Rows of a variant, and how it does at general tasks."""
+    began = time.monotonic()
+    if run.recipe.evaluate.general_tasks and not _is_whole(run, variant):
+        model.use(variant)
+    tasks = _score_tasks(run, model, variant.name)
+    seconds = facts["seconds"] + time.monotonic() - began
+    with new_folder(
+        _scores(run, variant), inputs, **facts | {"seconds": round(seconds, 2)}
+    ) as aside:
+        write_scores(rows, aside / "rows.parquet")
+        write_json(aside / "tasks.json", [row.model_dump(mode="json") for row in tasks])
+    run.seal(_scores(run, variant))
+
+
 def _score_rows(
     run: Run, model: Model, progress: Progress, checkpoint: Checkpoint
 ) -> list[pd.DataFrame]:
@@ -449,7 +497,7 @@ def _score_rows(
     section = run.recipe.evaluate
     encoded = run.encoded(model=model, end=False)
     how: dict[str, Any] = {"generated_splits": section.generate, "progress": progress}
-    tables = score_abreast(model, encoded, **how, checkpoint=checkpoint.within("as-is"))
+    tables = score_abreast(model, encoded, **how, checkpoint=checkpoint.within(AS_IS))
     parts = [[table.assign(attack="")] for table in tables]
     for number, prefix in enumerate(section.prefixes):
         rows = [

@@ -17,10 +17,12 @@ from torch.nn.functional import cross_entropy
 from knowundo.checkpoints import Checkpoint
 from knowundo.encoding import Encoded
 from knowundo.errors import BadInput
-from knowundo.forwards import answer_logits
+from knowundo.forwards import answer_states
+from knowundo.head import live_head
 from knowundo.memory import in_portions
 from knowundo.models import Model
 from knowundo.progress import Progress
+from knowundo.vocabulary import full_precision
 
 # Answers that are grown at a time, and adapters abreast at most: each is held in memory.
 BATCH, ABREAST = 128, 16
@@ -63,20 +65,23 @@ class _Course:
         if state:
             self.forced, self.said = state.facts["forced"], state.facts["said"]
 
-    def keep(self) -> None:
-        """Write it down, if it is time to."""
-        if self.checkpoint and self.checkpoint.due():
+    def keep(self, *, over: bool = False) -> None:
+        """Write it down, if it is time to, or all is over."""
+        if self.checkpoint and (over or self.checkpoint.due()):
             self.checkpoint.write({"forced": self.forced, "said": self.said}, {})
 
 
 def _force(model: Model, encoded: Sequence[Encoded], course: _Course) -> None:
     missing = {row for row in encoded if row.record.id not in course.forced[0]}
-    for row, logits in answer_logits(model, encoded, only=missing):
+    head = live_head(model)
+    for row, states in answer_states(model, encoded, only=missing):
         if row not in missing:
             continue
-        adapters = logits if model.abreast > 1 else logits[None]
+        adapters = states if model.abreast > 1 else states[None]
         for rows, own in zip(course.forced, adapters, strict=True):
-            rows[row.record.id] = _judged(row, own)
+            with torch.no_grad():
+                logits = full_precision(head(own))
+            rows[row.record.id] = _judged(row, logits)
         course.keep()
 
 
@@ -189,7 +194,7 @@ def _answer(
         if progress:
             progress(len(course.said[0]), len(order))
 
-    size = -(-batch_size // model.abreast)
+    size = max(1, batch_size // model.abreast)
     deque(in_portions(order, size, answer, model.notes, "answering"), maxlen=0)
 
 
@@ -201,7 +206,7 @@ def sample(
     n: int,
     temperature: float,
     seed: int,
-    batch_size: int = 128,
+    batch_size: int = BATCH,
 ) -> dict[str, list[str]]:
     """Sampled answers by record id, of at most as many tokens as the true answer.
 
@@ -321,6 +326,8 @@ def score_abreast(
     course = _Course(model.abreast, checkpoint)
     _force(model, encoded, course)
     _answer(model, _asked(encoded, generated_splits), course, progress=progress)
+    if model.abreast > 1:  # some of the tables may be written when this process is killed
+        course.keep(over=True)
     both = zip(course.forced, course.said, strict=True)
     return [_table(model, encoded, forced, said) for forced, said in both]
 

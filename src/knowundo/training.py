@@ -11,7 +11,7 @@ import gc
 import math
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -31,8 +31,8 @@ from knowundo.checkpoints import (
     unpacked,
 )
 from knowundo.errors import BadInput, Diverged
-from knowundo.forwards import Parts
-from knowundo.memory import Freed, halved
+from knowundo.forwards import Parts, shares
+from knowundo.memory import WORTH, Freed, halved
 from knowundo.models import Model, need_bitsandbytes
 from knowundo.progress import Progress
 
@@ -159,7 +159,7 @@ class _PartsTrainer(Trainer):
         super().__init__(**rest)
         self.model_accepts_loss_kwargs = False
         self.loss, self.batches, self.course, self.cut = loss, batches, course, cut
-        self.freed = Freed(sum(p.numel() for p in course.model.net.parameters()))
+        self.freed = Freed(_numbers(course.model))
 
     def get_train_dataloader(self) -> DataLoader[Any]:
         rows = [{"batch": batch} for batch in self.batches]
@@ -323,7 +323,9 @@ def train(
     if checkpoint and (held := checkpoint.read()) is not None:
         course.resume(held)
     watch = _Watch(course, steps, progress, stop, checkpoint)
-    cut = cut or (lambda batch, rows: pieces(batch, tokens=model.tokens, rows=rows))
+    cut = cut or (
+        lambda batch, rows: pieces(batch, tokens=model.tokens, rows=rows, shared=shares(model))
+    )
     options: dict[str, Any] = {"seed": seed, "max_grad_norm": max_grad_norm}
     try:
         _descend(course, batches, loss, watch, cut, accumulation=accumulation, **options)
@@ -359,6 +361,7 @@ def _descend(
             if course.updating:  # half of the weights may have moved
                 raise
             course.rows = halved(course.tried, error, course.model.notes, "training")
+        gc.collect()  # the step that did not fit, whose parts refer to each other
         course.tried = 0
         course.undo()
 
@@ -401,17 +404,24 @@ def _fit(
             callbacks=[watch],
         )
         trainer.remove_callback(PrinterCallback)  # it writes to stdout
-        with _spared():
+        with _spared() if _numbers(model) < WORTH else nullcontext():
             trainer.train()
+
+
+def _numbers(model: Model) -> int:
+    return sum(parameter.numel() for parameter in model.net.parameters())
 
 
 @contextmanager
 def _spared() -> Iterator[None]:
     """What is there already is left out when garbage is collected.
 
-    The Trainer collects once a training, which takes a third of a second among the modules of a
-    small model and what else a process has imported.
+    The Trainer collects once a training, which takes a third of a second: much for a small model,
+    whose garbage is small too.
     """
+    if gc.get_freeze_count():  # somebody else's
+        yield
+        return
     gc.freeze()
     try:
         yield

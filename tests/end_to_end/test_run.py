@@ -270,6 +270,18 @@ def test_adapters_are_scored_by_a_command(
             assert value(found, name, metric, scope, "val") == pytest.approx(
                 value(results, name, metric, scope, "val"), abs=1e-6
             )
+    # Killed when one of them was written: gone on with, or begun with those that are left.
+    kept = read_results(Path("scored/results.json"))
+    shutil.rmtree("scored/scores/control")
+    Path("scored/results.json").unlink()
+    again = knowundo("evaluate", "--out", "scored", "--json")
+    assert again.returncode == 0, again.stderr
+    assert "evaluate control" in again.stderr
+    assert "evaluate base" not in again.stderr
+    for row in Results.model_validate_json(again.stdout).rows:
+        before = kept.find(row.variant, row.metric, row.scope, row.split, row.subset)
+        assert before is not None
+        assert row.value == (before.value and pytest.approx(before.value, rel=1e-6))
     shown = knowundo("report", "--out", "scored")
     assert shown.returncode == 0, shown.stderr
     assert "memflex" in (tmp_path / "scored" / "report.html").read_text()

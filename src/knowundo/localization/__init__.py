@@ -18,7 +18,7 @@ from knowundo import regions
 from knowundo.batches import by_length, pieces
 from knowundo.checkpoints import Checkpoint, prefixed, under
 from knowundo.encoding import Encoded
-from knowundo.forwards import Half, hidden_states
+from knowundo.forwards import Half, hidden_states, packs
 from knowundo.head import live_head
 from knowundo.memory import halved
 from knowundo.models import Model
@@ -149,7 +149,7 @@ def _summed(
         parameter.grad = None if held is None else held.to(parameter.device)
     done = 0 if begin is None else begin.batches
     for number, batch in enumerate(by_length(encoded, size, model.pad)[done:], start=done + 1):
-        for piece, _ in pieces(batch, tokens=model.tokens):
+        for piece, _ in pieces(batch, tokens=model.tokens, shared=packs(model)):
             piece = piece.to(model.device)
             half = Half(piece, hidden_states(model, piece), live_head(model))
             (half.mean_nll.sum() / len(encoded)).backward()

@@ -14,7 +14,7 @@ from knowundo.batches import PairedBatch, paired, pieces
 from knowundo.checkpoints import Checkpoint, State
 from knowundo.encoding import Encoded
 from knowundo.errors import Diverged, KnowUndoError
-from knowundo.forwards import Columns, Parts, Reference, Step, answer_logits, packs
+from knowundo.forwards import Columns, Parts, Reference, Step, answer_logits, packs, shares
 from knowundo.lower import Lower, below
 from knowundo.models import Model
 from knowundo.progress import Progress
@@ -277,7 +277,7 @@ def unlearn(
             checkpoint=checkpoint,
             carried=[halves, watcher] if watcher else [halves],
             cut=lambda batch, rows: pieces(
-                batch, tokens=model.tokens, rows=rows, halves=halves.read
+                batch, tokens=model.tokens, rows=rows, halves=halves.read, shared=shares(model)
             ),
         )
     except Diverged as error:
