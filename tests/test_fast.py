@@ -23,13 +23,14 @@ from transformers import (
 
 from conftest import randomize, records
 from knowundo import forwards, lower, vocabulary
-from knowundo.batches import PairedBatch, collate, paired, pieces, shuffled
+from knowundo.batches import PairedBatch, collate, paired, shuffled
 from knowundo.encoding import Encoded, encode
 from knowundo.forwards import Half, all_hidden_states, hidden_states, packs, shares
 from knowundo.head import live_head
 from knowundo.localization import mean_gradients, noisy_copies
 from knowundo.lower import below, layers_of, lowest
 from knowundo.models import Adaptation, Model, base_path
+from knowundo.pieces import pieces
 from knowundo.registry import entries
 from knowundo.unlearning import Start, unlearn
 

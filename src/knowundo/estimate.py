@@ -32,7 +32,7 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.weak import WeakIdKeyDictionary
 from transformers import AutoConfig, AutoModelForCausalLM, Cache
 
-from knowundo.batches import Batch, PairedBatch, by_length, pieces, shuffled
+from knowundo.batches import Batch, PairedBatch, by_length, shuffled
 from knowundo.encoding import Encoded
 from knowundo.errors import BadInput
 from knowundo.forwards import (
@@ -48,6 +48,7 @@ from knowundo.head import live_head
 from knowundo.localization import mean_gradients
 from knowundo.models import Adaptation, Model, adaptation_of, base_path
 from knowundo.original import OneSided, OriginalStart
+from knowundo.pieces import pieces
 from knowundo.progress import Reporter
 from knowundo.recipe import Recipe, Variant
 from knowundo.registry import get

@@ -13,10 +13,11 @@ from typing import Any
 
 import torch
 
-from knowundo.batches import Batch, collate, pieces
+from knowundo.batches import Batch, collate
 from knowundo.encoding import Encoded
 from knowundo.models import Model
 from knowundo.packing import packed_states
+from knowundo.pieces import pieces
 from knowundo.regions import place
 
 # Bytes of states that are held at most.

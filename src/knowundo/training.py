@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader
 from transformers import Trainer, TrainerCallback, TrainingArguments, get_scheduler
 from transformers.trainer_callback import PrinterCallback, TrainerControl, TrainerState
 
-from knowundo.batches import pieces, rows_of
+from knowundo.batches import rows_of
 from knowundo.checkpoints import (
     Carried,
     Checkpoint,
@@ -34,6 +34,7 @@ from knowundo.errors import BadInput, Diverged
 from knowundo.forwards import Parts, shares
 from knowundo.memory import WORTH, Freed, halved
 from knowundo.models import Model, need_bitsandbytes
+from knowundo.pieces import pieces
 from knowundo.progress import Progress
 
 Curve = list[dict[str, Any]]

@@ -15,13 +15,14 @@ from typing import Any
 import torch
 
 from knowundo import regions
-from knowundo.batches import by_length, pieces
+from knowundo.batches import by_length
 from knowundo.checkpoints import Checkpoint, prefixed, under
 from knowundo.encoding import Encoded
 from knowundo.forwards import Half, hidden_states, packs
 from knowundo.head import live_head
 from knowundo.memory import halved
 from knowundo.models import Model
+from knowundo.pieces import pieces
 from knowundo.progress import Progress
 from knowundo.registry import get
 

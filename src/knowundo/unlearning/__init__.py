@@ -10,13 +10,14 @@ from typing import Any
 
 import torch
 
-from knowundo.batches import PairedBatch, paired, pieces
+from knowundo.batches import PairedBatch, paired
 from knowundo.checkpoints import Checkpoint, State
 from knowundo.encoding import Encoded
 from knowundo.errors import Diverged, KnowUndoError
 from knowundo.forwards import Columns, Parts, Reference, Step, answer_logits, packs, shares
 from knowundo.lower import Lower, below
 from knowundo.models import Model
+from knowundo.pieces import pieces
 from knowundo.progress import Progress
 from knowundo.records import Record
 from knowundo.registry import Entry, get
