@@ -15,10 +15,11 @@ from knowundo import packing
 from knowundo.batches import Batch, PairedBatch, collate
 from knowundo.encoding import Encoded
 from knowundo.errors import KnowUndoError
-from knowundo.head import Head, frozen_head, live_head
+from knowundo.head import TRIED, Head, frozen_head, live_head, own_head, trained_head
 from knowundo.lower import Lower
-from knowundo.memory import in_portions
+from knowundo.memory import in_portions, ran_out
 from knowundo.models import Model, Variant
+from knowundo.positions import reset, together
 from knowundo.records import Record
 from knowundo.vocabulary import by_token, full_precision, portion
 
@@ -38,45 +39,74 @@ def _of_each(model: Model, places: torch.Tensor, size: int) -> torch.Tensor:
 def all_hidden_states(model: Model, batch: Batch) -> torch.Tensor:
     """Final hidden states at every position, padding too, [rows, tokens, hidden].
 
-    Of adapters abreast: [adapters · rows, tokens, hidden].
+    Logits, [rows, tokens, vocabulary], of a model whose head is not computed apart (`own_head`). Of
+    adapters abreast: [adapters · rows, tokens, …].
     """
-    decoder = model.causal_lm().get_decoder()  # type: ignore[operator]
+    module: Any = model.causal_lm()
     ids, mask = (value.repeat(model.abreast, 1) for value in (batch.ids, batch.mask))
-    output = decoder(input_ids=ids, attention_mask=mask, use_cache=False)
+    if not own_head(model):
+        logits: torch.Tensor = module(input_ids=ids, attention_mask=mask, use_cache=False).logits
+        return logits
+    output = module.get_decoder()(input_ids=ids, attention_mask=mask, use_cache=False)
     states: torch.Tensor = output.last_hidden_state
     return states
 
 
 def packs(model: Model) -> bool:
-    """True if rows can lie one after another in a forward of this model.
+    """True if rows can be packed into one sequence in a forward of this model.
 
     Asked once, and tried on two short rows: a layer that looks back by other means than attention,
     or attention that is not told of the packing, gives other states.
     """
     if model.packs is None:
-        model.packs = packing.prepare(model.causal_lm()) and _packs_alike(model)
+        able = own_head(model) and packing.prepare(model.causal_lm())
+        model.packs = able and _same_as_alone(model, _packed)
     return model.packs
+
+
+def pads(model: Model) -> bool:
+    """True if rows of several lengths can share a batch, padded on the right; tried likewise."""
+    if model.pads is None:
+        model.pads = _same_as_alone(model, _padded)
+        if not model.pads:
+            model.notes.append("padding changes this model's states: only equal lengths share it")
+    return model.pads
 
 
 def _two_rows(model: Model) -> Batch:
     record = Record(id="", question="", answer="", scope="unlearn", split="train", kind="text")
-    rows = [Encoded(record, ids, 1, (False,) * len(ids)) for ids in ((1, 2, 3, 4, 5), (6, 7, 8))]
+    rows = [Encoded(record, ids, 1, (False,) * len(ids)) for ids in (TRIED, TRIED[::-2])]
     return collate(rows, model.pad).to(model.device)
 
 
+def _packed(model: Model, batch: Batch) -> torch.Tensor | None:
+    """States of a batch's tokens in its order; `None` where nothing took note of the packing."""
+    states, used = packing.packed_states(model.causal_lm().get_decoder(), batch)  # type: ignore[operator]
+    return states if used else None
+
+
+def _padded(model: Model, batch: Batch) -> torch.Tensor:
+    return all_hidden_states(model, batch).flatten(0, 1)[batch.filled]
+
+
 @torch.no_grad()
-def _packs_alike(model: Model) -> bool:
-    batch = _two_rows(model)
-    training = model.net.training
+def _same_as_alone(model: Model, forward: Callable[[Model, Batch], torch.Tensor | None]) -> bool:
+    """True if two rows that share a forward have the logits of each row in one of its own."""
+    batch, training = _two_rows(model), model.net.training
     model.net.eval()  # no dropout
     try:
-        decoder = model.causal_lm().get_decoder()  # type: ignore[operator]
-        packed, used = packing.packed_states(decoder, batch, model.abreast)
-        cells = _of_each(model, batch.filled, batch.ids.numel())
-        padded = all_hidden_states(model, batch).flatten(0, 1)[cells]
+        head = live_head(model)
+        alone = [_padded(model, collate([r], model.pad).to(model.device)) for r in batch.encoded]
+        expected = head(torch.cat(alone))
+        try:
+            found = forward(model, batch)
+        except Exception as error:  # whatever an architecture raises at what it was not made for
+            if ran_out(error):
+                raise
+            return False
+        return found is not None and model.alike(head(found), expected)
     finally:
         model.net.train(training)
-    return used and model.alike(packed, padded)
 
 
 def shares(model: Model) -> bool:
@@ -88,18 +118,18 @@ def go_abreast(model: Model, variants: Sequence[Variant]) -> bool:
     """True if one forward of these variants (`Model.all_of`) is that of each.
 
     Tried with the first and the last on two short rows: a layer that does not see all tokens, or
-    sees them in another order, gives other states.
+    sees them in another order, gives other logits. The head is one for all of them.
     """
     model.use(next((v for v in variants if v.folder is not None), variants[0]))
-    if not model.all_linear():
+    if not model.all_linear() or not own_head(model) or trained_head(model):
         return False
-    batch = _two_rows(model)
+    batch, head = _two_rows(model), live_head(model)
     with torch.no_grad():
         with model.all_of(variants):
             together = hidden_states(model, batch).chunk(len(variants))
         for number in (0, -1):
             model.use(variants[number])
-            if not model.alike(together[number], hidden_states(model, batch)):
+            if not model.alike(head(together[number]), head(hidden_states(model, batch))):
                 return False
     return True
 
@@ -108,8 +138,26 @@ def hidden_states(model: Model, batch: Batch) -> torch.Tensor:
     """Final hidden states at the positions that predict the answers, [answer tokens, hidden].
 
     Without padding where the model allows it, and without the layers below what is trained where
-    `model.lower` stands in for them. Of adapters abreast: [adapters · answer tokens, hidden].
+    `model.lower` stands in for them; rows that would change each other in separate forwards. Logits
+    of a model whose head is not computed apart (`own_head`). Of adapters abreast:
+    [adapters · answer tokens, …].
     """
+    equal = not packs(model) and not pads(model)
+    groups = together(model, [len(row.ids) for row in batch.encoded], equal=equal)
+    if len(groups) == 1:
+        reset(model)
+        return _states(model, batch)
+    rows = dict[int, torch.Tensor]()
+    for group in groups:
+        reset(model)
+        part = collate([batch.encoded[n] for n in group], batch.pad).to(model.device)
+        states = _states(model, part).unflatten(0, (model.abreast, -1))
+        rows |= zip(group, states.split(part.lengths.tolist(), dim=1), strict=True)
+    return torch.cat([rows[number] for number in range(len(batch))], dim=1).flatten(0, 1)
+
+
+def _states(model: Model, batch: Batch) -> torch.Tensor:
+    """The same of rows that share one forward."""
     if not packs(model):
         cells = _of_each(model, batch.positions, batch.ids.numel())
         return all_hidden_states(model, batch).flatten(0, 1)[cells]

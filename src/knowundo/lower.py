@@ -18,6 +18,7 @@ from knowundo.encoding import Encoded
 from knowundo.models import Model
 from knowundo.packing import packed_states
 from knowundo.pieces import pieces
+from knowundo.positions import unscaled
 from knowundo.regions import place
 
 # Bytes of states that are held at most.
@@ -120,7 +121,8 @@ def below(
 
     Returns:
         None where there is nothing to gain or it cannot be done: the region reaches the lowest
-        layer, something is dropped at random, or the states would take more than `HELD` bytes.
+        layer, something is dropped at random, positions are scaled by the batch, or the states
+        would take more than `HELD` bytes.
     """
     layers, first = layers_of(model), lowest(region)
     held = [dict.fromkeys(group) for group in groups]
@@ -128,5 +130,7 @@ def below(
     numbers = sum(len(row.ids) for group in held for row in group)
     numbers *= module.config.get_text_config().hidden_size
     if not layers or not first or model.drops or numbers * module.dtype.itemsize > HELD:
+        return None
+    if any(len(row.ids) > unscaled(model) for group in held for row in group):
         return None
     return Lower(model, layers, first, held)

@@ -238,7 +238,13 @@ class Model:
         self.base, self.adaptation = base, adaptation or Adaptation()
         self.notes: list[str] = []  # what a user should know of the work done with it
         self.lower: Any = None  # stands in for the layers below what is trained (lower.py)
-        self.packs: bool | None = None  # can rows lie one after another? None: not tried yet
+        # What this model's forward allows, tried when it is first asked for: sequence packing
+        # (forwards.py), padding on the right and on the left, a head of its own (head.py).
+        self.packs: bool | None = None
+        self.pads: bool | None = None
+        self.left_pads: bool | None = None
+        self.own_head: bool | None = None
+        self.scaled: list[Any] | None = None  # rotary embeddings that look at the length
         self.abreast = 1  # adapters that a forward is of, see `all_of`
         self.quantization, self.attention = quantization, attention
         try:
@@ -344,6 +350,7 @@ class Model:
         if "full" in (self.adaptation.kind, adaptation.kind):
             raise BadInput(f"base '{self.base}': all weights and a LoRA cannot be swapped")
         self.adaptation = adaptation
+        self.packs = self.pads = self.left_pads = self.own_head = self.scaled = None
         self.net = self._adapted(self.net.unload()).eval()
         self.fresh = self.state()
 

@@ -95,14 +95,14 @@ def attention(
     query: torch.Tensor,
     key: torch.Tensor,
     value: torch.Tensor,
-    mask: torch.Tensor | None,
+    attention_mask: torch.Tensor | None,  # transformers' name: some models pass it by keyword
     *,
     packing: Packing | None = None,
     **options: Any,
 ) -> tuple[torch.Tensor, None]:
     """transformers' SDPA; on packed tokens, row by row."""
     if packing is None:
-        return sdpa_attention_forward(module, query, key, value, mask, **options)
+        return sdpa_attention_forward(module, query, key, value, attention_mask, **options)
     packing.used += 1
     window, longest = options.get("sliding_window"), packing.packed.shape[1]
     seen = None
