@@ -127,6 +127,7 @@ def erase(request: Request, reporter: Reporter | None = None) -> Erased:
         recipe = parse_recipe(given, "--set")
     _check_room(request, model)
     model.use(Variant("memorized", "memorized", request.adapter))
+    model.tell(reporter.say)
     maker = Maker(recipe, model, reporter, earlier)
     with exclusive(request.out, reporter):
         check = _prepare(request, given, maker, read)
