@@ -674,13 +674,38 @@ def adopting_model(recipe: Recipe) -> Model:
     return Model(section.base, adaptation, **options)
 
 
+def tokenizer_of(
+    base: str, adapters: Sequence[Path], *, trust_remote_code: bool = False
+) -> tuple[str | None, str | None]:
+    """The folder whose tokenizer is used where a base has adapters, and what is to be said of it.
+
+    Trainers save it beside the adapter: with tokens that they added, or a chat template of their
+    own. If adapters bring different ones, the base's is taken.
+
+    Args:
+        base: As for `Model`.
+        adapters: Folders of adapters.
+        trust_remote_code: As for `Model`.
+
+    Returns:
+        Twice `None` where the base's own is used and no adapter brings another.
+    """
+    found = {folder: own_tokenizer(folder, base, trust_remote_code) for folder in adapters}
+    taken = next((folder for folder, kind in found.items() if kind is not None), None)
+    if taken is None:
+        return None, None
+    if len(set(found.values())) == 1:
+        return str(taken), f"{taken}: its own tokenizer and chat template are used, not the base's"
+    return None, (
+        f"{taken}: has a tokenizer or chat template of its own, and other adapters have others; "
+        "the base's is taken for all of them: score them one at a time to use their own"
+    )
+
+
 def model_with_adapters(
     base: str, adaptation: Adaptation, adapters: Sequence[Path], options: Mapping[str, Any]
 ) -> Model:
-    """A base with the tokenizer that its adapters were trained with.
-
-    Trainers save it beside the adapter: with tokens that they added, or a chat template of their
-    own. If adapters bring different ones, the base's is taken, and that is noted.
+    """A base with the tokenizer that its adapters were trained with: see `tokenizer_of`.
 
     Args:
         base: As for `Model`.
@@ -689,19 +714,10 @@ def model_with_adapters(
         options: Further arguments of `Model`.
     """
     code = bool(options.get("trust_remote_code"))
-    found = {folder: own_tokenizer(folder, base, code) for folder in adapters}
-    taken = next((folder for folder, kind in found.items() if kind is not None), None)
-    if taken is None:
-        return Model(base, adaptation, **options)
-    if len(set(found.values())) > 1:
-        model = Model(base, adaptation, **options)
-        model.note_once(
-            f"{taken}: has a tokenizer or chat template of its own, and other adapters have "
-            "others; the base's is taken for all of them: score them one at a time to use their own"
-        )
-        return model
-    model = Model(base, adaptation, tokenizer=str(taken), **options)
-    model.note_once(f"{taken}: its own tokenizer and chat template are used, not the base's")
+    tokenizer, note = tokenizer_of(base, adapters, trust_remote_code=code)
+    model = Model(base, adaptation, tokenizer=tokenizer, **options)
+    if note is not None:
+        model.note_once(note)
     return model
 
 
