@@ -128,6 +128,7 @@ def encode(
     style: Style = "plain",
     prefix: str = "",
     truncate: bool = False,
+    positions: int | None = None,
 ) -> list[Encoded]:
     """Encode records.
 
@@ -140,11 +141,12 @@ def encode(
         prefix: put before every question as it is, after the turns before it: KnowUnDo's speaks
             of “the following request”, which is the question; see `prefix_text`.
         truncate: cut the end of a longer row's answer instead of refusing the row.
+        positions: tokens that the model can hold; a row may have no more. If `None`, any number.
 
     Raises:
-        BadInput: a row is longer than `max_length` (truncated: its question alone is); the
-            tokenizer is slow, or has no end or, for `chat`, no template; the template refuses or
-            rewrites an answer.
+        BadInput: a row is longer than `max_length` or `positions` (truncated: its question alone
+            is); the tokenizer is slow, or has no end or, for `chat`, no template; the template
+            refuses or rewrites an answer.
     """
     if not records:
         return []
@@ -174,7 +176,7 @@ def encode(
         tokens = zip(numbers, output["input_ids"], output["offset_mapping"], strict=True)
         for n, ids, offsets in tokens:
             row = _encode_one(records[n], texts[n], ids, offsets, tokenizer.eos_token_id, special)
-            encoded[n] = _fit(row, max_length, truncate)
+            encoded[n] = _fit(row, max_length, truncate, positions)
     return [encoded[n] for n in range(len(records))]
 
 
@@ -330,20 +332,24 @@ def _fact_spans(record: Record, shift: int) -> list[tuple[int, int]]:
     return spans
 
 
-def _fit(row: Encoded, max_length: int, truncate: bool) -> Encoded:
+def _fit(row: Encoded, max_length: int, truncate: bool, positions: int | None) -> Encoded:
     """The row, or as much of it as may stay: a cut answer has no end to learn."""
     length = len(row.ids)
+    bound, raised = f"max_length={max_length}", "raise data.max_length"
+    if positions is not None and positions < max_length:
+        bound, raised = f"the model's {positions} positions", "take another model"
+        max_length = positions
     if length <= max_length:
         return row
     if not truncate:
         raise BadInput(
-            f"{row.record.id}: {length} tokens, more than max_length={max_length}, so its answer "
-            "would be cut off; shorten the row, raise data.max_length or set data.truncate=true"
+            f"{row.record.id}: {length} tokens, more than {bound}, so its answer "
+            f"would be cut off; shorten the row, {raised} or set data.truncate=true"
         )
     if row.answer_from >= max_length:
         raise BadInput(
-            f"{row.record.id}: {row.answer_from} tokens before its answer, so max_length="
-            f"{max_length} leaves none for it; shorten the question or raise data.max_length"
+            f"{row.record.id}: {row.answer_from} tokens before its answer, so {bound} "
+            f"leaves none for it; shorten the question or {raised}"
         )
     kept = min(max_length, length - row.tail)
     return Encoded(

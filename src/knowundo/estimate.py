@@ -52,7 +52,7 @@ from knowundo.pieces import pieces
 from knowundo.progress import Reporter
 from knowundo.recipe import Recipe, Variant
 from knowundo.registry import get
-from knowundo.runs import BOTH, TRAIN_VAL, Run, model_options
+from knowundo.runs import BOTH, TRAIN_VAL, Run, base_knows, model_options, tokenizer_of
 from knowundo.scoring import generate
 from knowundo.training import make_optimizer
 from knowundo.unlearning import Scorer, Start
@@ -688,11 +688,16 @@ def estimate(recipe: Recipe, reporter: Reporter | None = None) -> list[Estimate]
         BadInput: the base is not here, or cannot be held as the recipe says.
     """
     section, found = recipe.model, []
-    folder = local_base(section.base)
+    folder, adopted = local_base(section.base), recipe.memorize.adopt
+    brought = [] if adopted is None or base_knows(recipe) else [Path(adopted)]
+    brought = [adapter for adapter in brought if adaptation_of(adapter).kind == "lora"]
+    code = section.trust_remote_code
+    tokenizer, _ = tokenizer_of(folder, brought, trust_remote_code=code)
     with TemporaryDirectory() as scratch:
         run = Run(recipe, Path(scratch) / "run")
         for adaptation in _adaptations(recipe):
-            model = Outline(folder, adaptation, **model_options(run.recipe) | {"device": "cpu"})
+            options = model_options(run.recipe) | {"device": "cpu", "tokenizer": tokenizer}
+            model = Outline(folder, adaptation, **options)
             stages = Estimator(run, model, section.device).stages(reporter or Reporter())
             lora = f"a LoRA of rank {adaptation.rank}"
             held = f"{section.quantization}, computed in " if section.quantization else ""

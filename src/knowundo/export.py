@@ -127,6 +127,7 @@ def export(
     _check_place(target)
     chosen = _chosen(run, variant)
     form = _form(chosen, form)
+    refuse_merge(run.model, form)
     need_room(target, _bytes(run, form), f"--to {to}")
     results = _results(run, variant)
     probes = _probes(run)
@@ -200,6 +201,19 @@ def _chosen(run: Run, name: str) -> Variant:
 def _folder(variant: Variant) -> Path:
     assert variant.folder is not None  # only the base has none, and it is not handed over
     return variant.folder
+
+
+def refuse_merge(model: Model, form: str | None) -> None:
+    """Refuse to merge into a base whose own files are quantized: there are no floats to add to.
+
+    Raises:
+        BadInput: `form` is merged, and the base is stored in 4 bits.
+    """
+    if form == "merged" and model.stored_in_4_bits:
+        raise BadInput(
+            f"format merged: base '{model.base}' is stored in 4 bits, which take no LoRA in; say "
+            "--format adapter"
+        )
 
 
 def _form(variant: Variant, wanted: Form | None) -> Form:
@@ -290,10 +304,12 @@ def _taken(run: Run, variant: Variant, form: Form) -> Model:
             f"{variant.name}: weights of 4 bits take no LoRA in; it is merged into the base as it "
             "is without them"
         )
+        tokenizer = model.tokenizer.name_or_path
         del model
         _free()
         keys = ("device", "dtype", "trust_remote_code", "attention")
         options = {key: getattr(run.recipe.model, key) for key in keys}
+        options["tokenizer"] = tokenizer
         model = Model(run.recipe.model.base, adaptation_of(_folder(variant)), **options)
     model.use(variant)
     model.net.eval()
@@ -382,7 +398,9 @@ def _write_adapter(model: Model, folder: Path) -> Any:
         "target_modules": _target_modules(model.causal_lm()),
     }
     write_json(file, config)
-    check_adapter(folder)
+    # Others are for peft, which reads them below, and not for vLLM.
+    if not model.adaptation.extra and not any("lora_embedding" in n for n in model.parameters()):
+        check_adapter(folder)
     return PeftModel.from_pretrained(model.net.unload(), folder)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from importlib.resources import files
 from importlib.util import find_spec
@@ -24,25 +24,52 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch.utils.checkpoint import checkpoint
 from transformers import (
+    AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
     BitsAndBytesConfig,
+    GenerationConfig,
     PreTrainedTokenizerBase,
 )
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.utils.import_utils import is_flash_attn_2_available
 
+from knowundo.adapters import (
+    ADAPTER,
+    CONFIG,
+    TOKENIZER,
+    Adaptation,
+    adaptation_of,
+    file_name,
+    foreign,
+    plain_targets,
+    read_adapter,
+)
 from knowundo.artifacts import read_json, write_json
 from knowundo.errors import BadInput
 from knowundo.linear import quicken
+from knowundo.loading import (
+    check_loaded,
+    check_no_adapter,
+    check_numbers,
+    linear_targets,
+    position_limit,
+    stored_quantization,
+)
 from knowundo.lora import abreast, all_linear, fuse
+
+__all__ = [
+    "ADAPTER", "CPU_TOKENS", "FULL", "GPU_TOKENS", "SMALL", "THREADS", "Adaptation", "Model",
+    "Variant", "adaptation_of", "base_files", "base_path", "describe", "hub_commit", "load_state",
+    "need_bitsandbytes", "own_tokenizer", "same_base", "save_state", "size",
+]  # fmt: skip
 
 # One thread count everywhere: the same bytes need the same number of threads.
 THREADS = 2
 # Tokens that one backward pass holds at least, on a CPU and on a GPU; with narrow layers, so many
 # that each activation has as many numbers.
 CPU_TOKENS, GPU_TOKENS, SMALL = 256, 2048, 2**18
-ADAPTER, FULL = "adapter_model.safetensors", "model.safetensors"
+FULL = "model.safetensors"
 
 
 def base_path(base: str) -> str:
@@ -71,6 +98,33 @@ def same_base(one: str | None, other: str) -> bool:
     return first.is_dir() and second.is_dir() and first.resolve() == second.resolve()
 
 
+def own_tokenizer(folder: Path, base: str, trust_remote_code: bool) -> str | None:
+    """What sets the tokenizer in an adapter's folder apart from the base's; None if nothing does.
+
+    Args:
+        folder: An adapter's.
+        base: Of the adapter.
+        trust_remote_code: As for `Model`.
+
+    Raises:
+        BadInput: One of the tokenizers cannot be loaded.
+    """
+    if not any((folder / name).is_file() for name in TOKENIZER):
+        return None
+    found = []
+    for path in (base_path(base), str(folder)):
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=trust_remote_code)
+        except (OSError, ValueError, ImportError, KeyError) as error:
+            reason = str(error).strip().split("\n")[0]
+            raise BadInput(f"{path}: its tokenizer cannot be loaded ({reason})") from None
+        ends = tokenizer.eos_token_id, tokenizer.bos_token_id
+        words = sorted(tokenizer.get_vocab().items())
+        rules = tokenizer.backend_tokenizer.to_str() if tokenizer.is_fast else ""
+        found.append(json.dumps([words, ends, tokenizer.chat_template, rules]))
+    return found[1] if found[1] != found[0] else None
+
+
 def hub_commit(base: str) -> str | None:
     """Commit of a base that lies in the hub's cache; None for a folder, and before it is there."""
     if Path(base_path(base)).is_dir():
@@ -92,61 +146,14 @@ class Variant:
     facts: dict[str, Any] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
-class Adaptation:
-    """Which weights training may change: a LoRA beside linear layers, or all of them."""
-
-    kind: str = "lora"
-    rank: int = 8
-    alpha: int = 16
-    targets: str | tuple[str, ...] = "all-linear"
-    dropout: float = 0.0  # of the LoRA's input, while it is trained
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "targets", _targets(self.targets))  # JSON has no tuples
-
-
-def _targets(value: Any) -> str | tuple[str, ...]:
-    return value if isinstance(value, str) else tuple(sorted(value))
-
-
-# What else peft can put beside a LoRA; none of it is swapped or trained here.
-_UNUSED = ("modules_to_save", "use_dora", "rank_pattern", "alpha_pattern", "use_rslora")
-
-
-def adaptation_of(folder: Path) -> Adaptation:
-    """What a folder of weights adapts: peft's LoRA, or else all weights.
-
-    Raises:
-        BadInput: no weights there, or an adapter that is not a plain LoRA.
-    """
-    if not folder.is_dir():
-        raise BadInput(f"{folder}: no such folder; name an adapter's or a model's")
-    file = folder / "adapter_config.json"
-    if not file.is_file():
-        if not any(folder.glob("*.safetensors")):
-            raise BadInput(f"{folder}: holds no .safetensors; save the weights in that form")
-        return Adaptation("full")
-    config = read_json(file)
-    if not isinstance(config, dict) or config.get("peft_type") != "LORA":
-        raise BadInput(f"{file}: not a LoRA; merge the adapter and name the merged model")
-    if used := [key for key in _UNUSED if config.get(key)]:
-        raise BadInput(f"{file}: uses {used[0]}; merge the adapter and name the merged model")
-    try:
-        rank, alpha = int(config["r"]), int(config["lora_alpha"])
-        return Adaptation("lora", rank, alpha, config["target_modules"])
-    except (KeyError, TypeError, ValueError) as error:
-        raise BadInput(f"{file}: malformed ({error!r}); save the adapter again") from None
-
-
 def need_bitsandbytes(key: str) -> None:
     """Raise BadInput, naming the key that asks for it, where bitsandbytes is not installed."""
     if find_spec("bitsandbytes") is None:
         raise BadInput(f"{key}: needs bitsandbytes; pip install 'knowundo[gpu]'")
 
 
-def _check_quantization(quantization: str, dtype: str, *, trained: bool) -> None:
-    key = f"model.quantization {quantization}"
+def _check_quantization(key: str, quantization: str, dtype: str, *, trained: bool) -> None:
+    key = f"{key} {quantization}"
     if quantization != "nf4":
         raise BadInput(f"{key}: no such form; say nf4")
     if trained:
@@ -216,6 +223,7 @@ class Model:
         attention: str | None = None,
         gradient_checkpointing: bool = False,
         scored_only: bool = False,
+        tokenizer: str | None = None,
     ) -> None:
         """Load the base.
 
@@ -230,6 +238,8 @@ class Model:
             attention: transformers' name of an implementation; none: its choice.
             gradient_checkpointing: compute activations again in the backward pass.
             scored_only: nothing is trained, so 4-bit weights may stand in for all of them.
+            tokenizer: a folder whose tokenizer takes the place of the base's, such as an
+                adapter's. If `None`, the base's own.
 
         Raises:
             BadInput: the base cannot be loaded, or not in the way that is asked for.
@@ -237,6 +247,7 @@ class Model:
         torch.set_num_threads(THREADS)
         self.base, self.adaptation = base, adaptation or Adaptation()
         self.notes: list[str] = []  # what a user should know of the work done with it
+        self._once, self._told = set[str](), 0
         self.lower: Any = None  # stands in for the layers below what is trained (lower.py)
         # What this model's forward allows, tried when it is first asked for: sequence packing
         # (forwards.py), padding on the right and on the left, a head of its own (head.py).
@@ -256,13 +267,24 @@ class Model:
                 f"model.device '{device}': torch finds no GPU here; say cpu, or install a build of "
                 "torch for this machine's GPU"
             )
-        if quantization is not None:
-            trained = self.adaptation.kind == "full" and not scored_only
-            _check_quantization(quantization, dtype, trained=trained)
         path = base_path(base)
         options = {"trust_remote_code": trust_remote_code}
+        check_no_adapter(base, path)
         try:
-            self.tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(path, **options)
+            stored = stored_quantization(AutoConfig.from_pretrained(path, **options), base)
+            self.stored_in_4_bits = stored is not None  # the base's own files are quantized
+            self.quantization = stored or quantization
+            if self.quantization is not None:
+                key = (
+                    f"model.base '{base}' (in 4 bits)"
+                    if stored
+                    else f"model.quantization {quantization}"
+                )
+                trained = self.adaptation.kind == "full" and not scored_only
+                _check_quantization(key, self.quantization, dtype, trained=trained)
+            self.tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
+                tokenizer or path, **options
+            )
             model = self._load(path, dtype=getattr(torch, dtype), **options)
         except (OSError, ValueError, ImportError, RuntimeError, SafetensorError) as error:
             reason = str(error).strip().split("\n")[0]
@@ -273,6 +295,9 @@ class Model:
             raise BadInput(f"model.base '{base}': cannot be loaded ({reason})") from None
         if gradient_checkpointing:
             _recompute(model, base)
+        # Positions that a row may have, if more would have no embedding; and rows of embeddings.
+        self.positions = position_limit(model)
+        self.embeddings = len(model.get_input_embeddings().weight)
         torch.manual_seed(seed)
         self.net: Any = self._adapted(model).eval()
         # What the trainable tensors were at first. A LoRA's are few; of all weights, only those are
@@ -291,22 +316,50 @@ class Model:
         if self.attention is not None:
             options["attn_implementation"] = self.attention
         options["use_safetensors"] = True
-        model: Any
+        options["output_loading_info"] = True
+        if self.quantization is not None:
+            options |= self._in_4_bits(options["dtype"])
+        loaded: Any = AutoModelForCausalLM.from_pretrained(path, **options)
+        model, info = loaded
+        for note in check_loaded(info, self.base):
+            self.note_once(note)
+        check_numbers(model, self.base, path)
         if self.quantization is None:
-            model = AutoModelForCausalLM.from_pretrained(path, **options)
             return model.to(self.device)
+        _keep_packing(model)
+        return model
+
+    def _in_4_bits(self, dtype: torch.dtype) -> dict[str, Any]:
+        """How transformers is asked for a base in 4 bits; one that is stored so says how itself."""
+        on_device = {"device_map": {"": str(self.device)}}
+        if self.stored_in_4_bits:
+            need_bitsandbytes(f"model.base '{self.base}': its weights are in 4 bits, which")
+            return on_device
         need_bitsandbytes(f"model.quantization {self.quantization}")
         config = BitsAndBytesConfig(
             load_in_4bit=True,
             bnb_4bit_quant_type=self.quantization,
             bnb_4bit_use_double_quant=True,
-            bnb_4bit_compute_dtype=options["dtype"],
+            bnb_4bit_compute_dtype=dtype,
         )
-        model = AutoModelForCausalLM.from_pretrained(
-            path, quantization_config=config, device_map={"": str(self.device)}, **options
-        )
-        _keep_packing(model)
-        return model
+        return on_device | {"quantization_config": config}
+
+    def note_once(self, note: str) -> None:
+        """Note something that would be noted again with every use of an adapter or a row."""
+        if note not in self._once:
+            self._once.add(note)
+            self.notes.append(note)
+
+    def tell(self, say: Callable[[str], None]) -> None:
+        """Say the notes that were not said yet; they stay, for the manifest of what is made."""
+        for note in self.notes[self._told :]:
+            say(note)
+        self._told = len(self.notes)
+
+    def take_notes(self) -> list[str]:
+        """The notes so far, which are then no longer held."""
+        notes, self.notes, self._told = self.notes, [], 0
+        return notes
 
     def _adapted(self, model: Any) -> Any:
         """The base with a LoRA beside it, if the adaptation is one."""
@@ -319,18 +372,26 @@ class Model:
         if self.adaptation.kind == "full":
             quicken(model)
             return model
-        targets = self.adaptation.targets
+        targets: Any = self.adaptation.targets
+        if targets == "all-linear":
+            targets, left = linear_targets(model)
+            if left:
+                self.note_once(f"base '{self.base}': {', '.join(left)} can have no LoRA")
         config = LoraConfig(
             r=self.adaptation.rank,
             lora_alpha=self.adaptation.alpha,
             lora_dropout=self.adaptation.dropout,
             target_modules=targets if isinstance(targets, str) else list(targets),
             task_type="CAUSAL_LM",
+            **self.adaptation.fields,
         )
         try:
             model = get_peft_model(model, config)
         except ValueError as error:
-            raise BadInput(f"base '{self.base}': no such modules for a LoRA ({error})") from None
+            raise BadInput(
+                f"base '{self.base}': no such modules for a LoRA ({error}); train all weights "
+                "instead (--route full, or model.adaptation=full)"
+            ) from None
         model.peft_config["default"].base_model_name_or_path = self.base
         fuse(model)
         quicken(model)
@@ -340,25 +401,54 @@ class Model:
         """True if the LoRA that is there holds tensors of the same names, shapes and scale."""
         if not isinstance(self.net, PeftModel):
             return False
-        config: Any = self.net.peft_config["default"]
-        targets = _targets(config.target_modules)
-        own = config.r, config.lora_alpha, targets
-        return own == (adaptation.rank, adaptation.alpha, adaptation.targets)
+        own, config = self.adaptation, self.net.peft_config["default"]
+        # peft may write a long list of targets as a shorter one.
+        targets = own.targets, plain_targets(config.target_modules)  # type: ignore[attr-defined]
+        alike = replace(adaptation, targets=own.targets, dropout=own.dropout) == own
+        return alike and adaptation.targets in targets
 
     def adapt(self, adaptation: Adaptation) -> None:
-        """Take the LoRA off the base and put one of another shape there, with no effect yet."""
+        """Take the LoRA off the base and put one of another shape there, with no effect yet.
+
+        The dropout stays: it is the recipe's, not the adapter's.
+        """
         if "full" in (self.adaptation.kind, adaptation.kind):
             raise BadInput(f"base '{self.base}': all weights and a LoRA cannot be swapped")
-        self.adaptation = adaptation
         self.packs = self.pads = self.left_pads = self.own_head = self.scaled = None
+        self.adaptation = replace(adaptation, dropout=self.adaptation.dropout)
         self.net = self._adapted(self.net.unload()).eval()
         self.fresh = self.state()
 
     @property
+    def config(self) -> Any:
+        """The base's config, or that of its text model."""
+        return self.causal_lm().config.get_text_config()  # type: ignore[union-attr, operator]
+
+    @contextmanager
+    def plain_generation(self) -> Iterator[None]:
+        """Within it, `generate` follows what it is told, and nothing in generation_config.json.
+
+        transformers fills whatever a call leaves open from the model's own settings (penalties,
+        forbidden tokens, beams, stop strings); of these only the special tokens stay.
+        """
+        net: Any = self.causal_lm()
+        own = net.generation_config
+        names = ("bos_token_id", "eos_token_id", "pad_token_id")
+        net.generation_config = GenerationConfig(**{name: getattr(own, name) for name in names})
+        try:
+            yield
+        finally:
+            net.generation_config = own
+
+    def longest(self, length: int) -> int:
+        """So many tokens, or as many as the model has positions for."""
+        return length if self.positions is None else min(length, self.positions)
+
+    @property
     def pad(self) -> int:
-        """Id that fills rows; masked everywhere."""
-        pad = self.tokenizer.pad_token_id
-        return int(self.tokenizer.eos_token_id if pad is None else pad)
+        """Id that fills rows; masked everywhere, so any that has an embedding does."""
+        ids = self.tokenizer.pad_token_id, self.tokenizer.eos_token_id
+        return next((int(i) for i in ids if i is not None and i < self.embeddings), 0)
 
     def parameters(self) -> dict[str, torch.nn.Parameter]:
         """The parameters that this adaptation may train, by name."""
@@ -450,8 +540,11 @@ class Model:
         self.restore(load_state(self, variant.folder))
 
     def all_linear(self) -> bool:
-        """True if the LoRA lies beside linear layers only, whose weights are plain numbers."""
-        return all_linear(self.net)
+        """True if the LoRA lies beside linear layers only, whose weights are plain numbers.
+
+        One with more than A and B, such as DoRA's magnitudes, is none.
+        """
+        return self.adaptation.is_product and all_linear(self.net)
 
     @contextmanager
     def all_of(self, variants: Sequence[Variant]) -> Iterator[None]:
@@ -489,21 +582,17 @@ class Model:
         return [p for p in self.net.parameters() if p.requires_grad]
 
 
-def _plain(name: str) -> str:
-    return name.replace(".default.", ".")
-
-
 def save_state(model: Model, folder: Path) -> None:
     """Write the current trainable tensors: peft's adapter layout, or transformers' full model."""
     if isinstance(model.net, PeftModel):
-        tensors = {_plain(name): value for name, value in model.state().items()}
+        tensors = {file_name(name): value for name, value in model.state().items()}
         save_file(tensors, folder / ADAPTER, metadata={"format": "pt"})
         config = model.net.peft_config["default"].to_dict()
-        targets = _targets(config["target_modules"])
+        targets = plain_targets(config["target_modules"])
         config["target_modules"] = targets if isinstance(targets, str) else list(targets)
         config["inference_mode"] = True
         text = json.loads(json.dumps(config, default=lambda v: getattr(v, "value", str(v))))
-        write_json(folder / "adapter_config.json", text)
+        write_json(folder / CONFIG, text)
     else:
         model.net.save_pretrained(folder)
         model.tokenizer.save_pretrained(folder)
@@ -520,13 +609,8 @@ def load_state(model: Model, folder: Path) -> dict[str, torch.Tensor]:
         BadInput: no weights in the folder, or an adapter of another base.
     """
     if model.adaptation.kind == "lora":
-        owner = read_json(folder / "adapter_config.json").get("base_model_name_or_path")
-        if not same_base(owner, model.base):
-            raise BadInput(
-                f"{folder}: an adapter of base '{owner}', not of '{model.base}'; set model.base, "
-                "or, if both are the same model, correct the adapter's base_model_name_or_path"
-            )
-    files = [folder / ADAPTER] if model.adaptation.kind == "lora" else _shards(folder)
+        return _adapter_state(model, folder)
+    files = _shards(folder)
     tensors: dict[str, torch.Tensor] = {}
     for file in files:
         if not file.exists():
@@ -535,8 +619,63 @@ def load_state(model: Model, folder: Path) -> dict[str, torch.Tensor]:
             tensors |= load_file(file)
         except SafetensorError as error:
             raise BadInput(f"{file}: damaged ({error}); make it again") from None
-    names = {_plain(name): name for name in model.parameters()}
-    return {names.get(name, name): value for name, value in tensors.items()}
+    return tensors
+
+
+def _adapter_state(model: Model, folder: Path) -> dict[str, torch.Tensor]:
+    """The tensors of an adapter by parameter name, each compared with what it will replace.
+
+    A base that was moved keeps its adapters: another recorded name is only noted.
+
+    Raises:
+        BadInput: The adapter cannot be read, or is of another base.
+    """
+    config, own = read_json(folder / CONFIG), model.parameters()
+    names = {file_name(name): name for name in own}
+    state: dict[str, torch.Tensor] = {}
+    owner = config.get("base_model_name_or_path")
+    other = "" if same_base(owner, model.base) else f"; it is an adapter of base '{owner}'"
+    for name, value in read_adapter(folder).items():
+        if name in names:
+            state[names[name]] = value
+        elif (why := _replaces(model, config, name, value)) is not None:
+            raise BadInput(f"{folder / ADAPTER}: {why}{other}")
+    place = f"{folder}: does not fit base '{model.base}'"
+    if missing := sorted(set(own) - set(state)):
+        raise BadInput(f"{place}: it has no {file_name(missing[0])}{other}")
+    for name, value in state.items():
+        if own[name].shape != value.shape:
+            shapes = f"{list(value.shape)}, and {list(own[name].shape)} is needed"
+            raise BadInput(f"{place}: {file_name(name)} is of shape {shapes}{other}")
+    if other:
+        model.note_once(
+            f"{folder}: names base '{owner}', not '{model.base}'; all its shapes fit, so it is "
+            "taken for an adapter of this base"
+        )
+    return state
+
+
+def _replaces(
+    model: Model, config: Mapping[str, Any], name: str, value: torch.Tensor
+) -> str | None:
+    """Why a tensor that is not the LoRA's cannot be taken; None if the base holds the same.
+
+    peft writes the embeddings beside an adapter that has a LoRA there, or whose base it did not
+    find.
+    """
+    path, _, last = name.rpartition(".")
+    named = dict(model.net.named_parameters())
+    places = (name, f"{path}.base_layer.{last}")
+    base = next((named[place] for place in places if place in named), None)
+    if base is None and last == "weight" and path.endswith("lm_head"):  # tied to the embeddings
+        base = model.causal_lm().get_output_embeddings().weight  # type: ignore[operator]
+    if (
+        base is not None
+        and base.shape == value.shape
+        and torch.equal(base.cpu(), value.to(base.dtype))
+    ):
+        return None
+    return foreign(config, name, value, base)
 
 
 def size(parameter: torch.nn.Parameter) -> int:

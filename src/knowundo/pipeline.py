@@ -115,9 +115,8 @@ def _finetuned(run: Run, folder: Path, title: str, scopes: Sequence[str]) -> Non
 
 def _noted(run: Run, model: Model) -> dict[str, Any]:
     """What stands in every manifest, and what happened on the way, which is told as well."""
-    notes, model.notes = model.notes, []
-    for note in notes:
-        run.reporter.say(note)
+    model.tell(run.reporter.say)
+    notes = model.take_notes()
     said = {"notes": notes} if notes else {}
     return {"seed": run.recipe.seed, **said, **surroundings()}
 
@@ -351,9 +350,9 @@ def evaluate(run: Run) -> Results:
     run.encoded()  # the base and every row, checked before the first byte is written
     if not run.recipe.evaluate.models or (run.memorized / "manifest.json").exists():
         run.check_current()
+    model = describe(run.model)
     _check_given(run)
     run.claim()
-    model = describe(run.model)
     scored: dict[str, Scored] = {}
     for group in _groups(run):
         scored |= _score_group(run, group)
@@ -365,13 +364,19 @@ def evaluate(run: Run) -> Results:
 
 
 def _check_given(run: Run) -> None:
-    """Refuse given adapters that cannot be put on this run's model, before anything is scored."""
+    """Refuse given adapters that cannot be put on this run's model, before anything is scored.
+
+    Each is put there once, so that a damaged one does not end the scoring of the others.
+    """
     for variant in run.given_models():
         if not _is_whole(run, variant) and run.model.adaptation.kind == "full":
             raise BadInput(
                 f"{variant.folder}: an adapter, but this run trains all weights; score it with "
                 "`knowundo evaluate` in another directory"
             )
+        if not _is_whole(run, variant):
+            run.model.use(variant)
+    run.model.tell(run.reporter.say)
 
 
 def _in_order(run: Run) -> list[Variant]:

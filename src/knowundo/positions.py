@@ -1,7 +1,7 @@
 """Positions that a model scales by the longest row of a batch, so that neighbours change a row.
 
-"longrope" (Phi-3) turns by other frequencies in a batch that has a row beyond the original length,
-"dynamic" by frequencies of the longest length seen (transformers' `dynamic_rope_update`). A row must
+"longrope" (Phi-3) takes other frequencies in a batch that has a row beyond the original length,
+"dynamic" those of the longest length seen so far (transformers' `dynamic_rope_update`). A row must
 be computed as it would be alone, so rows that are not scaled alike never share a batch.
 """
 

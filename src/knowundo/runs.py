@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cache, cached_property
 from pathlib import Path
@@ -35,6 +35,7 @@ from knowundo.models import (
     adaptation_of,
     base_files,
     hub_commit,
+    own_tokenizer,
     same_base,
 )
 from knowundo.original import mask_end, naive_boundary
@@ -260,10 +261,11 @@ class Run:
         if section.adaptation == "full":
             return Model(section.base, Adaptation("full"), **options)
         if given := self.given_models():
-            adapters = [adaptation_of(v.folder) for v in given if v.folder is not None]
-            kinds = [known for known in adapters if known.kind == "lora"]
+            adapters = {v.folder: adaptation_of(v.folder) for v in given if v.folder is not None}
+            kinds = {folder: own for folder, own in adapters.items() if own.kind == "lora"}
             if not (self.memorized / "manifest.json").exists():  # nothing is trained here
-                return Model(section.base, kinds[0] if kinds else lora, **options)
+                shape = next(iter(kinds.values()), lora)
+                return model_with_adapters(section.base, shape, list(kinds), options)
         if (self.memorized / "manifest.json").exists():  # decided before, for the same inputs
             manifest = read_manifest(self.memorized)
             if manifest["inputs"] == fingerprint(self.memorize_inputs(BOTH)):
@@ -279,6 +281,8 @@ class Run:
             f"{lora.rank} has room for {room / 1000:.0f}: training "
             + ("a LoRA" if fits else "all weights")
         )
+        if model.stored_in_4_bits:
+            return model
         return model if fits else Model(section.base, Adaptation("full"), **options)
 
     def whole_model(self, variant: Variant) -> Model:
@@ -579,8 +583,33 @@ def encode_for(
         style=data.encoding,
         prefix=before,
         truncate=data.truncate,
+        positions=model.positions,
     )
+    _check_ids(rows, model)
     return naive_boundary(rows, tokenizer, before) if "naive_boundary" in recipe.quirks else rows
+
+
+def _check_ids(rows: Sequence[Encoded], model: Model) -> None:
+    """Refuse tokens without an embedding; note rows that are longer than the base was trained for.
+
+    Raises:
+        BadInput: The tokenizer has tokens that the model has not.
+    """
+    for row in rows:
+        if (largest := max(row.ids)) >= model.embeddings:
+            token = model.tokenizer.convert_ids_to_tokens(largest)
+            raise BadInput(
+                f"{row.record.id}: its token '{token}' has the id {largest}, and the base has "
+                f"{model.embeddings} embeddings; name the tokenizer's own model, or call "
+                "resize_token_embeddings and train"
+            )
+    trained = getattr(model.config, "max_position_embeddings", None)
+    longest = max((len(row.ids) for row in rows), default=0)
+    if model.positions is None and isinstance(trained, int) and longest > trained:
+        model.note_once(
+            f"some rows are longer than the {trained} tokens that the base was trained for "
+            "(max_position_embeddings); what it says of them may be worse"
+        )
 
 
 def say_remote_code(recipe: Recipe, reporter: Reporter) -> None:
@@ -639,7 +668,57 @@ def adopting_model(recipe: Recipe) -> Model:
             f"trains; set it to {known.kind} or auto"
         )
     adaptation = replace(known, dropout=section.dropout)
-    return Model(section.base, adaptation, **model_options(recipe))
+    options = model_options(recipe)
+    if known.kind == "lora" and not base_knows(recipe):
+        return model_with_adapters(section.base, adaptation, [Path(adopted)], options)
+    return Model(section.base, adaptation, **options)
+
+
+def tokenizer_of(
+    base: str, adapters: Sequence[Path], *, trust_remote_code: bool = False
+) -> tuple[str | None, str | None]:
+    """The folder whose tokenizer is used where a base has adapters, and what is to be said of it.
+
+    Trainers save it beside the adapter: with tokens that they added, or a chat template of their
+    own. If adapters bring different ones, the base's is taken.
+
+    Args:
+        base: As for `Model`.
+        adapters: Folders of adapters.
+        trust_remote_code: As for `Model`.
+
+    Returns:
+        Twice `None` where the base's own is used and no adapter brings another.
+    """
+    found = {folder: own_tokenizer(folder, base, trust_remote_code) for folder in adapters}
+    taken = next((folder for folder, kind in found.items() if kind is not None), None)
+    if taken is None:
+        return None, None
+    if len(set(found.values())) == 1:
+        return str(taken), f"{taken}: its own tokenizer and chat template are used, not the base's"
+    return None, (
+        f"{taken}: has a tokenizer or chat template of its own, and other adapters have others; "
+        "the base's is taken for all of them: score them one at a time to use their own"
+    )
+
+
+def model_with_adapters(
+    base: str, adaptation: Adaptation, adapters: Sequence[Path], options: Mapping[str, Any]
+) -> Model:
+    """A base with the tokenizer that its adapters were trained with: see `tokenizer_of`.
+
+    Args:
+        base: As for `Model`.
+        adaptation: As for `Model`.
+        adapters: Folders of adapters.
+        options: Further arguments of `Model`.
+    """
+    code = bool(options.get("trust_remote_code"))
+    tokenizer, note = tokenizer_of(base, adapters, trust_remote_code=code)
+    model = Model(base, adaptation, tokenizer=tokenizer, **options)
+    if note is not None:
+        model.note_once(note)
+    return model
 
 
 def needed_bits(model: Model, encoded: Sequence[Encoded]) -> float:

@@ -120,25 +120,55 @@ def _continued(
 ) -> torch.Tensor:
     """New ids after each prompt, [prompts × each, at most `tokens`]; without temperature, greedy.
 
-    Prompts are padded on the left, so that what is generated begins in one column. Of adapters
-    abreast: [adapters × prompts × each, at most `tokens`].
+    Of adapters abreast: [adapters × prompts × each, at most `tokens`]. A prompt with which so many
+    tokens would not fit into the model's positions is continued by itself, as far as they reach.
+    """
+    how: dict[str, Any] = {"stops": stops, "each": each, "temperature": temperature}
+    room = [model.longest(len(prompt) + tokens) - len(prompt) for prompt in prompts]
+    alone = [number for number, free in enumerate(room) if free < tokens]
+    together = [number for number in range(len(prompts)) if number not in alone]
+    if not alone:
+        return _generated(model, prompts, tokens=tokens, **how)
+    groups = [([number], room[number]) for number in alone]
+    groups += [(together, tokens)] if together else []
+    output = torch.full((model.abreast, len(prompts), each, tokens), model.pad, device=model.device)
+    for numbers, most in groups:
+        if most > 0:
+            new = _generated(model, [prompts[n] for n in numbers], tokens=most, **how)
+            new = new.view(model.abreast, len(numbers), each, -1)
+            output[:, numbers, :, : new.shape[-1]] = new
+    return output.flatten(0, 2)
+
+
+def _generated(
+    model: Model,
+    prompts: Sequence[Sequence[int]],
+    *,
+    tokens: int,
+    stops: Sequence[int],
+    each: int,
+    temperature: float | None,
+) -> torch.Tensor:
+    """New ids after each prompt, all in one batch.
+
+    Prompts are padded on the left, so that what is generated begins in one column. How is said
+    here, whatever the model's generation_config.json holds.
     """
     prompts = list(prompts) * model.abreast
     longest = max(map(len, prompts))
     ids = [[model.pad] * (longest - len(prompt)) + list(prompt) for prompt in prompts]
     mask = [[0] * (longest - len(prompt)) + [1] * len(prompt) for prompt in prompts]
     drawn = {"do_sample": True, "temperature": temperature, "top_k": 0, "top_p": 1.0}
-    output: torch.Tensor = model.net.generate(
-        input_ids=torch.tensor(ids, device=model.device),
-        attention_mask=torch.tensor(mask, device=model.device),
-        max_new_tokens=tokens,
-        num_return_sequences=each,
-        num_beams=1,
-        repetition_penalty=1.0,
-        pad_token_id=model.pad,
-        eos_token_id=sorted(stops),
-        **({"do_sample": False} if temperature is None else drawn),
-    )
+    with model.plain_generation():
+        output: torch.Tensor = model.net.generate(
+            input_ids=torch.tensor(ids, device=model.device),
+            attention_mask=torch.tensor(mask, device=model.device),
+            max_new_tokens=tokens,
+            num_return_sequences=each,
+            pad_token_id=model.pad,
+            eos_token_id=sorted(stops),
+            **({"do_sample": False} if temperature is None else drawn),
+        )
     return output[:, longest:]
 
 

@@ -39,7 +39,7 @@ from knowundo.erasure.ledger import (
 from knowundo.erasure.making import Given, Maker, read_given
 from knowundo.errors import BadInput, MethodsFailed
 from knowundo.evaluation import EARLIER
-from knowundo.export import BESIDE, Exported, Form, export, need_room
+from knowundo.export import BESIDE, Exported, Form, export, need_room, refuse_merge
 from knowundo.locks import exclusive
 from knowundo.models import Model, Variant, base_files
 from knowundo.pipeline import run_all
@@ -125,8 +125,10 @@ def erase(request: Request, reporter: Reporter | None = None) -> Erased:
         style = "chat" if model.tokenizer.chat_template else "plain"
         given = amend(given, [f"data.encoding={style}"])
         recipe = parse_recipe(given, "--set")
+    refuse_merge(model, request.form)
     _check_room(request, model)
     model.use(Variant("memorized", "memorized", request.adapter))
+    model.tell(reporter.say)
     maker = Maker(recipe, model, reporter, earlier)
     with exclusive(request.out, reporter):
         check = _prepare(request, given, maker, read)

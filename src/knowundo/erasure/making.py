@@ -87,7 +87,7 @@ class Maker:
 
     def whole(self, records: Sequence[Record]) -> list[Record]:
         """Records with subjects, long documents in parts."""
-        length = self.recipe.data.max_length
+        length = self.model.longest(self.recipe.data.max_length)
         named = with_subjects(records)
         return [part for r in named for part in chunked(r, self.model.tokenizer, length)]
 

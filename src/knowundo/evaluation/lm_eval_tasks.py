@@ -101,7 +101,7 @@ def general_rows(
         return []
     from lm_eval import simple_evaluate
 
-    with _quiet(), _untouched(model):
+    with _quiet(), _untouched(model), model.plain_generation():
         manager = _manager(folder)
         loaded = _load(manager, tasks)
         harness = _harness(model, batch_size, progress)
