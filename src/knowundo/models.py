@@ -21,7 +21,7 @@ from huggingface_hub import try_to_load_from_cache
 from huggingface_hub.errors import HFValidationError
 from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch.utils.checkpoint import checkpoint
 from transformers import (
     AutoConfig,
@@ -258,6 +258,7 @@ class Model:
         self.scaled: list[Any] | None = None  # rotary embeddings that look at the length
         self.abreast = 1  # adapters that a forward is of, see `all_of`
         self.quantization, self.attention = quantization, attention
+        self.remote_code = trust_remote_code
         try:
             self.device = torch.device(device)
         except RuntimeError:
@@ -591,15 +592,17 @@ def save_state(model: Model, folder: Path) -> None:
         targets = plain_targets(config["target_modules"])
         config["target_modules"] = targets if isinstance(targets, str) else list(targets)
         config["inference_mode"] = True
-        text = json.loads(json.dumps(config, default=lambda v: getattr(v, "value", str(v))))
-        write_json(folder / CONFIG, text)
+        write_json(folder / CONFIG, json.loads(json.dumps(config, default=_as_json)))
     else:
         model.net.save_pretrained(folder)
         model.tokenizer.save_pretrained(folder)
 
 
-def _shards(folder: Path) -> list[Path]:
-    return sorted(folder.glob("model*.safetensors")) or [folder / FULL]
+def _as_json(value: Any) -> Any:
+    """A field of peft's config as peft writes it: sets are lists, enumerations their values."""
+    if isinstance(value, set | frozenset):
+        return sorted(value)
+    return getattr(value, "value", str(value))
 
 
 def load_state(model: Model, folder: Path) -> dict[str, torch.Tensor]:
@@ -610,16 +613,50 @@ def load_state(model: Model, folder: Path) -> dict[str, torch.Tensor]:
     """
     if model.adaptation.kind == "lora":
         return _adapter_state(model, folder)
-    files = _shards(folder)
-    tensors: dict[str, torch.Tensor] = {}
-    for file in files:
-        if not file.exists():
-            raise BadInput(f"{file}: no such file; name a folder that memorize or unlearn wrote")
-        try:
-            tensors |= load_file(file)
-        except SafetensorError as error:
-            raise BadInput(f"{file}: damaged ({error}); make it again") from None
-    return tensors
+    return _full_state(model, folder)
+
+
+def _full_state(model: Model, folder: Path) -> dict[str, torch.Tensor]:
+    """All weights of a folder by parameter name, loaded as transformers loads them.
+
+    The names and shapes in a file need not be those of the model: transformers converts many when
+    it saves and loads (fused experts, renamed heads), so that only it can read them.
+
+    Raises:
+        BadInput: The folder holds no weights, or weights or buffers that this base cannot take.
+    """
+    if not any(folder.glob("*.safetensors")):
+        raise BadInput(f"{folder / FULL}: no such file; name a folder with a whole model")
+    options: dict[str, Any] = {"trust_remote_code": model.remote_code, "use_safetensors": True}
+    options |= {"dtype": model.causal_lm().dtype, "output_loading_info": True}
+    try:
+        loaded: Any = AutoModelForCausalLM.from_pretrained(folder, **options)
+    except (OSError, ValueError, ImportError, RuntimeError, SafetensorError) as error:
+        reason = str(error).strip().split("\n")[0]
+        raise BadInput(f"{folder}: cannot be loaded ({reason}); make it again") from None
+    whole, info = loaded
+    for note in check_loaded(info, str(folder)):
+        model.note_once(note)
+    check_numbers(whole, str(folder), str(folder))
+    _check_buffers(model, whole, folder)
+    return {name: weights.detach() for name, weights in whole.named_parameters()}
+
+
+def _check_buffers(model: Model, whole: torch.nn.Module, folder: Path) -> None:
+    """Refuse other saved buffers (an expert's bias, say): only parameters are swapped.
+
+    Raises:
+        BadInput: Names a buffer that differs from the base's.
+    """
+    own, parameters = model.causal_lm().state_dict(), dict(whole.named_parameters())
+    for name, value in whole.state_dict().items():
+        if name in parameters or name not in own or value.shape != own[name].shape:
+            continue
+        if not torch.equal(value, own[name].cpu()) and name in dict(whole.named_buffers()):
+            raise BadInput(
+                f"{folder}: its buffer {name} is not that of base '{model.base}'; name this model "
+                "as the base"
+            )
 
 
 def _adapter_state(model: Model, folder: Path) -> dict[str, torch.Tensor]:

@@ -18,9 +18,10 @@ from knowundo.checkpoints import Checkpoint
 from knowundo.encoding import Encoded
 from knowundo.errors import BadInput
 from knowundo.forwards import answer_states
-from knowundo.head import live_head
-from knowundo.memory import in_portions
+from knowundo.head import TRIED, live_head
+from knowundo.memory import in_portions, ran_out
 from knowundo.models import Model
+from knowundo.positions import reset, unscaled
 from knowundo.progress import Progress
 from knowundo.vocabulary import full_precision
 
@@ -120,17 +121,13 @@ def _continued(
 ) -> torch.Tensor:
     """New ids after each prompt, [prompts × each, at most `tokens`]; without temperature, greedy.
 
-    Of adapters abreast: [adapters × prompts × each, at most `tokens`]. A prompt with which so many
-    tokens would not fit into the model's positions is continued by itself, as far as they reach.
+    Of adapters abreast: [adapters × prompts × each, at most `tokens`]. Prompts that would change
+    what follows another, in a batch padded on the left, are continued in batches of their own.
     """
     how: dict[str, Any] = {"stops": stops, "each": each, "temperature": temperature}
-    room = [model.longest(len(prompt) + tokens) - len(prompt) for prompt in prompts]
-    alone = [number for number, free in enumerate(room) if free < tokens]
-    together = [number for number in range(len(prompts)) if number not in alone]
-    if not alone:
+    groups = _groups(model, [len(prompt) for prompt in prompts], tokens)
+    if groups == [(list(range(len(prompts))), tokens)]:
         return _generated(model, prompts, tokens=tokens, **how)
-    groups = [([number], room[number]) for number in alone]
-    groups += [(together, tokens)] if together else []
     output = torch.full((model.abreast, len(prompts), each, tokens), model.pad, device=model.device)
     for numbers, most in groups:
         if most > 0:
@@ -138,6 +135,48 @@ def _continued(
             new = new.view(model.abreast, len(numbers), each, -1)
             output[:, numbers, :, : new.shape[-1]] = new
     return output.flatten(0, 2)
+
+
+def _groups(model: Model, lengths: Sequence[int], tokens: int) -> list[tuple[list[int], int]]:
+    """Prompts that may share a batch, and how many tokens may follow them.
+
+    One with which so many tokens would not fit into the model's positions is alone, continued as
+    far as they reach. Of equal length are those in whose batch padding would be seen, or positions
+    are scaled.
+    """
+    groups, equal = list[tuple[list[int], int]](), dict[int, list[int]]()
+    padded = left_pads(model)
+    for number, length in enumerate(lengths):
+        room = model.longest(length + tokens) - length
+        if room < tokens:
+            groups.append(([number], room))
+        else:
+            mixed = padded and length + tokens <= unscaled(model)
+            equal.setdefault(0 if mixed else length, []).append(number)
+    return groups + [(numbers, tokens) for numbers in equal.values()]
+
+
+def left_pads(model: Model) -> bool:
+    """True if prompts of several lengths can share a batch, padded on the left.
+
+    Asked once, and tried on two short prompts: what ignores the mask continues them otherwise.
+    """
+    if model.left_pads is None:
+        prompts = [TRIED, TRIED[::-2]]
+        alone = torch.cat([_next_logits(model, [prompt]) for prompt in prompts], dim=1)
+        try:
+            model.left_pads = model.alike(_next_logits(model, prompts), alone)
+        except BadInput:  # of both, though of neither alone
+            model.left_pads = False
+        if not model.left_pads:
+            model.notes.append("padding on the left changes answers: only equal lengths share it")
+    return model.left_pads
+
+
+def _next_logits(model: Model, prompts: Sequence[Sequence[int]]) -> torch.Tensor:
+    """Logits of the token after each prompt, [adapters, prompts, vocabulary]."""
+    scores = _generate(model, prompts, max_new_tokens=1, do_sample=False, output_logits=True)
+    return torch.stack(scores.logits)[0].unflatten(0, (model.abreast, -1))
 
 
 def _generated(
@@ -149,27 +188,52 @@ def _generated(
     each: int,
     temperature: float | None,
 ) -> torch.Tensor:
-    """New ids after each prompt, all in one batch.
+    """New ids after each prompt, all in one batch."""
+    drawn = {"do_sample": True, "temperature": temperature, "top_k": 0, "top_p": 1.0}
+    output = _generate(
+        model,
+        prompts,
+        max_new_tokens=tokens,
+        num_return_sequences=each,
+        eos_token_id=sorted(stops),
+        **({"do_sample": False} if temperature is None else drawn),
+    )
+    new: torch.Tensor = output.sequences[:, max(map(len, prompts)) :]
+    return new
+
+
+@torch.no_grad()
+def _generate(model: Model, prompts: Sequence[Sequence[int]], **how: Any) -> Any:
+    """transformers' output of `generate` on prompts in one batch, for each adapter abreast.
 
     Prompts are padded on the left, so that what is generated begins in one column. How is said
     here, whatever the model's generation_config.json holds.
+
+    Raises:
+        BadInput: transformers cannot generate with this architecture.
     """
     prompts = list(prompts) * model.abreast
     longest = max(map(len, prompts))
     ids = [[model.pad] * (longest - len(prompt)) + list(prompt) for prompt in prompts]
     mask = [[0] * (longest - len(prompt)) + [1] * len(prompt) for prompt in prompts]
-    drawn = {"do_sample": True, "temperature": temperature, "top_k": 0, "top_p": 1.0}
-    with model.plain_generation():
-        output: torch.Tensor = model.net.generate(
-            input_ids=torch.tensor(ids, device=model.device),
-            attention_mask=torch.tensor(mask, device=model.device),
-            max_new_tokens=tokens,
-            num_return_sequences=each,
-            pad_token_id=model.pad,
-            eos_token_id=sorted(stops),
-            **({"do_sample": False} if temperature is None else drawn),
-        )
-    return output[:, longest:]
+    reset(model)
+    try:
+        with model.plain_generation():
+            return model.net.generate(
+                input_ids=torch.tensor(ids, device=model.device),
+                attention_mask=torch.tensor(mask, device=model.device),
+                pad_token_id=model.pad,
+                return_dict_in_generate=True,
+                **how,
+            )
+    except Exception as error:  # whatever an architecture raises that cannot generate
+        if ran_out(error):
+            raise
+        reason = str(error).strip().split("\n")[0] or type(error).__name__
+        raise BadInput(
+            f"model.base '{model.base}': transformers' generate fails on it ({reason}), so it "
+            "cannot be asked anything; set evaluate.generate to [] to score given answers only"
+        ) from error
 
 
 def _stops(model: Model, encoded: Sequence[Encoded]) -> list[int]:
