@@ -260,6 +260,23 @@ def make_optimizer(
     return paged
 
 
+def warmup_steps(share: float, steps: int) -> int:
+    """Optimizer steps over which the learning rate rises from zero.
+
+    ceil(share · steps), as transformers' `warmup_ratio` and KnowUnDo's scripts have it; but the
+    last step is never one of them. The first step of a warm-up trains at a rate of zero, so that a
+    run of a single step would train nothing.
+
+    Args:
+        share: of the steps, in [0, 1].
+        steps: optimizer steps of the run.
+
+    Returns:
+        A number from 0 to `steps` − 1; 0 if there are no steps.
+    """
+    return max(0, min(math.ceil(share * steps), steps - 1))
+
+
 def train(
     model: Model,
     batches: Sequence[Any],
@@ -292,7 +309,7 @@ def train(
         seed: of everything random inside the Trainer.
         accumulation: micro-steps an optimizer step; the mean gradient is applied.
         schedule: transformers' name of the learning-rate schedule.
-        warmup: share of the steps over which the rate rises.
+        warmup: share of the steps over which the rate rises, see `warmup_steps`.
         weight_decay: of AdamW.
         max_grad_norm: gradients are clipped to this norm.
         optimizer: `adamw` or `paged_adamw_32bit`.
@@ -318,7 +335,10 @@ def train(
     descent = make_optimizer(optimizer, chosen, lr=lr, weight_decay=weight_decay)
     steps = -(-len(batches) // accumulation)
     scheduler = get_scheduler(
-        schedule, descent, num_warmup_steps=round(warmup * steps), num_training_steps=steps
+        schedule,
+        descent,
+        num_warmup_steps=warmup_steps(warmup, steps),
+        num_training_steps=steps,
     )
     course = _Course(model, region, descent, scheduler, carried, rollback=rollback)
     if checkpoint and (held := checkpoint.read()) is not None:
