@@ -69,6 +69,10 @@ def test_bad_key_or_value(sets: list[str], said: str) -> None:
         (["localize.localizers={memflex: {mue: 1}}"], "did you mean 'mu'?"),
         (["localize.draws=2"], "memflex_random-3: unknown region 'random-3'"),
         (["unlearn.variants=[{preset: memflex, region: gone.json}]"], "no region file gone.json"),
+        (
+            ["compat=original", "unlearn.retained=4"],
+            "variant gradient_ascent: retained: compat mixed_batches takes as many retention rows",
+        ),
     ],
 )
 def test_names_are_bound_before_anything_runs(sets: list[str], said: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,8 @@ from typing import Any
 import pytest
 import torch
 
-from conftest import randomize
+from conftest import Call, randomize
+from knowundo import pipeline
 from knowundo.encoding import Encoded
 from knowundo.errors import MethodsFailed
 from knowundo.models import Adaptation, Model
@@ -17,7 +19,7 @@ from knowundo.pipeline import run_all
 from knowundo.recipe import load_recipe
 from knowundo.results import read_results
 from knowundo.runs import Run
-from knowundo.unlearning import Start, unlearn
+from knowundo.unlearning import Start, Unlearned, unlearn
 from knowundo.unlearning.rates import NEAR, choose_rate, unlearn_at_chosen_rate
 
 
@@ -162,3 +164,41 @@ def test_other_variants_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         run_all(Run(recipe, tmp_path / "run", given=given))
     assert (tmp_path / "run" / "report.html").exists()
     assert all(row.reference is None for row in results.rows)
+
+
+def brief(base: str, *variants: str, more: tuple[str, ...] = ()) -> list[str]:
+    """Words of the command line for a run over one subject whose records the base itself knows."""
+    listed = f"unlearn.variants=[{', '.join(variants)}]"
+    sets = [
+        "data.subjects=1", "memorize.retain_model=false", f"memorize.adopt={base}",
+        f"model.base={base}", "localize.draws=1", "unlearn.lr=1e-4", listed, *more,
+    ]  # fmt: skip
+    return ["--config", "demo", "--out", "run", *(word for one in sets for word in ("--set", one))]
+
+
+def test_a_region_from_elsewhere_for_one_variant_of_a_finished_run(
+    knowundo: Call, toy_base: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    facts = {"method": "ascent_plus_descent", "lr": 1e-4, "optimizer_steps": 0, "seconds": 0.0}
+    monkeypatch.setattr(pipeline, "train_method", lambda *_, **__: Unlearned([], dict(facts)))
+    control = "{preset: memflex, region: random-1, name: control}"
+    words = brief(toy_base, "{preset: memflex}", control)
+    for stage in ("memorize", "localize", "unlearn"):
+        assert (done := knowundo(stage, *words)).returncode == 0, done.stderr
+    region = json.loads((tmp_path / "run/regions/memflex.json").read_text())[:2]
+    (tmp_path / "mine.json").write_text(json.dumps(region))
+    mine = ("--region", "mine.json", "--out", "run", "--json")
+    done = knowundo("unlearn", *mine, "--variant", "memflex")
+    assert done.returncode == 0, done.stderr
+    # The old control is another region's now: that is said, and it is not listed.
+    assert json.loads(done.stdout)["artifacts"] == ["run/unlearned/memflex"]
+    assert "control: made of other inputs" in done.stderr
+    refused = knowundo("evaluate", "--out", "run")
+    assert refused.returncode == 2
+    assert "run/unlearned/control: made of other inputs" in refused.stderr
+    done = knowundo("unlearn", "--out", "run", "--json")
+    assert json.loads(done.stdout)["artifacts"] == [
+        "run/unlearned/memflex",
+        "run/unlearned/control",
+    ]
+    assert "made of other inputs" not in done.stderr

@@ -80,6 +80,11 @@ def check(recipe: Recipe) -> None:
     known = _region_names(recipe)
     for variant in recipe.unlearn.variants:
         get("method", variant.method).bind(variant.arguments)
+        if "mixed_batches" in recipe.quirks and recipe.unlearn.settings(variant)["retained"]:
+            raise BadInput(
+                f"variant {variant.name}: retained: compat mixed_batches takes as many retention "
+                "rows as unlearn rows, one at a time; leave out retained, or mixed_batches"
+            )
         if variant.region.endswith(".json"):
             if not Path(variant.region).is_file():
                 raise BadInput(f"variant {variant.name}: no region file {variant.region}")
@@ -379,17 +384,30 @@ class Run:
             found.append(self.start)
             if self.recipe.memorize.retain_model:
                 found.append(Variant("retain", "retain", self.retain))
+        made, outdated = self.made_variants()
+        if outdated:
+            raise BadInput(
+                f"{self.unlearned(outdated[0])}: made of other inputs than are there now; run "
+                f"`knowundo unlearn --out {self.out}` again"
+            )
+        return found + made + given
+
+    def made_variants(self) -> tuple[list[Variant], list[str]]:
+        """The unlearned variants that are there, in the order of the recipe.
+
+        Returns:
+            Those that are made of what is there now, and the names of the outdated ones.
+        """
+        made, outdated = list[Variant](), list[str]()
         for planned in self.recipe.unlearn.variants:
             folder = self.unlearned(planned.name)
             if not (folder / "manifest.json").exists():
                 continue
-            if not self.done(folder, self.unlearn_inputs(planned)):
-                raise BadInput(
-                    f"{folder}: made of other inputs than are there now; run "
-                    f"`knowundo unlearn --out {self.out}` again"
-                )
-            found.append(Variant(planned.name, "unlearned", folder))
-        return found + given
+            if self.done(folder, self.unlearn_inputs(planned)):
+                made.append(Variant(planned.name, "unlearned", folder))
+            else:
+                outdated.append(planned.name)
+        return made, outdated
 
     def given_models(self) -> list[Variant]:
         """The adapters and models of `evaluate.models`, named after their folders."""
