@@ -51,6 +51,7 @@ from knowundo.original import OneSided, OriginalStart
 from knowundo.pieces import pieces
 from knowundo.progress import Reporter
 from knowundo.recipe import Recipe, Variant
+from knowundo.records import Record
 from knowundo.registry import get
 from knowundo.runs import BOTH, TRAIN_VAL, Run, model_options
 from knowundo.scoring import generate
@@ -236,7 +237,15 @@ class _Mute(Scorer):
     """Fake tensors say nothing: as long as the true answers is about what a model would say."""
 
     def sample(self, rows: Sequence[Encoded], *, n: int, **_: Any) -> dict[str, list[str]]:
-        return {row.record.id: [row.record.answer] * n for row in rows}
+        return {row.record.id: [_turned(row.record)] * n for row in rows}
+
+
+def _turned(record: Record) -> str:
+    """Another answer of the same words, turned round, so that it holds no fact."""
+    text = record.answer
+    for fact in record.facts:
+        text = text.replace(fact, fact[::-1])
+    return " ".join(reversed(text.split()))
 
 
 class _Unchecked(Start):

@@ -50,9 +50,24 @@ class Scorer:
         Raises:
             KnowUndoError: how rows are encoded was not told.
         """
+        return self._encoded(replace(row.record, answer=text, alternatives=(), facts=()))
+
+    def asked(self, row: Encoded, question: str) -> Encoded:
+        """The same record with another question, encoded as the row was.
+
+        Raises:
+            KnowUndoError: how rows are encoded was not told.
+        """
+        return self._encoded(replace(row.record, question=question))
+
+    def _encoded(self, record: Record) -> Encoded:
         if self._encode is None:
             raise KnowUndoError("other answers need Start(…, encode=…), which encodes records")
-        return self._encode([replace(row.record, answer=text, alternatives=(), facts=())])[0]
+        return self._encode([record])[0]
+
+    def note(self, text: str) -> None:
+        """Tell the user, and put it into the manifest."""
+        self._model.notes.append(text)
 
     def sample(
         self, rows: Sequence[Encoded], *, n: int, temperature: float, seed: int
