@@ -44,7 +44,8 @@ Prefix = Literal["direct", "assistant"]
 # Explained in original.py.
 Quirk = Literal[
     "mixed_batches", "fixed_length", "question_labels", "base_labels", "soft_kl",
-    "naive_boundary", "end_masked",
+    "naive_boundary", "end_masked", "reference_dropout", "bfloat16_updates", "whole_steps",
+    "padding_labels",
 ]  # fmt: skip
 QUIRKS: tuple[Quirk, ...] = get_args(Quirk)
 # Names of the models that every run holds beside its variants.

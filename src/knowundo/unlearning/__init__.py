@@ -178,6 +178,10 @@ class Start:
         )
         return batches, accumulation
 
+    def optimizer(self, name: str) -> str:
+        """The optimizer to train with, where this one is asked for."""
+        return name
+
     def parts(
         self, method: Entry, bound: Mapping[str, Any], batch: PairedBatch, read: set[str]
     ) -> Parts:
@@ -286,7 +290,7 @@ def unlearn(
             lr=lr,
             seed=start.seed,
             accumulation=accumulation,
-            optimizer=optimizer,
+            optimizer=start.optimizer(optimizer),
             rollback=True,
             progress=progress,
             stop=watcher.after_step if watcher else None,

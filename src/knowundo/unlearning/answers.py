@@ -121,8 +121,8 @@ def _sampled(records: Sequence[Encoded], scorer: Scorer, *, instructed: bool) ->
     waiting, found = list(records), dict[str, Encoded]()
     for number in range(ROUNDS):
         asked = [_instructed(row, scorer) for row in waiting] if instructed else waiting
-        options = {"n": DRAWS, "temperature": TEMPERATURE}
-        said = scorer.sample(asked, **options, seed=scorer.seed + number)
+        seed = scorer.seed + number
+        said = scorer.sample(asked, n=DRAWS, temperature=TEMPERATURE, seed=seed)
         for row in waiting:
             others = (_other(row, text, scorer) for text in said[row.record.id])
             if (other := next(filter(None, others), None)) is not None:
