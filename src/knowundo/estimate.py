@@ -47,7 +47,7 @@ from knowundo.forwards import (
 from knowundo.head import live_head
 from knowundo.localization import mean_gradients
 from knowundo.models import Adaptation, Model, adaptation_of, base_path
-from knowundo.original import OneSided, OriginalStart
+from knowundo.original import OneSided, OriginalStart, whole_steps
 from knowundo.pieces import pieces
 from knowundo.progress import Reporter
 from knowundo.recipe import Recipe, Variant
@@ -544,7 +544,10 @@ class Estimator:
                         break
             return start.unshown(every, kept_rows)
 
-        steps = -(-micro_steps // accumulation) * (ATTEMPTS if auto else 1)
+        steps = -(-micro_steps // accumulation)
+        if "whole_steps" in recipe.quirks:
+            steps, _ = whole_steps(micro_steps, settings["epochs"], accumulation)
+        steps *= ATTEMPTS if auto else 1
         copies = 2 + (ATTEMPTS - 1 if auto else 0)  # of the base, of the start, of attempts
         batch = max(heaviest.values(), key=self._bulk)
         return self._stage(variant.name, steps, batch, work, copies=copies, at_most=auto)
@@ -554,7 +557,8 @@ class Estimator:
         encode = partial(self.run.encode, model=self.model)
         options: dict[str, Any] = {"seed": recipe.seed, "encode": encode}
         if recipe.quirks:
-            quirks = list(recipe.quirks)
+            # Of these few rows none may be left out; the steps of all are counted in `_unlearn`.
+            quirks = [name for name in recipe.quirks if name != "whole_steps"]
             return _UncheckedOriginal(self.model, rows, kept, quirks=quirks, **options)
         return _Unchecked(self.model, rows, kept, **options)
 

@@ -97,6 +97,23 @@ def soft_cross_entropy(current: torch.Tensor, memorized: torch.Tensor) -> torch.
     return -(memorized.softmax(-1) * (current.softmax(-1) + 1e-12).log()).sum(-1).mean()
 
 
+def whole_steps(micro_steps: int, epochs: int, accumulation: int) -> tuple[int, int]:
+    """Optimizer steps, where an epoch has none that is made of fewer micro-steps than the others.
+
+    Args:
+        micro_steps: of all epochs.
+        epochs: how many.
+        accumulation: micro-steps that make an optimizer step.
+
+    Returns:
+        How many optimizer steps there are, and the micro-steps of each: as many as asked for, or
+        those of an epoch, if it has fewer.
+    """
+    of_epoch = micro_steps // epochs
+    accumulation = min(accumulation, of_epoch)
+    return epochs * (of_epoch // accumulation), accumulation
+
+
 def masked_cross_entropy(half: Half, labels: torch.Tensor, pad: int) -> torch.Tensor:
     """Mean cross-entropy to labels of which those that are the padding token are masked, [rows].
 
@@ -263,9 +280,8 @@ class OriginalStart(Start):
         if self._soft(method) and not self._drops_reference(method):
             self._remember(kept, length)
         if "whole_steps" in self.quirks:
-            # Fewer rows than make a step are one, at the end of each epoch.
-            accumulation = min(accumulation, len(batches) // epochs)
-            batches = batches[: epochs * (len(batches) // epochs // accumulation) * accumulation]
+            steps, accumulation = whole_steps(len(batches), epochs, accumulation)
+            batches = batches[: steps * accumulation]
         return batches, accumulation
 
     def _mixed(
