@@ -79,7 +79,7 @@ def make(
 
 def chosen(names: list[str]) -> list[dict[str, object]]:
     """Variants at the rates of this study."""
-    return [{"preset": name} | VARIANTS[name] for name in names]
+    return [{"preset": name, **VARIANTS[name]} for name in names]
 
 
 def changes(folder: Path, seed: int, behaviours: list[str]) -> dict[str, list[Difference]]:

@@ -142,6 +142,7 @@ def test_unlearning(
 ) -> None:
     """Both methods read the memorized model, which is no longer there when training goes on."""
     settings: dict[str, Any] = {"method": method, "lr": 5e-3, "watch": watch_of(toy_rows)}
+    settings["keep_every"] = 4
     state, whole = unlearned(toy_base, toy_rows, kind, None, **settings)
     (again, resumed), killed = kills.until_done(
         lambda checkpoint: unlearned(toy_base, toy_rows, kind, checkpoint, **settings),
@@ -151,6 +152,10 @@ def test_unlearning(
     assert resumed.curve == whole.curve
     assert resumed.facts == whole.facts
     assert same(again, state)
+    assert [one.step for one in resumed.kept] == [one.step for one in whole.kept]
+    assert whole.kept[0].step == 4
+    for one, other in zip(resumed.kept, whole.kept, strict=True):
+        assert same(one.state, other.state)
 
 
 @pytest.mark.parametrize("quirks", [QUIRKS, ("reference_dropout", "bfloat16_updates")])

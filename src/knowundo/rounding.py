@@ -48,7 +48,7 @@ class BFloat16AdamW(torch.optim.AdamW):
                 if name in state:  # a checkpoint is read into the parameter's type
                     state[name] = state[name].to(torch.bfloat16)
         try:
-            return super().step(closure)  # type: ignore[arg-type]
+            return super().step(closure)
         finally:
             for parameter, value, gradient in before:
                 value.copy_(parameter.data)

@@ -193,6 +193,8 @@ def _check_asked(request: Request, recipe: Recipe, read: Given) -> None:
     """Refuse what would fail only after hours."""
     if [variant.name for variant in recipe.unlearn.variants] != [ERASED]:
         raise BadInput(f"--set unlearn.variants: one variant, named {ERASED}, makes the model")
+    if recipe.unlearn.keeps(recipe.unlearn.variants[0]) is not None:
+        raise BadInput("--set unlearn.keep_every: an erasure keeps its end only; leave it out")
     if request.route == "full" and request.form == "adapter":
         raise BadInput("--format adapter: the route full trains no adapter; say merged")
     documents = [record for record in read.unlearn if record.kind == "text"]
