@@ -549,8 +549,8 @@ class Estimator:
             steps = whole_steps(micro_steps, settings["epochs"], accumulation)[0]
         steps *= ATTEMPTS if auto else 1
         copies = 2 + (ATTEMPTS - 1 if auto else 0)  # of the base, of the start, of attempts
-        if (every := recipe.unlearn.keeps(variant)) is not None:
-            copies += (steps - 1) // every
+        if (apart := recipe.unlearn.keeps(variant)) is not None:
+            copies += (steps - 1) // apart
         batch = max(heaviest.values(), key=self._bulk)
         return self._stage(variant.name, steps, batch, work, copies=copies, at_most=auto)
 

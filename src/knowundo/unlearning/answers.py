@@ -18,6 +18,8 @@ from knowundo.records import Record
 from knowundo.unlearning import Scorer
 
 PREPARED, MODEL, INSTRUCTED = ("refusal", "unknown"), "model", "instructed"
+# Sources that are the model itself, and no lines.
+OWN = (MODEL, INSTRUCTED)
 # What AltPO draws (Mekala et al. 2024, arXiv:2409.13474), and how often all of it is drawn again
 # for rows of which no draw differs from the true answer.
 DRAWS, TEMPERATURE, ROUNDS = 5, 1.0, 4
@@ -59,7 +61,7 @@ def answers(source: str) -> list[str]:
 
 
 def _known(source: str) -> str:
-    if source not in (MODEL, INSTRUCTED):
+    if source not in OWN:
         answers(source)
     return source
 
@@ -88,7 +90,7 @@ def alternatives(records: Sequence[Encoded], scorer: Scorer, *, answers: AnswerS
                 f"{row.record.id}: a text is no answer to a question, so there is no other one; "
                 "choose a method that needs none"
             )
-    if answers in (MODEL, INSTRUCTED):
+    if answers in OWN:
         found = _sampled(records, scorer, instructed=answers == INSTRUCTED)
     else:
         rng = Random(scorer.seed)
