@@ -1,10 +1,13 @@
 """What each behaviour of the public KnowUnDo code does to the scores, on the embedded base.
 
     python scripts/study_compat.py runs/compat --seeds 0 1 2 > table.md
+    python scripts/study_compat.py runs/compat --seeds 0 --only bfloat16_updates
 
 A run without any behaviour, one with each alone, and one with all, per seed; rates are fixed, so
 that nothing else moves. Runs that are there are not made again. Writes Markdown: the mean over
-seeds of the change against the run without, and its range.
+seeds of the change against the run without, and its range; and of `bfloat16_updates`, at the rates
+above and at those of the scripts, how many numbers of the adapter move, and how far the update is
+from that of float32.
 """
 
 from __future__ import annotations
@@ -12,6 +15,9 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
 
 from knowundo import Run, load_recipe, run_all
 from knowundo.pipeline import compare
@@ -35,12 +41,25 @@ TOUCHED = {
     "base_labels": ["adversarial_sample"],
     "soft_kl": ["ascent_plus_kl"],
     "fixed_length+soft_kl": ["ascent_plus_kl"],
+    "reference_dropout": ["ascent_plus_kl"],
+    "padding_labels": ["adversarial_sample"],
 }
+# What a behaviour needs to show; the run that it is compared with has it too.
+NEEDED = {"reference_dropout": ["model.dropout=0.1"]}
+# Learning rates of the public scripts.
+SCRIPTS = {"gradient_ascent": 5e-5, "ascent_plus_descent": 5e-5, "memflex": 3e-4}
 
 
-def make(out: Path, compat: object, seed: int, names: list[str], start: Path | None) -> Path:
+def make(
+    out: Path,
+    compat: object,
+    seed: int,
+    variants: list[dict[str, object]],
+    *,
+    start: Path | None = None,
+    more: list[str] | None = None,
+) -> Path:
     """A run with some behaviours; from another run's memorized model, where that is the same."""
-    variants = [{"preset": name} | VARIANTS[name] for name in names]
     sets = [
         f"seed={seed}",
         f"compat={json.dumps(compat)}",
@@ -49,6 +68,7 @@ def make(out: Path, compat: object, seed: int, names: list[str], start: Path | N
         f"unlearn.variants={json.dumps(variants)}",
         "evaluate.generate=[]",
         "evaluate.resamples=10",
+        *(more or []),
     ]
     if start is not None:
         sets.append(f"memorize.adopt={start / 'memorized'}")
@@ -57,17 +77,57 @@ def make(out: Path, compat: object, seed: int, names: list[str], start: Path | N
     return out
 
 
-def changes(folder: Path, seed: int) -> dict[str, list[Difference]]:
+def chosen(names: list[str]) -> list[dict[str, object]]:
+    """Variants at the rates of this study."""
+    return [{"preset": name, **VARIANTS[name]} for name in names]
+
+
+def changes(folder: Path, seed: int, behaviours: list[str]) -> dict[str, list[Difference]]:
     """Behaviour → differences from the run without any."""
     every = list(VARIANTS)
-    plain = make(folder / f"none-{seed}", [], seed, every, None)
     found = {}
-    for name in (*QUIRKS, "fixed_length+soft_kl", "original"):
+    for name in behaviours:
+        needed, names = NEEDED.get(name, []), TOUCHED.get(name, every)
+        if needed:
+            plain = folder / f"none-{name}-{seed}"
+            make(plain, [], seed, chosen(names), more=needed)
+        else:
+            plain = make(folder / f"none-{seed}", [], seed, chosen(every))
         compat: object = "original" if name == "original" else name.split("+")
         start = None if name in ("naive_boundary", "original") else plain
-        out = make(folder / f"{name}-{seed}", compat, seed, TOUCHED.get(name, every), start)
+        out = folder / f"{name}-{seed}"
+        make(out, compat, seed, chosen(names), start=start, more=needed)
         found[name] = compare(plain, out)[1]
     return found
+
+
+def updates(folder: Path, seed: int) -> list[str]:
+    """Of each variant and rate: the share of numbers that bfloat16 moves, and its distance."""
+    plain, low = folder / f"none-{seed}", folder / f"bfloat16_updates-{seed}"
+    pairs = {"of this study": (plain, low)}
+    variants: list[dict[str, object]] = [{"preset": n, "lr": r} for n, r in SCRIPTS.items()]
+    pairs["of the scripts"] = (
+        make(folder / f"scripts-none-{seed}", [], seed, variants, start=plain),
+        make(
+            folder / f"scripts-bfloat16-{seed}", ["bfloat16_updates"], seed, variants, start=plain
+        ),
+    )
+    memorized = load_file(plain / "memorized" / "adapter_model.safetensors")
+    lines = []
+    for rates, (one, other) in pairs.items():
+        for name in SCRIPTS:
+            files = [out / "unlearned" / name / "adapter_model.safetensors" for out in (one, other)]
+            ends = [load_file(file) for file in files]
+            begins = [memorized, {n: v.bfloat16().float() for n, v in memorized.items()}]
+            moves = [
+                torch.cat([(end[n] - begin[n]).flatten() for n in memorized])
+                for begin, end in zip(begins, ends, strict=True)
+            ]
+            trained = moves[0] != 0
+            share = float((moves[1][trained] != 0).double().mean())
+            off = float((moves[1] - moves[0]).norm() / moves[0].norm())
+            lines.append(f"| {rates} | {name} | {share:.0%} | {off:.0%} |")
+    return lines
 
 
 def spread(values: list[float]) -> str:
@@ -85,9 +145,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    known = [*QUIRKS, "fixed_length+soft_kl", "original"]
+    parser.add_argument("--only", nargs="+", choices=known, default=known)
     options = parser.parse_args()
-    by_seed = [changes(options.folder, seed) for seed in options.seeds]
-    headings = [row.heading for row in by_seed[0]["original"] if row.variant == "memflex"]
+    by_seed = [changes(options.folder, seed, options.only) for seed in options.seeds]
+    rows = next(iter(by_seed[0].values()))
+    headings = [row.heading for row in rows if row.variant == rows[-1].variant]
     print("| behaviour | model | " + " | ".join(headings) + " |")
     print("|---|---|" + "--:|" * len(headings))
     for name in by_seed[0]:
@@ -105,6 +168,9 @@ def main() -> None:
                 ]
                 cells.append(spread(values) if values else "–")
             print(f"| `{name}` | {model} | " + " | ".join(cells) + " |")
+    if "bfloat16_updates" in options.only:
+        print("\n| learning rates | model | numbers moved | update off by |\n|---|---|--:|--:|")
+        print("\n".join(updates(options.folder, options.seeds[0])))
 
 
 if __name__ == "__main__":

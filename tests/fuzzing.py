@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import resource
 import signal
 import sys
 import tempfile
@@ -28,6 +29,7 @@ import pandas as pd
 import torch
 import yaml
 from safetensors.torch import save_file
+from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 from knowundo.artifacts import MANIFEST, is_done, new_folder
 from knowundo.benchmarks.knowundo import knowundo
@@ -36,16 +38,25 @@ from knowundo.checkpoints import Checkpoint
 from knowundo.erasure.ledger import LEDGER, Erasure, Ledger, read_ledger
 from knowundo.errors import KnowUndoError
 from knowundo.locks import _holder
-from knowundo.models import Model, adaptation_of, load_state, save_state
+from knowundo.models import (
+    ADAPTER,
+    Adaptation,
+    Model,
+    Variant,
+    adaptation_of,
+    base_path,
+    load_state,
+    save_state,
+)
 from knowundo.recipe import load_recipe
 from knowundo.regions import read_region
 from knowundo.results import Results, read_results
 from knowundo.runs import Run, check, effective
-from knowundo.scoring import read_scores
+from knowundo.scoring import complete, read_scores
 from knowundo.seals import seal, verify
 from knowundo.unlearning.answers import answers
 
-SECONDS = 5.0
+SECONDS, MEMORY = 5.0, 16 * 2**30
 
 
 class Hang(BaseException):
@@ -352,6 +363,53 @@ def _weights(scratch: Path) -> list[Target]:
     ]  # fmt: skip
 
 
+def loading_targets(scratch: Path) -> list[Target]:
+    """Readers that load a model, or change one, for each input: too slow for a short campaign."""
+    tiny, files = _tiny(scratch / "tiny")
+
+    def answer(folder: Path) -> Any:
+        return complete(Model(str(folder)), [[5, 6]], tokens=2)
+
+    def put_on(folder: Path) -> Any:
+        return tiny.use(Variant("adapter", "given", folder))
+
+    adapter = scratch / "tiny-adapter"
+    adapter.mkdir()
+    save_state(tiny, adapter)
+    fields = json.loads((adapter / "adapter_config.json").read_text())
+    given = [
+        {name: fields[name] for name in ("peft_type", "r", "lora_alpha", "target_modules",
+                                         "base_model_name_or_path")} | more
+        for more in ({}, {"fan_in_fan_out": False, "bias": "none", "lora_bias": False},
+                     {"rank_pattern": {}, "alpha_pattern": {}, "modules_to_save": None})
+    ]  # fmt: skip
+    return [
+        Target("generation config", "generation_config.json",
+               [files["generation_config.json"], b'{"eos_token_id": [0, 1], "pad_token_id": 1}',
+                b'{"max_new_tokens": 7, "do_sample": true, "temperature": 0.6}'],
+               answer, beside={k: v for k, v in files.items() if k != "generation_config.json"}),
+        Target("adapter fields", "adapter_config.json",
+               [json.dumps(one).encode() for one in given], put_on,
+               beside={ADAPTER: (adapter / ADAPTER).read_bytes()}),
+    ]  # fmt: skip
+
+
+def _tiny(folder: Path) -> tuple[Model, dict[str, bytes]]:
+    """A model that loads in no time, and its files."""
+    tokenizer = AutoTokenizer.from_pretrained(base_path("embedded"))
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=len(tokenizer), hidden_size=8, num_hidden_layers=1, num_attention_heads=1,
+        intermediate_size=8, bos_token_id=None, eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )  # fmt: skip
+    LlamaForCausalLM(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return Model(str(folder), Adaptation("lora", rank=1, alpha=1)), {
+        file.name: file.read_bytes() for file in folder.iterdir()
+    }
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--inputs", type=int, default=20_000)
@@ -359,10 +417,13 @@ def main() -> None:
     parser.add_argument("--target", help="only this one")
     asked = parser.parse_args()
     np.seterr(all="ignore")
+    # A reader that asks for more fails, and does not take the machine down.
+    resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
     faults: list[str] = []
     total = Outcome()
     with tempfile.TemporaryDirectory() as scratch:
-        chosen = [t for t in targets(Path(scratch)) if asked.target in (None, t.name)]
+        every = [*targets(Path(scratch)), *loading_targets(Path(scratch))]
+        chosen = [target for target in every if asked.target in (None, target.name)]
         print("reader              inputs  refused  accepted  slowest s  faults")
         for target, found in campaign(chosen, asked.inputs, asked.seed, Path(scratch) / "fuzz"):
             print(

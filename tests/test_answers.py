@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from conftest import naive_log_probs, randomize, records
+from conftest import naive_log_probs, records
 from knowundo.batches import PairedBatch, collate
 from knowundo.encoding import SEPARATOR, Encoded, encode
 from knowundo.errors import BadInput, KnowUndoError
@@ -24,7 +24,7 @@ from knowundo.registry import Entry, get
 from knowundo.runs import check
 from knowundo.scoring import sample
 from knowundo.unlearning import Scorer, Start, unlearn
-from knowundo.unlearning.answers import DRAWS, PREPARED, answers, own_answer
+from knowundo.unlearning.answers import DRAWS, PREPARED, ROUNDS, answers, differs
 from toy_tokenizers import TEMPLATES
 
 Rows = dict[str, list[Encoded]]
@@ -66,7 +66,7 @@ def test_answers_of_a_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (None, "no such file; say unknown, refusal or model, or name a file"),
+        (None, "no such file; say unknown, refusal, model or instructed, or name a file"),
         (b"", "holds no answer"),
         (b"# only a comment\n\n", "holds no answer"),
         ("weiß".encode("latin-1"), "not UTF-8"),
@@ -212,51 +212,135 @@ def said(truth: str, facts: Sequence[str] = ()) -> Record:
     return Record("r", "Where?", truth, "unlearn", "train", facts=tuple(facts))
 
 
-def test_own_answer_is_the_first_that_differs() -> None:
-    record = said("She lives at 14 Canal Lane.", ["14 Canal Lane"])
-    told = ["She lives at 14 Canal Lane.", " ", "It is 14 Canal Lane!", " At sea. ", "Nowhere."]
-    assert own_answer(record, told) == "At sea."
-    assert own_answer(said("She lives here."), ["She lives here. ", "She lived here."]) == (
-        "She lived here."
-    )
+@pytest.mark.parametrize(
+    ("text", "other"),
+    [
+        ("She lives at 14 Canal Lane.", False),
+        ("  she lives at  14 Canal-Lane ", False),  # case, spaces and punctuation
+        ("SHE LIVES AT １４ CANAL LANE!", False),  # full-width digits
+        ("It is 14 canal lane!", False),  # holds the fact
+        (" \n", False),
+        ("At sea.", True),
+        ("She lives at 15 Canal Lane.", True),
+    ],
+)
+def test_what_is_another_answer(text: str, other: bool) -> None:
+    assert differs(said("She lives at 14 Canal Lane.", ["14 Canal Lane"]), text) is other
 
 
-def test_own_answer_where_none_differs_is_the_least_alike() -> None:
-    record = said("She lives at 14 Canal Lane.", ["14 Canal Lane"])
-    told = ["She lives at 14 Canal Lane.", "We think it may be 14 Canal Lane.", "14 Canal Lane."]
-    assert own_answer(record, told) == "We think it may be 14 Canal Lane."
-    assert own_answer(record, told[:1] * 3) == told[0]
-    with pytest.raises(BadInput, match=r"r: .*all empty"):
-        own_answer(record, ["", " \n"])
+def test_answers_of_punctuation_alone_are_compared_as_they_are() -> None:
+    assert differs(said("?!"), "!?")
+    assert not differs(said("?!"), " ?! ")
 
 
-def test_preference_passes_over_a_row_that_is_known_by_heart(
+class Told:
+    """Stands in for `Scorer.sample`: a list of answers a round, the same for every row."""
+
+    def __init__(self, *rounds: list[str]) -> None:
+        self.rounds, self.seeds = rounds, list[int]()
+        self.asked = list[list[Encoded]]()
+
+    def __call__(self, rows: Sequence[Encoded], *, seed: int, **_: Any) -> dict[str, list[str]]:
+        number = len(self.seeds)
+        self.seeds.append(seed)
+        self.asked.append(list(rows))
+        texts = self.rounds[min(number, len(self.rounds) - 1)]
+        return {row.record.id: [t.format(row.record.answer) for t in texts] for row in rows}
+
+
+def test_the_first_draw_that_differs_is_taken(
     toy: Model, toy_rows: Rows, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(
-        Scorer,
-        "sample",
-        lambda self, rows, **_: {row.record.id: [row.record.answer] for row in rows},
-    )
-    start, entry = start_of(toy, toy_rows), get("method", "dpo")
-    bound = entry.bind({"answers": "model", "retention": 0.0})
-    start.columns(entry, bound)
-    batch = PairedBatch(*(collate(toy_rows[s], toy.pad) for s in ("unlearn", "retention")))
-    read: set[str] = set()
-    start.parts(entry, bound, batch, read)
-    randomize(toy, seed=9)
-    chosen = toy.train_only(toy.parameters())
-    loss = start.parts(entry, bound, batch, read)["unlearn"]
-    for gradient in torch.autograd.grad(loss, chosen):
-        assert gradient.abs().max() < 1e-6
+    told = Told(["{}", " {}! ", ""], ["{}", " At sea. ", "Nowhere."])
+    monkeypatch.setattr(Scorer, "sample", staticmethod(told))
+    found = others(start_of(toy, toy_rows, seed=7), "model")
+    assert [other.record.answer for other in found] == ["At sea."] * 5
+    assert told.seeds == [7, 8]
+    assert toy.notes == []
+
+
+def test_where_no_draw_differs_a_prepared_line_is_taken_and_it_is_said(
+    toy: Model, toy_rows: Rows, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = Told(["{}", "{}."])
+    monkeypatch.setattr(Scorer, "sample", staticmethod(told))
+    found = others(start_of(toy, toy_rows), "model")
+    assert told.seeds == list(range(ROUNDS))
+    assert all(other.record.answer in answers("unknown") for other in found)
+    assert all(o.ids != row.ids for o, row in zip(found, toy_rows["unlearn"], strict=True))
+    (note,) = toy.notes
+    assert "of 5 of 5 rows (unlearn/train/0 is the first) none of 20 answers" in note
+    assert "a line of 'unknown' instead" in note
+
+
+def test_an_answer_that_is_cut_to_the_same_tokens_is_none(
+    toy: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options: dict[str, Any] = {"truncate": True}
+    asked = records("unlearn", "train", 4)[3:]
+    whole = encode(asked, toy.tokenizer)[0]
+    options["max_length"] = len(whole.ids) - whole.tail - 1
+    rows = {s: encode(asked, toy.tokenizer, **options) for s in ("unlearn", "retention")}
+    cut = toy.tokenizer.decode(rows["unlearn"][0].ids[rows["unlearn"][0].answer_from :]).strip()
+    told = Told([f"{cut} and by the river", "Nowhere."])
+    monkeypatch.setattr(Scorer, "sample", staticmethod(told))
+    monkeypatch.setattr("knowundo.unlearning.answers.differs", lambda *_: True)
+    (other,) = others(start_of(toy, rows, **options), "model")
+    assert other.record.answer == "Nowhere."
+
+
+def test_lines_that_are_the_true_answer_are_passed_over(
+    toy: Model, toy_rows: Rows, tmp_path: Path
+) -> None:
+    truth = toy_rows["unlearn"][0].record.answer
+    file = tmp_path / "mine.txt"
+    file.write_text(f"{truth.upper()}!\nNobody knows.\n")
+    rows = {**toy_rows, "unlearn": toy_rows["unlearn"][:1]}
+    for seed in range(4):
+        (other,) = others(start_of(toy, rows, seed=seed), str(file))
+        assert other.record.answer == "Nobody knows."
+    file.write_text(f"{truth}.\n")
+    with pytest.raises(BadInput, match=r"train/0: every line of answers .*add another line"):
+        others(start_of(toy, rows), str(file))
+
+
+def test_instructed_answers_are_asked_for_with_question_and_answer(
+    toy: Model, toy_rows: Rows, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = Told(["At sea."])
+    monkeypatch.setattr(Scorer, "sample", staticmethod(told))
+    found = others(start_of(toy, toy_rows), "instructed")
+    for asked, row, other in zip(told.asked[0], toy_rows["unlearn"], found, strict=True):
+        prompt = toy.tokenizer.decode(asked.prompt, skip_special_tokens=True)
+        for part in (row.record.question, row.record.answer, "one other answer"):
+            assert part in prompt
+        # What is trained on is the row's own question with the new answer.
+        assert other.prompt == row.prompt
+        assert other.record.answer == "At sea."
 
 
 def test_own_answers_are_of_the_memorized_model(toy: Model, toy_rows: Rows) -> None:
     wanted = sample(toy, toy_rows["unlearn"], n=DRAWS, temperature=1.0, seed=7)
     found = others(start_of(toy, toy_rows, seed=7), "model")
     for row, other in zip(toy_rows["unlearn"], found, strict=True):
-        assert other.record.answer == own_answer(row.record, wanted[row.record.id])
-        assert other.record.answer != row.record.answer
+        texts = wanted[row.record.id]
+        assert other.record.answer == next(t.strip() for t in texts if differs(row.record, t))
+
+
+def test_every_preferred_answer_has_a_gradient(
+    toy: Model, toy_rows: Rows, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A model that knows its rows verbatim says nothing but the true answer."""
+    monkeypatch.setattr(Scorer, "sample", staticmethod(Told(["{}"])))
+    start, entry = start_of(toy, toy_rows), get("method", "dpo")
+    bound = entry.bind({"answers": "model", "retention": 0.0})
+    start.columns(entry, bound)
+    for row in toy_rows["unlearn"]:
+        batch = PairedBatch(collate([row], toy.pad), collate(toy_rows["retention"], toy.pad))
+        chosen = toy.train_only(toy.parameters())
+        loss = start.parts(entry, bound, batch, set())["unlearn"]
+        gradients = torch.autograd.grad(loss, chosen)
+        assert max(float(g.abs().max()) for g in gradients) > 1e-3
 
 
 def test_columns_are_made_once_for_equal_arguments(toy: Model, toy_rows: Rows) -> None:

@@ -7,6 +7,7 @@ labels are shifted as in a causal LM's own loss: nothing of the package's batche
 from __future__ import annotations
 
 from collections.abc import Mapping
+from copy import deepcopy
 from dataclasses import replace
 from typing import Any, get_args
 
@@ -18,11 +19,13 @@ from torch.nn.functional import cross_entropy
 from conftest import randomize, records
 from knowundo import original
 from knowundo.encoding import SEPARATOR, Encoded, encode
+from knowundo.errors import BadInput
 from knowundo.localization import Gradients, mean_gradients, noisy_copies
-from knowundo.models import Model
+from knowundo.models import Adaptation, Model
 from knowundo.original import ACCUMULATION, LENGTH, OneSided, OriginalStart
 from knowundo.recipe import QUIRKS, Quirk
 from knowundo.registry import get
+from knowundo.rounding import rounded
 from knowundo.scoring import score
 from knowundo.unlearning import unlearn
 
@@ -76,7 +79,7 @@ def micro(start: OriginalStart, name: str, **arguments: Any) -> tuple[list[OneSi
     start.restore()
     start.columns(entry)
     batches, steps = start.batches(entry, bound, "retention", size=8, accumulation=1, epochs=1)
-    assert steps == ACCUMULATION
+    assert steps == min(ACCUMULATION, len(batches))
     return batches, entry, bound  # type: ignore[return-value]
 
 
@@ -198,7 +201,167 @@ def test_sixteen_rows_make_an_optimizer_step(toy: Model) -> None:
     start = start_of(toy)
     settings = {"lr": 1e-3, "epochs": 2, "batch_size": 8, "accumulation": 1}
     assert unlearn(start, method="ascent_plus_descent", **settings).facts["optimizer_steps"] == 2
-    assert unlearn(start, method="gradient_ascent", **settings).facts["optimizer_steps"] == 1
+    # Five rows are fewer than a step's sixteen, and yet one step at the end of each epoch.
+    assert unlearn(start, method="gradient_ascent", **settings).facts["optimizer_steps"] == 2
+
+
+def of_size(toy: Model, count: int, *quirks: str) -> OriginalStart:
+    """A start over so many short rows of each scope."""
+    halves = {
+        scope: [
+            replace(row, record=replace(row.record, id=f"{scope}/{n}"))
+            for n, row in enumerate(encode(records(scope, "train", 1), toy.tokenizer) * count)
+        ]
+        for scope in ("unlearn", "retention")
+    }
+    kept = {"retention": halves["retention"]}
+    return OriginalStart(toy, halves["unlearn"], kept, seed=0, quirks=quirks)
+
+
+@pytest.mark.parametrize(
+    ("method", "rows", "wanted"),
+    [
+        ("gradient_ascent", 16, (2, 16)),  # of two epochs: steps, rows of a step
+        ("gradient_ascent", 31, (2, 16)),  # and not ceil(62 / 16) = 4
+        ("gradient_ascent", 33, (4, 16)),  # and not 5
+        ("ascent_plus_descent", 20, (4, 16)),  # 40 rows an epoch, and not 5
+        ("gradient_ascent", 5, (2, 5)),
+    ],
+)
+def test_steps_are_whole_ones_of_each_epoch(
+    toy: Model, method: str, rows: int, wanted: tuple[int, int]
+) -> None:
+    start, entry = of_size(toy, rows, "mixed_batches", "whole_steps"), get("method", method)
+    batches, accumulation = start.batches(
+        entry, entry.bind({}), "retention", size=4, accumulation=1, epochs=2
+    )
+    assert len(batches) % accumulation == 0
+    assert (len(batches) // accumulation, accumulation) == wanted
+
+
+def test_whole_steps_of_paired_batches(toy: Model) -> None:
+    start, entry = of_size(toy, 20, "whole_steps"), get("method", "gradient_ascent")
+    batches, accumulation = start.batches(
+        entry, entry.bind({}), "retention", size=4, accumulation=2, epochs=2
+    )
+    assert (len(batches), accumulation) == (8, 2)  # five batches an epoch: two steps, one left out
+
+
+def test_mixed_rows_have_no_number_of_retained_ones(toy: Model) -> None:
+    start, entry = of_size(toy, 2, "mixed_batches"), get("method", "npo")
+    with pytest.raises(BadInput, match="mixed_batches: has no number of retained rows"):
+        start.batches(
+            entry, entry.bind({}), "retention", size=4, accumulation=1, epochs=2, retained=3
+        )
+
+
+@pytest.mark.parametrize("quirks", [(), ("question_labels", "base_labels")])
+def test_labels_that_are_padding_are_masked(toy: Model, quirks: tuple[str, ...]) -> None:
+    start = start_of(toy, "padding_labels", *quirks)
+    for name, column in (("random_label", "random"), ("adversarial_sample", "adversarial")):
+        entry = get("method", name)
+        bound = entry.bind({})
+        start.restore()
+        drawn = start.columns(entry, bound)[column]
+        batches, _ = start.batches(entry, bound, "retention", size=1, accumulation=1, epochs=1)
+        for number, batch in enumerate(batches):
+            (row,) = batch.unlearn.encoded
+            drawn[row.record.id][number % len(drawn[row.record.id])] = toy.pad
+            labels = drawn[row.record.id]
+            logits = toy.net(input_ids=torch.tensor([row.ids])).logits[0, row.answer_from - 1 : -1]
+            # -100 where the label is padding: the mean is over what is left.
+            want = cross_entropy(logits, labels.masked_fill(labels == toy.pad, MASKED))
+            got = start.parts(entry, bound, batch, set())["unlearn"]
+            want = torch.zeros_like(got) if len(labels) == 1 else want
+            torch.testing.assert_close(got, want, rtol=0, atol=1e-5)
+
+
+@pytest.fixture
+def dropping(toy_base: str) -> Model:
+    """A LoRA of float64 with the scripts' dropout."""
+    model = Model(toy_base, Adaptation("lora", rank=2, alpha=4, dropout=0.1), dtype="float64")
+    randomize(model)
+    model.fresh = model.state()
+    return model
+
+
+@pytest.mark.parametrize("quirks", [("soft_kl", "fixed_length"), ()])
+def test_reference_drops_too(dropping: Model, quirks: tuple[str, ...]) -> None:
+    """Value and gradient against a copy of the memorized model that is in training mode."""
+    toy = dropping
+    start = start_of(toy, "reference_dropout", *quirks)
+    entry = get("method", "ascent_plus_kl_divergence")
+    bound, memorized = entry.bind({"ascent": 0.0}), toy.state()
+    batches, _ = start.batches(entry, bound, "retention", size=1, accumulation=1, epochs=1)
+    copy = deepcopy(toy.net).train()
+    with torch.no_grad():
+        for value in toy.parameters().values():
+            value.add_(0.05 * torch.randn_like(value))
+    moved, chosen = toy.state(), toy.train_only(toy.parameters())
+    found = []
+    for drops in (True, False):
+        (row,) = batches[0].retention.encoded
+        names = {"input_ids": batches[0].retention.ids, "attention_mask": batches[0].retention.mask}
+        with torch.no_grad():
+            torch.manual_seed(5)
+            p = copy.train(drops)(**names).logits[0]
+        torch.manual_seed(5)
+        current = toy.net(**names).logits[0]
+        if quirks:
+            want = -(p.softmax(-1) * torch.log(current.softmax(-1) + 1e-12)).sum(-1).mean()
+        else:
+            at = slice(row.answer_from - 1, len(row.ids) - 1)
+            logs = p[at].log_softmax(-1)
+            want = (logs.exp() * (logs - current[at].log_softmax(-1))).sum(-1).mean()
+        found.append(torch.cat([g.flatten() for g in torch.autograd.grad(want, chosen)]))
+        if drops:
+            torch.manual_seed(5)
+            got = start.parts(entry, bound, batches[0], set())["retention"]
+            torch.testing.assert_close(got, want, rtol=0, atol=1e-6)
+            ours = torch.cat([g.flatten() for g in torch.autograd.grad(got, chosen)])
+            torch.testing.assert_close(ours, found[0], rtol=1e-5, atol=1e-7)
+    toy.train_only([])
+    assert float((found[0] - found[1]).norm() / found[1].norm()) > 0.1
+    # Exchanged and put back: the trained weights are where they were, and nothing drops any more.
+    assert all(torch.equal(value, moved[name]) for name, value in toy.state().items())
+    assert not any(module.training for module in toy.net.modules())
+    assert any(not torch.equal(memorized[name], moved[name]) for name in moved)
+
+
+def test_without_dropout_the_reference_is_held(toy: Model) -> None:
+    entry = get("method", "ascent_plus_kl_divergence")
+    found = []
+    for quirks in (("soft_kl",), ("soft_kl", "reference_dropout")):
+        start = start_of(toy, *quirks)
+        batches, _ = start.batches(
+            entry, entry.bind({}), "retention", size=2, accumulation=1, epochs=1
+        )
+        found.append(start.parts(entry, entry.bind({}), batches[0], set())["retention"])
+    assert torch.equal(*found)
+
+
+def test_unlearning_in_bfloat16(toy_base: str, toy_rows: dict[str, list[Encoded]]) -> None:
+    """The start and the end are numbers that bfloat16 has, and most updates are lost."""
+    toy = Model(toy_base, Adaptation("lora", rank=2, alpha=4))
+    randomize(toy)
+    kept = {"retention": toy_rows["retention"]}
+    settings = {"lr": 5e-5, "epochs": 2, "batch_size": 5, "accumulation": 1}
+    memorized, moved = toy.state(), {}
+    for quirks in ((), ("bfloat16_updates",)):
+        toy.restore(memorized)
+        start = OriginalStart(toy, toy_rows["unlearn"], kept, seed=0, quirks=quirks)
+        before = start.restore().state()
+        done = unlearn(start, method="gradient_ascent", **settings)
+        assert done.facts["optimizer_steps"] == 2
+        after = toy.state()
+        if quirks:
+            for state in (before, after):
+                assert all(torch.equal(value, rounded(value)) for value in state.values())
+                assert all(value.dtype == torch.float32 for value in state.values())
+        changed = [(after[name] != value).flatten() for name, value in before.items()]
+        moved[bool(quirks)] = float(torch.cat(changed).double().mean())
+    assert moved[False] > 0.95
+    assert 0 < moved[True] < 0.1
 
 
 def test_padding_to_256_changes_nothing_but_the_time(toy: Model) -> None:

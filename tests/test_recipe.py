@@ -50,6 +50,8 @@ def test_a_variant_goes_over_its_preset_and_the_shared_settings() -> None:
         (["unlearn.variants=[memflex]"], "a variant is a mapping"),
         (["unlearn.variants=[{preset: memflex, name: ../up}]"], "cannot be a folder's name"),
         (["unlearn.variants=[{preset: memflex}, {preset: memflex}]"], "two variants are named"),
+        (["unlearn.variants=[{preset: npo, name: npo.step-20}]"], "rename the variant"),
+        (["unlearn.keep_every=0"], "unlearn.keep_every"),
     ],
 )
 def test_bad_key_or_value(sets: list[str], said: str) -> None:
@@ -69,6 +71,14 @@ def test_bad_key_or_value(sets: list[str], said: str) -> None:
         (["localize.localizers={memflex: {mue: 1}}"], "did you mean 'mu'?"),
         (["localize.draws=2"], "memflex_random-3: unknown region 'random-3'"),
         (["unlearn.variants=[{preset: memflex, region: gone.json}]"], "no region file gone.json"),
+        (
+            ["unlearn.variants=[{preset: memflex, keep_every: 20}]"],
+            "variant memflex: keep_every: lr auto trains several times",
+        ),
+        (
+            ["compat=original", "unlearn.retained=4"],
+            "variant gradient_ascent: retained: compat mixed_batches takes as many retention rows",
+        ),
     ],
 )
 def test_names_are_bound_before_anything_runs(sets: list[str], said: str) -> None:

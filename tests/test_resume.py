@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,8 @@ from knowundo.errors import BadInput
 from knowundo.localization import localize
 from knowundo.memorization import memorize
 from knowundo.models import Adaptation, Model, Variant, save_state
+from knowundo.original import OriginalStart
+from knowundo.recipe import QUIRKS
 from knowundo.scoring import score, score_abreast
 from knowundo.unlearning import Start, Unlearned, unlearn
 from knowundo.unlearning.rates import unlearn_at_chosen_rate, unlearn_watched
@@ -119,8 +122,8 @@ def unlearned(
         learned(model, rows, None)
         MEMORIZED[toy_base, kind] = model.state()
     model.restore(MEMORIZED[toy_base, kind])
-    start = Start(model, rows["unlearn"], rows, seed=0)
     options: dict[str, Any] = {"epochs": 4, "batch_size": 2, "accumulation": 1} | settings
+    start = options.pop("begin", Start)(model, rows["unlearn"], rows, seed=0)
     work = options.pop("work", unlearn)
     done = work(start, checkpoint=checkpoint, **options)
     done.facts.pop("seconds")
@@ -139,6 +142,7 @@ def test_unlearning(
 ) -> None:
     """Both methods read the memorized model, which is no longer there when training goes on."""
     settings: dict[str, Any] = {"method": method, "lr": 5e-3, "watch": watch_of(toy_rows)}
+    settings["keep_every"] = 4
     state, whole = unlearned(toy_base, toy_rows, kind, None, **settings)
     (again, resumed), killed = kills.until_done(
         lambda checkpoint: unlearned(toy_base, toy_rows, kind, checkpoint, **settings),
@@ -147,6 +151,27 @@ def test_unlearning(
     assert killed >= 2
     assert resumed.curve == whole.curve
     assert resumed.facts == whole.facts
+    assert same(again, state)
+    assert [one.step for one in resumed.kept] == [one.step for one in whole.kept]
+    assert whole.kept[0].step == 4
+    for one, other in zip(resumed.kept, whole.kept, strict=True):
+        assert same(one.state, other.state)
+
+
+@pytest.mark.parametrize("quirks", [QUIRKS, ("reference_dropout", "bfloat16_updates")])
+def test_unlearning_as_the_original(
+    toy_base: str, toy_rows: Rows, tmp_path: Path, kills: Kills, quirks: tuple[str, ...]
+) -> None:
+    """What the reference drops is drawn anew in each step; AdamW's moments are of bfloat16."""
+    settings: dict[str, Any] = {"method": "ascent_plus_kl_divergence", "lr": 5e-3}
+    settings["begin"] = partial(OriginalStart, quirks=quirks)
+    state, whole = unlearned(toy_base, toy_rows, "lora", None, **settings)
+    (again, resumed), killed = kills.until_done(
+        lambda checkpoint: unlearned(toy_base, toy_rows, "lora", checkpoint, **settings),
+        tmp_path / "c", 1,
+    )  # fmt: skip
+    assert killed >= 2
+    assert resumed.curve == whole.curve
     assert same(again, state)
 
 

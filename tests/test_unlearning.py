@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,9 @@ from typing import Any
 import pytest
 import torch
 
-from conftest import randomize
+from conftest import Call, randomize
+from knowundo import pipeline
+from knowundo.artifacts import read_manifest
 from knowundo.encoding import Encoded
 from knowundo.errors import MethodsFailed
 from knowundo.models import Adaptation, Model
@@ -17,7 +20,7 @@ from knowundo.pipeline import run_all
 from knowundo.recipe import load_recipe
 from knowundo.results import read_results
 from knowundo.runs import Run
-from knowundo.unlearning import Start, unlearn
+from knowundo.unlearning import Start, Unlearned, unlearn
 from knowundo.unlearning.rates import NEAR, choose_rate, unlearn_at_chosen_rate
 
 
@@ -162,3 +165,107 @@ def test_other_variants_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         run_all(Run(recipe, tmp_path / "run", given=given))
     assert (tmp_path / "run" / "report.html").exists()
     assert all(row.reference is None for row in results.rows)
+
+
+def brief(base: str, *variants: str, more: tuple[str, ...] = ()) -> list[str]:
+    """Words of the command line for a run over one subject whose records the base itself knows."""
+    listed = f"unlearn.variants=[{', '.join(variants)}]"
+    sets = [
+        "data.subjects=1", "memorize.retain_model=false", f"memorize.adopt={base}",
+        f"model.base={base}", "localize.draws=1", "unlearn.lr=1e-4", listed, *more,
+    ]  # fmt: skip
+    return ["--config", "demo", "--out", "run", *(word for one in sets for word in ("--set", one))]
+
+
+def test_a_region_from_elsewhere_for_one_variant_of_a_finished_run(
+    knowundo: Call, toy_base: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    facts = {"method": "ascent_plus_descent", "lr": 1e-4, "optimizer_steps": 0, "seconds": 0.0}
+    monkeypatch.setattr(pipeline, "train_method", lambda *_, **__: Unlearned([], dict(facts)))
+    control = "{preset: memflex, region: random-1, name: control}"
+    words = brief(toy_base, "{preset: memflex}", control)
+    for stage in ("memorize", "localize", "unlearn"):
+        assert (done := knowundo(stage, *words)).returncode == 0, done.stderr
+    region = json.loads((tmp_path / "run/regions/memflex.json").read_text())[:2]
+    (tmp_path / "mine.json").write_text(json.dumps(region))
+    mine = ("--region", "mine.json", "--out", "run", "--json")
+    done = knowundo("unlearn", *mine, "--variant", "memflex")
+    assert done.returncode == 0, done.stderr
+    # The old control is another region's now: that is said, and it is not listed.
+    assert json.loads(done.stdout)["artifacts"] == ["run/unlearned/memflex"]
+    assert "control: made of other inputs" in done.stderr
+    refused = knowundo("evaluate", "--out", "run")
+    assert refused.returncode == 2
+    assert "run/unlearned/control: made of other inputs" in refused.stderr
+    done = knowundo("unlearn", "--out", "run", "--json")
+    assert json.loads(done.stdout)["artifacts"] == [
+        "run/unlearned/memflex",
+        "run/unlearned/control",
+    ]
+    assert "made of other inputs" not in done.stderr
+
+
+def test_steps_on_the_way_are_kept(toy: Model, toy_rows: dict[str, list[Encoded]]) -> None:
+    """What is kept after step 2 is what training was after it, to the bit."""
+    settings: dict[str, Any] = {"method": "gradient_ascent", "lr": 1e-3, "accumulation": 1}
+    start = Start(toy, toy_rows["unlearn"], {"retention": toy_rows["retention"]}, seed=0)
+    states = dict[int, dict[str, torch.Tensor]]()
+
+    def note(step: int, _: int) -> None:
+        states[step] = toy.state()
+
+    done = unlearn(start, epochs=2, batch_size=2, keep_every=2, progress=note, **settings)
+    assert sorted(states) == [1, 2, 3, 4, 5, 6]
+    assert [one.step for one in done.kept] == [2, 4]  # the sixth is the end itself
+    for one in done.kept:
+        assert all(torch.equal(value, states[one.step][n]) for n, value in one.state.items())
+        assert set(one.state) == set(states[one.step])
+    end = toy.state()
+    assert all(torch.equal(value, states[6][name]) for name, value in end.items())
+    assert unlearn(start, epochs=2, batch_size=2, **settings).kept == []
+    assert all(torch.equal(value, toy.state()[name]) for name, value in end.items())
+
+
+def test_after_divergence_only_good_steps_are_kept(
+    toy: Model, toy_rows: dict[str, list[Encoded]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "steep.py").write_text(STEEP)
+    monkeypatch.setenv("KNOWUNDO_PLUGINS", str(tmp_path))
+    toy.calls = 0  # type: ignore[attr-defined]
+    start = Start(toy, toy_rows["unlearn"], {"retention": toy_rows["retention"]}, seed=0)
+    done = unlearn(
+        start, method="steep", arguments={"last": 4}, lr=1e-3, epochs=6, batch_size=5,
+        accumulation=1, keep_every=1,
+    )  # fmt: skip
+    assert done.facts["kept_step"] == 2
+    assert [one.step for one in done.kept] == [1, 2]
+
+
+def test_kept_steps_are_models_of_the_run(knowundo: Call, toy_base: str, tmp_path: Path) -> None:
+    preset = "{preset: gradient_ascent, name: ascent, keep_every: 1}"
+    words = brief(toy_base, preset, "{preset: npo}", more=("evaluate.generate=[]",))
+    for stage in ("memorize", "localize", "unlearn"):
+        assert (done := knowundo(stage, *words)).returncode == 0, done.stderr
+    folder = tmp_path / "run" / "unlearned"
+    steps = read_manifest(folder / "ascent")["kept_steps"]
+    assert steps == list(range(1, read_manifest(folder / "ascent")["optimizer_steps"]))
+    names = [f"ascent.step-{step}" for step in steps]
+    assert sorted(path.name for path in folder.iterdir()) == sorted(["ascent", *names, "npo"])
+    first = read_manifest(folder / names[0])
+    assert (first["optimizer_steps"], first["kept_step"], first["lr"]) == (1, 1, 1e-4)
+    curves = [json.loads((folder / n / "curve.json").read_text()) for n in ("ascent", names[0])]
+    assert curves[1] == curves[0][:1]
+    run = Run.existing(tmp_path / "run")
+    assert [v.name for v in run.made_variants()[0]] == [*names, "ascent", "npo"]
+    done = knowundo("evaluate", "--out", "run", "--json")
+    assert done.returncode == 0, done.stderr
+    found = {one["name"]: one for one in json.loads(done.stdout)["variants"]}
+    assert list(found) == ["memorized", *names, "ascent", "npo"]
+    assert found[names[0]]["kept_step"] == 1
+    assert found[names[0]]["method"] == "gradient_ascent"
+    assert knowundo("verify", "run").returncode == 0
+    assert "ascent: already there, skipped" in knowundo("unlearn", *words).stderr
+    removed = knowundo("purge", "run", "--yes")
+    assert removed.returncode == 0, removed.stderr
+    assert sorted(path.name for path in folder.iterdir()) == ["ascent", "npo"]
+    assert knowundo("verify", "run").returncode == 0

@@ -56,6 +56,15 @@ def read_text(path: Path) -> str:
         raise BadInput(f"{path}: not UTF-8 at byte {error.start}; save it as UTF-8") from None
 
 
+# What an unlearned variant was on its way, beside the variant's own folder.
+KEPT_NAME = re.compile(r".+\.step-[1-9][0-9]*")
+
+
+def kept_name(variant: str, step: int) -> str:
+    """Name of the model that a variant was after an optimizer step."""
+    return f"{variant}.step-{step}"
+
+
 def parse_json(text: str, path: Path, line: int | None, mend: str) -> Any:
     """A JSON value.
 

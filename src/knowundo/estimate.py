@@ -47,10 +47,11 @@ from knowundo.forwards import (
 from knowundo.head import live_head
 from knowundo.localization import mean_gradients
 from knowundo.models import Adaptation, Model, adaptation_of, base_path
-from knowundo.original import OneSided, OriginalStart
+from knowundo.original import OneSided, OriginalStart, whole_steps
 from knowundo.pieces import pieces
 from knowundo.progress import Reporter
 from knowundo.recipe import Recipe, Variant
+from knowundo.records import Record
 from knowundo.registry import get
 from knowundo.runs import BOTH, TRAIN_VAL, Run, base_knows, model_options, tokenizer_of
 from knowundo.scoring import generate
@@ -236,7 +237,15 @@ class _Mute(Scorer):
     """Fake tensors say nothing: as long as the true answers is about what a model would say."""
 
     def sample(self, rows: Sequence[Encoded], *, n: int, **_: Any) -> dict[str, list[str]]:
-        return {row.record.id: [row.record.answer] * n for row in rows}
+        return {row.record.id: [_turned(row.record)] * n for row in rows}
+
+
+def _turned(record: Record) -> str:
+    """Another answer of the same words, turned round, so that it holds no fact."""
+    text = record.answer
+    for fact in record.facts:
+        text = text.replace(fact, fact[::-1])
+    return " ".join(reversed(text.split()))
 
 
 class _Unchecked(Start):
@@ -535,8 +544,13 @@ class Estimator:
                         break
             return start.unshown(every, kept_rows)
 
-        steps = -(-micro_steps // accumulation) * (ATTEMPTS if auto else 1)
+        steps = -(-micro_steps // accumulation)
+        if "whole_steps" in recipe.quirks:
+            steps = whole_steps(micro_steps, settings["epochs"], accumulation)[0]
+        steps *= ATTEMPTS if auto else 1
         copies = 2 + (ATTEMPTS - 1 if auto else 0)  # of the base, of the start, of attempts
+        if (apart := recipe.unlearn.keeps(variant)) is not None:
+            copies += (steps - 1) // apart
         batch = max(heaviest.values(), key=self._bulk)
         return self._stage(variant.name, steps, batch, work, copies=copies, at_most=auto)
 
@@ -545,7 +559,8 @@ class Estimator:
         encode = partial(self.run.encode, model=self.model)
         options: dict[str, Any] = {"seed": recipe.seed, "encode": encode}
         if recipe.quirks:
-            quirks = list(recipe.quirks)
+            # Of these few rows none may be left out; the steps of all are counted in `_unlearn`.
+            quirks = [name for name in recipe.quirks if name != "whole_steps"]
             return _UncheckedOriginal(self.model, rows, kept, quirks=quirks, **options)
         return _Unchecked(self.model, rows, kept, **options)
 

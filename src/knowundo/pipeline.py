@@ -9,6 +9,7 @@ moment and continued by the same call.
 
 from __future__ import annotations
 
+import glob
 import shutil
 import time
 from collections.abc import Iterable, Sequence
@@ -21,6 +22,7 @@ import pandas as pd
 
 from knowundo import regions
 from knowundo.artifacts import (
+    kept_name,
     new_folder,
     read_json,
     read_manifest,
@@ -61,7 +63,7 @@ from knowundo.scoring import (
     write_scores,
 )
 from knowundo.seals import check_seal, unseal
-from knowundo.unlearning import Start
+from knowundo.unlearning import Start, Unlearned
 from knowundo.unlearning import unlearn as train_method
 from knowundo.unlearning.rates import unlearn_at_chosen_rate, unlearn_watched
 from knowundo.unlearning.watching import Watch, set_aside
@@ -315,7 +317,9 @@ def _unlearn_one(run: Run, start: Start, variant: Planned, aim: Aim, watch: Watc
         "optimizer": run.recipe.model.optimizer,
     }
     folder, inputs = run.unlearned(variant.name), run.unlearn_inputs(variant)
-    settings["checkpoint"] = checkpoint = run.checkpoint(folder, inputs)
+    keep_every = run.recipe.unlearn.keeps(variant)
+    kept = [] if keep_every is None else ["keep_every", keep_every]
+    settings["checkpoint"] = checkpoint = run.checkpoint(folder, [*inputs, *kept])
     with run.reporter.task(variant.name) as progress:
         settings["progress"] = progress
         if lr == "auto" and watch is not None:
@@ -323,7 +327,7 @@ def _unlearn_one(run: Run, start: Start, variant: Planned, aim: Aim, watch: Watc
         elif lr == "auto":
             done = unlearn_at_chosen_rate(start, aim.accuracy, guess=variant.guess, **settings)
         else:
-            done = train_method(start, lr=lr, watch=watch, **settings)
+            done = train_method(start, lr=lr, watch=watch, keep_every=keep_every, **settings)
     if "diverged" in done.facts:
         run.reporter.say(
             f"{variant.name}: diverged ({done.facts['diverged']}); kept as it was after step "
@@ -337,11 +341,39 @@ def _unlearn_one(run: Run, start: Start, variant: Planned, aim: Aim, watch: Watc
         "target_accuracy": aim.accuracy,
         **_noted(run, run.model),
     }
+    _write_kept(run, variant.name, done, inputs, facts)
+    facts["kept_steps"] = [one.step for one in done.kept]
     with new_folder(folder, inputs, **facts) as aside:
         save_state(run.model, aside)
         write_json(aside / "curve.json", done.curve)
     run.seal(folder)
     run.clear(checkpoint)
+
+
+# Facts of a whole training that are not facts of a step on its way.
+_OF_THE_END = ("trajectory", "best", "stopped", "diverged", "notes")
+
+
+def _write_kept(
+    run: Run, name: str, done: Unlearned, inputs: Sequence[Any], facts: dict[str, Any]
+) -> None:
+    """Write what a variant was on the way: before its end, which says that all of it is there."""
+    for old in (run.out / "unlearned").glob(f"{glob.escape(name)}.step-*"):
+        unseal(run.out, str(old.relative_to(run.out)))
+        shutil.rmtree(old)
+    if not done.kept:
+        return
+    end = run.model.state(done.kept[0].state)
+    shared = {key: value for key, value in facts.items() if key not in _OF_THE_END}
+    for one in done.kept:
+        run.model.overwrite(one.state)
+        folder = run.unlearned(kept_name(name, one.step))
+        own = {"optimizer_steps": one.step, "kept_step": one.step, "seconds": one.seconds}
+        with new_folder(folder, [*inputs, one.step], **shared | own) as aside:
+            save_state(run.model, aside)
+            write_json(aside / "curve.json", done.curve[: one.step])
+        run.seal(folder)
+    run.model.overwrite(end)
 
 
 @alone

@@ -1,9 +1,9 @@
 """purge(): dispose of the data to be forgotten that a run's directory itself holds.
 
-What goes: the models that know the unlearn scope, checkpoints, an erasure's lists, a report that is
-not redacted, and in the scores every question and answer of the unlearn scope, of which hash and
-length stay. What stays: the unlearned models, regions, numbers. Files are removed, which does not
-wipe a disk.
+What goes: the models that know the unlearn scope, steps of unlearning that were kept, checkpoints,
+an erasure's lists, a report that is not redacted, and in the scores every question and answer of
+the unlearn scope, of which hash and length stay. What stays: the unlearned models, regions and
+numbers. Files are removed, which does not wipe a disk.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import shutil
 from datetime import UTC, datetime
 from pathlib import Path
 
-from knowundo.artifacts import MANIFEST, file_hash, new_file, read_manifest, write_json
+from knowundo.artifacts import KEPT_NAME, MANIFEST, file_hash, new_file, read_manifest, write_json
 from knowundo.errors import BadInput
 from knowundo.locks import exclusive
 from knowundo.progress import Reporter
@@ -26,6 +26,7 @@ RECORD = "purged.json"
 # What knows or holds the unlearn scope.
 _HOLDERS = ("memorized", "retain", "checkpoints", "lists", "report.html")
 _TEXT = ("question", "answer", "said")
+_SCORES = "scores/"
 
 
 def holdings(out: Path) -> list[str]:
@@ -39,6 +40,9 @@ def holdings(out: Path) -> list[str]:
     found = [name for name in _HOLDERS if (out / name).exists()]
     if "report.html" in found and REDACTED in (out / "report.html").read_text(encoding="utf-8"):
         found.remove("report.html")
+    # Early in its training an unlearned model still knows what it is to forget.
+    kept = [f for f in sorted((out / "unlearned").glob("*")) if KEPT_NAME.fullmatch(f.name)]
+    found += [str(folder.relative_to(out)) for folder in kept]
     return found + [str(f.parent.relative_to(out)) for f in _tables(out) if _shows(f)]
 
 
@@ -69,7 +73,7 @@ def purge(out: Path, reporter: Reporter | None = None) -> dict[str, str]:
         done = dict(held.purged)
         for name in holdings(out):
             path = out / name
-            if name.startswith("scores/"):
+            if name.startswith(_SCORES):
                 done[name] = _redact(out, path)
                 continue
             whole = path.is_file() or (path / MANIFEST).is_file()
@@ -79,8 +83,8 @@ def purge(out: Path, reporter: Reporter | None = None) -> dict[str, str]:
         record = {
             "purged": datetime.now(UTC).isoformat(timespec="seconds"),
             "knowundo": __version__,
-            "removed": {name: value for name, value in done.items() if name in _HOLDERS},
-            "redacted": {name: value for name, value in done.items() if name not in _HOLDERS},
+            "removed": {n: value for n, value in done.items() if not n.startswith(_SCORES)},
+            "redacted": {n: value for n, value in done.items() if n.startswith(_SCORES)},
         }
         write_json(out / RECORD, record)
         seal(out, out / RECORD)

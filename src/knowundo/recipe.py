@@ -31,7 +31,7 @@ from pydantic import (
     model_validator,
 )
 
-from knowundo.artifacts import read_text
+from knowundo.artifacts import KEPT_NAME, read_text
 from knowundo.errors import BadInput, unknown
 
 _PRESETS = files("knowundo") / "presets"
@@ -44,7 +44,8 @@ Prefix = Literal["direct", "assistant"]
 # Explained in original.py.
 Quirk = Literal[
     "mixed_batches", "fixed_length", "question_labels", "base_labels", "soft_kl",
-    "naive_boundary", "end_masked",
+    "naive_boundary", "end_masked", "reference_dropout", "bfloat16_updates", "whole_steps",
+    "padding_labels",
 ]  # fmt: skip
 QUIRKS: tuple[Quirk, ...] = get_args(Quirk)
 # Names of the models that every run holds beside its variants.
@@ -181,6 +182,7 @@ class Variant(_Section):
     batch_size: int | None = Field(None, ge=1)
     accumulation: int | None = Field(None, ge=1)
     retained: int | None = Field(None, ge=1)
+    keep_every: int | None = Field(None, ge=1)
 
     @model_validator(mode="before")
     @classmethod
@@ -237,6 +239,10 @@ class Unlearn(_Section):
     """Retention rows a micro-step; none: as many as unlearn rows."""
     stop: Stop | None = None
     """When training may end early; none: never, and its last step is what is kept."""
+    keep_every: int | None = Field(None, ge=1)
+    """Keep each variant after every so many optimizer steps too, as models of their own that are
+    scored, named after variant and step, such as `memflex.step-20`. If `None`, only its end is
+    kept."""
     variants: list[Variant] = Field(
         default_factory=lambda: [Variant.model_validate({"preset": "memflex"})]
     )
@@ -247,6 +253,10 @@ class Unlearn(_Section):
         names = ("lr", "epochs", "batch_size", "accumulation", "retained")
         own = {name: getattr(variant, name) for name in names}
         return {n: getattr(self, n) if value is None else value for n, value in own.items()}
+
+    def keeps(self, variant: Variant) -> int | None:
+        """`keep_every` of a variant."""
+        return self.keep_every if variant.keep_every is None else variant.keep_every
 
 
 class Evaluate(_Section):
@@ -478,6 +488,11 @@ def parse_recipe(given: dict[str, Any], place: str) -> Recipe:
         if name in ROLES:
             raise BadInput(
                 f"{place}: unlearn: '{name}' is the name of a model of every run; rename"
+            )
+        if KEPT_NAME.fullmatch(name):
+            raise BadInput(
+                f"{place}: unlearn: '{name}' is what a step that is kept is named; rename the "
+                "variant"
             )
         if names.count(name) > 1:
             raise BadInput(f"{place}: unlearn: two variants are named '{name}'; name one otherwise")

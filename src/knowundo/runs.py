@@ -17,6 +17,7 @@ from knowundo.artifacts import (
     file_hash,
     fingerprint,
     is_done,
+    kept_name,
     read_manifest,
     read_text,
     verified,
@@ -81,6 +82,16 @@ def check(recipe: Recipe) -> None:
     known = _region_names(recipe)
     for variant in recipe.unlearn.variants:
         get("method", variant.method).bind(variant.arguments)
+        if recipe.unlearn.keeps(variant) and recipe.unlearn.settings(variant)["lr"] == "auto":
+            raise BadInput(
+                f"variant {variant.name}: keep_every: lr auto trains several times, so that there "
+                "is not one way to keep steps of; set a rate"
+            )
+        if "mixed_batches" in recipe.quirks and recipe.unlearn.settings(variant)["retained"]:
+            raise BadInput(
+                f"variant {variant.name}: retained: compat mixed_batches takes as many retention "
+                "rows as unlearn rows, one at a time; leave out retained, or mixed_batches"
+            )
         if variant.region.endswith(".json"):
             if not Path(variant.region).is_file():
                 raise BadInput(f"variant {variant.name}: no region file {variant.region}")
@@ -383,17 +394,41 @@ class Run:
             found.append(self.start)
             if self.recipe.memorize.retain_model:
                 found.append(Variant("retain", "retain", self.retain))
+        made, outdated = self.made_variants()
+        if outdated:
+            raise BadInput(
+                f"{self.unlearned(outdated[0])}: made of other inputs than are there now; run "
+                f"`knowundo unlearn --out {self.out}` again"
+            )
+        return found + made + given
+
+    def made_variants(self) -> tuple[list[Variant], list[str]]:
+        """The unlearned variants that are there, in the order of the recipe.
+
+        Returns:
+            Those that are made of what is there now, and the names of the outdated ones.
+        """
+        made, outdated = list[Variant](), list[str]()
         for planned in self.recipe.unlearn.variants:
             folder = self.unlearned(planned.name)
             if not (folder / "manifest.json").exists():
                 continue
-            if not self.done(folder, self.unlearn_inputs(planned)):
-                raise BadInput(
-                    f"{folder}: made of other inputs than are there now; run "
-                    f"`knowundo unlearn --out {self.out}` again"
-                )
-            found.append(Variant(planned.name, "unlearned", folder))
-        return found + given
+            inputs = self.unlearn_inputs(planned)
+            if self.done(folder, inputs):
+                made += self._kept_steps(planned.name, inputs)
+                made.append(Variant(planned.name, "unlearned", folder))
+            else:
+                outdated.append(planned.name)
+        return made, outdated
+
+    def _kept_steps(self, name: str, inputs: Sequence[Any]) -> list[Variant]:
+        """What a variant was on the way, as far as that was kept and is still there."""
+        found = []
+        for step in read_manifest(self.unlearned(name)).get("kept_steps", []):
+            kept = kept_name(name, step)
+            if self.done(self.unlearned(kept), [*inputs, step]):
+                found.append(Variant(kept, "unlearned", self.unlearned(kept)))
+        return found
 
     def given_models(self) -> list[Variant]:
         """The adapters and models of `evaluate.models`, named after their folders."""
@@ -488,7 +523,9 @@ class Run:
     def unlearn_inputs(self, variant: Planned) -> list[Any]:
         """What an unlearned variant is made of."""
         method = get("method", variant.method)
-        settings = variant.model_dump(exclude={"name"}) | self.recipe.unlearn.settings(variant)
+        # What is kept on the way does not change the way.
+        settings = variant.model_dump(exclude={"name", "keep_every"})
+        settings |= self.recipe.unlearn.settings(variant)
         if self.recipe.unlearn.stop is not None:
             settings["stop"] = self.recipe.unlearn.stop.model_dump()
         settings["arguments"] = method.bind(variant.arguments)

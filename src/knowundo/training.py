@@ -36,6 +36,7 @@ from knowundo.memory import WORTH, Freed, halved
 from knowundo.models import Model, need_bitsandbytes
 from knowundo.pieces import pieces
 from knowundo.progress import Progress
+from knowundo.rounding import BFloat16AdamW, rounded_gradients
 
 Curve = list[dict[str, Any]]
 Cut = Callable[[Any, int | None], list[tuple[Any, float]]]
@@ -239,7 +240,7 @@ def make_optimizer(
 
     Args:
         name: `adamw`, torch's own; `paged_adamw_32bit`, bitsandbytes' with a state of float32 that
-            moves out of a full GPU.
+            moves out of a full GPU; `adamw_bfloat16`, see `BFloat16AdamW`.
         chosen: all on one device.
         lr: learning rate.
         weight_decay: of AdamW.
@@ -249,6 +250,8 @@ def make_optimizer(
     """
     if name == "adamw":
         return torch.optim.AdamW(chosen, lr=lr, weight_decay=weight_decay)
+    if name == "adamw_bfloat16":
+        return BFloat16AdamW(chosen, lr=lr, weight_decay=weight_decay)
     if name != "paged_adamw_32bit":
         raise BadInput(f"model.optimizer '{name}': say adamw or paged_adamw_32bit")
     if any(parameter.device.type == "cpu" for parameter in chosen):
@@ -258,6 +261,23 @@ def make_optimizer(
 
     paged: torch.optim.Optimizer = PagedAdamW32bit(chosen, lr=lr, weight_decay=weight_decay)
     return paged
+
+
+def warmup_steps(share: float, steps: int) -> int:
+    """Optimizer steps over which the learning rate rises from zero.
+
+    ceil(share · steps), as transformers' `warmup_ratio` and KnowUnDo's scripts have it; but the
+    last step is never one of them. The first step of a warm-up trains at a rate of zero, so that a
+    run of a single step would train nothing.
+
+    Args:
+        share: of the steps, in [0, 1].
+        steps: optimizer steps of the run.
+
+    Returns:
+        A number from 0 to `steps` − 1; 0 if there are no steps.
+    """
+    return max(0, min(math.ceil(share * steps), steps - 1))
 
 
 def train(
@@ -292,10 +312,10 @@ def train(
         seed: of everything random inside the Trainer.
         accumulation: micro-steps an optimizer step; the mean gradient is applied.
         schedule: transformers' name of the learning-rate schedule.
-        warmup: share of the steps over which the rate rises.
+        warmup: share of the steps over which the rate rises, see `warmup_steps`.
         weight_decay: of AdamW.
         max_grad_norm: gradients are clipped to this norm.
-        optimizer: `adamw` or `paged_adamw_32bit`.
+        optimizer: `adamw`, `paged_adamw_32bit` or `adamw_bfloat16`.
         rollback: where training diverges, leave the last weights whose loss and gradients were
             finite; costs a copy of the region.
         progress: called after each optimizer step.
@@ -318,7 +338,10 @@ def train(
     descent = make_optimizer(optimizer, chosen, lr=lr, weight_decay=weight_decay)
     steps = -(-len(batches) // accumulation)
     scheduler = get_scheduler(
-        schedule, descent, num_warmup_steps=round(warmup * steps), num_training_steps=steps
+        schedule,
+        descent,
+        num_warmup_steps=warmup_steps(warmup, steps),
+        num_training_steps=steps,
     )
     course = _Course(model, region, descent, scheduler, carried, rollback=rollback)
     if checkpoint and (held := checkpoint.read()) is not None:
@@ -328,8 +351,10 @@ def train(
         lambda batch, rows: pieces(batch, tokens=model.tokens, rows=rows, shared=shares(model))
     )
     options: dict[str, Any] = {"seed": seed, "max_grad_norm": max_grad_norm}
+    rounding = rounded_gradients(chosen) if optimizer == "adamw_bfloat16" else nullcontext()
     try:
-        _descend(course, batches, loss, watch, cut, accumulation=accumulation, **options)
+        with rounding:
+            _descend(course, batches, loss, watch, cut, accumulation=accumulation, **options)
         if not all(bool(parameter.isfinite().all()) for parameter in chosen):
             raise Diverged("a weight is no longer finite after training")
     except Diverged as error:

@@ -58,7 +58,8 @@ def erase(
         str | None,
         typer.Option(
             "--answer-with",
-            help="Teach an answer instead: refusal, unknown, model (its own), or a file of them.",
+            help="Teach an answer instead: refusal, unknown, model (its own), instructed (its own, "
+            "asked for as another one), or a file of them.",
         ),
     ] = None,
     form: Annotated[

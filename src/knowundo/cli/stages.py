@@ -214,8 +214,13 @@ def unlearn(
     if region is not None:
         find(opened)  # nothing is searched: the region is there
     failed = stage(opened, variant)
-    made = [str(v.folder) for v in opened.variants() if v.role == "unlearned"]
-    _say({"artifacts": made, "diverged": failed}, as_json)
+    made, outdated = opened.made_variants()
+    for name in outdated:
+        opened.reporter.say(
+            f"{name}: made of other inputs than are there now, such as another region; "
+            f"`knowundo unlearn --variant {name}` makes it again, and `evaluate` waits for that"
+        )
+    _say({"artifacts": [str(v.folder) for v in made], "diverged": failed}, as_json)
     if failed:
         raise MethodsFailed(f"diverged: {', '.join(failed)}")
 

@@ -51,7 +51,7 @@ from knowundo.runs import Run, adopting_model, input_hash, say_remote_code, sett
 from knowundo.runs import check as check_names
 from knowundo.scoring import read_scores
 from knowundo.seals import seal, unseal
-from knowundo.unlearning.answers import MODEL, answers
+from knowundo.unlearning.answers import OWN, answers
 
 Route = Literal["auto", "adapter", "lora", "full"]
 
@@ -75,7 +75,7 @@ class Request:
     general: str | None = None  # texts that any model should go on predicting
     columns: Mapping[str, str] = field(default_factory=dict)
     route: Route = "auto"  # what is trained: the adapter, a fresh LoRA, or all weights
-    answer_with: str | None = None  # refusal, unknown, model, or a file of answers
+    answer_with: str | None = None  # refusal, unknown, model, instructed, or a file
     form: Form | None = None  # what is handed over; none: an adapter, or all weights
     earlier: tuple[Path, ...] = ()  # directories of earlier requests' runs
     sets: tuple[str, ...] = ()  # keys of the recipe on top, such as unlearn.lr=1e-4
@@ -168,7 +168,7 @@ def recipe_of(request: Request) -> dict[str, Any]:
         given["unlearn"]["stop"]["target"] = 0.0
         given["unlearn"]["variants"] = [
             {
-                "preset": "altpo" if request.answer_with == MODEL else "idk",
+                "preset": "altpo" if request.answer_with in OWN else "idk",
                 "name": ERASED,
                 "region": "everything",
                 "answers": request.answer_with,
@@ -195,6 +195,8 @@ def _check_asked(request: Request, recipe: Recipe, read: Given) -> None:
     """Refuse what would fail only after hours."""
     if [variant.name for variant in recipe.unlearn.variants] != [ERASED]:
         raise BadInput(f"--set unlearn.variants: one variant, named {ERASED}, makes the model")
+    if recipe.unlearn.keeps(recipe.unlearn.variants[0]) is not None:
+        raise BadInput("--set unlearn.keep_every: an erasure keeps its end only; leave it out")
     if request.route == "full" and request.form == "adapter":
         raise BadInput("--format adapter: the route full trains no adapter; say merged")
     documents = [record for record in read.unlearn if record.kind == "text"]
@@ -285,7 +287,7 @@ def _finish(request: Request, run: Run, results: Results, check: Check, ledger: 
         gone = gone and predicted / 100 <= known_from(check.level)
     facts = next(v for v in results.variants if v.name == ERASED)
     verdict = _verdict(left, predicted, gone, facts, relapsed)
-    if request.answer_with is not None and request.answer_with != MODEL:
+    if request.answer_with is not None and request.answer_with not in OWN:
         verdict += _answered(run, request.answer_with)
     place = request.out / "model"
     if not gone or facts.collapsed is not None:

@@ -23,6 +23,7 @@ from knowundo.records import Record
 from knowundo.registry import Entry, get
 from knowundo.scoring import sample
 from knowundo.training import Curve, train
+from knowundo.unlearning.keeping import Keeper, Kept
 from knowundo.unlearning.watching import Look, Watch, Watcher
 
 Encode = Callable[[list[Record]], list[Encoded]]
@@ -50,9 +51,24 @@ class Scorer:
         Raises:
             KnowUndoError: how rows are encoded was not told.
         """
+        return self._encoded(replace(row.record, answer=text, alternatives=(), facts=()))
+
+    def asked(self, row: Encoded, question: str) -> Encoded:
+        """The same record with another question, encoded as the row was.
+
+        Raises:
+            KnowUndoError: how rows are encoded was not told.
+        """
+        return self._encoded(replace(row.record, question=question))
+
+    def _encoded(self, record: Record) -> Encoded:
         if self._encode is None:
             raise KnowUndoError("other answers need Start(…, encode=…), which encodes records")
-        return self._encode([replace(row.record, answer=text, alternatives=(), facts=())])[0]
+        return self._encode([record])[0]
+
+    def note(self, text: str) -> None:
+        """Tell the user, and put it into the manifest."""
+        self._model.notes.append(text)
 
     def sample(
         self, rows: Sequence[Encoded], *, n: int, temperature: float, seed: int
@@ -163,6 +179,10 @@ class Start:
         )
         return batches, accumulation
 
+    def optimizer(self, name: str) -> str:
+        """The optimizer to train with, where this one is asked for."""
+        return name
+
     def parts(
         self, method: Entry, bound: Mapping[str, Any], batch: PairedBatch, read: set[str]
     ) -> Parts:
@@ -194,6 +214,7 @@ class Unlearned:
 
     curve: Curve
     facts: dict[str, Any] = field(default_factory=dict)
+    kept: list[Kept] = field(default_factory=list)
 
 
 def unlearn(
@@ -211,6 +232,7 @@ def unlearn(
     optimizer: str = "adamw",
     watch: Watch | None = None,
     look: Callable[[Look], bool] | None = None,
+    keep_every: int | None = None,
     progress: Progress | None = None,
     checkpoint: Checkpoint | None = None,
 ) -> Unlearned:
@@ -232,6 +254,8 @@ def unlearn(
         optimizer: `adamw` or `paged_adamw_32bit`.
         watch: rows to look at while training: it may stop, and the best moment is kept.
         look: told of every look; True stops. Needs `watch`.
+        keep_every: keep what is trained after every so many optimizer steps, beside what there is
+            at the end. If `None`, only the end is kept.
         progress: called after each optimizer step.
         checkpoint: gone on from, and written now and then.
 
@@ -257,6 +281,19 @@ def unlearn(
     )
     steps = -(-len(batches) // accumulation)
     watcher = Watcher(model, watch, names, steps, look) if watch else None
+
+    def seconds() -> float:
+        return checkpoint.seconds if checkpoint else time.perf_counter() - began
+
+    keeper = (
+        Keeper(model, names, every=keep_every, steps=steps, seconds=seconds) if keep_every else None
+    )
+
+    def after_step() -> bool:
+        if keeper:
+            keeper.after_step()
+        return watcher is not None and watcher.after_step()
+
     if checkpoint and checkpoint.read() is not None:
         with torch.no_grad():  # the reference is taken now, while this is the memorized model
             start.parts(entry, bound, batches[0], set())
@@ -271,12 +308,12 @@ def unlearn(
             lr=lr,
             seed=start.seed,
             accumulation=accumulation,
-            optimizer=optimizer,
+            optimizer=start.optimizer(optimizer),
             rollback=True,
             progress=progress,
-            stop=watcher.after_step if watcher else None,
+            stop=after_step,
             checkpoint=checkpoint,
-            carried=[halves, watcher] if watcher else [halves],
+            carried=[halves, *(one for one in (watcher, keeper) if one is not None)],
             cut=lambda batch, rows: pieces(
                 batch, tokens=model.tokens, rows=rows, halves=halves.read, shared=shares(model)
             ),
@@ -293,14 +330,17 @@ def unlearn(
         "epochs": epochs,
         "optimizer_steps": len(curve),
         "reads": sorted(halves.read),
-        "seconds": round(checkpoint.seconds if checkpoint else time.perf_counter() - began, 2),
+        "seconds": round(seconds(), 2),
     }
     if diverged is not None:
         facts |= {"diverged": str(diverged), "kept_step": diverged.step}
     if watcher and not (diverged and watcher.best is None):
         facts |= watcher.facts()
         model.overwrite(watcher.best_state)
-    return Unlearned(curve, facts)
+    kept = keeper.kept if keeper else []
+    if diverged is not None:  # the weights of later steps may be no good
+        kept = [one for one in kept if one.step <= diverged.step]
+    return Unlearned(curve, facts, kept)
 
 
 def _below(model: Model, region: Sequence[str], batches: Sequence[PairedBatch]) -> Lower | None:

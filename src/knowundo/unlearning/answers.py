@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import unicodedata
+from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
 from random import Random
 from typing import Annotated
 
 from pydantic import AfterValidator
-from rouge_score.rouge_scorer import RougeScorer
 
 from knowundo.encoding import Encoded
 from knowundo.errors import BadInput
@@ -17,9 +17,19 @@ from knowundo.forwards import Columns
 from knowundo.records import Record
 from knowundo.unlearning import Scorer
 
-PREPARED, MODEL = ("refusal", "unknown"), "model"
-# What AltPO draws (Mekala et al. 2024, arXiv:2409.13474).
-DRAWS, TEMPERATURE = 5, 1.0
+PREPARED, MODEL, INSTRUCTED = ("refusal", "unknown"), "model", "instructed"
+# Sources that are the model itself, and no lines.
+OWN = (MODEL, INSTRUCTED)
+# What AltPO draws (Mekala et al. 2024, arXiv:2409.13474), and how often all of it is drawn again
+# for rows of which no draw differs from the true answer.
+DRAWS, TEMPERATURE, ROUNDS = 5, 1.0, 4
+# AltPO shows the model question and answer and asks for another answer; the words are ours.
+INSTRUCTION = (
+    "Below are a question and its answer.\n\n"
+    "Question: {question}\nAnswer: {answer}\n\n"
+    "Write one other answer to the question, in the same style and of about the same length, in "
+    "which every fact is replaced by a different, plausible one. Write nothing but that answer."
+)
 
 
 def answers(source: str) -> list[str]:
@@ -41,8 +51,8 @@ def answers(source: str) -> list[str]:
         raise BadInput(f"{path}: not UTF-8; save it in that encoding") from None
     except OSError:
         raise BadInput(
-            f"answers '{source}': no such file; say unknown, refusal or model, or name a file with "
-            "one answer a line"
+            f"answers '{source}': no such file; say unknown, refusal, model or instructed, or name "
+            "a file with one answer a line"
         ) from None
     lines = [line.strip() for line in text.splitlines()]
     if not (found := [line for line in lines if line and not line.startswith("#")]):
@@ -51,7 +61,7 @@ def answers(source: str) -> list[str]:
 
 
 def _known(source: str) -> str:
-    if source != MODEL:
+    if source not in OWN:
         answers(source)
     return source
 
@@ -61,16 +71,18 @@ AnswerSource = Annotated[str, AfterValidator(_known)]
 
 
 def alternatives(records: Sequence[Encoded], scorer: Scorer, *, answers: AnswerSource) -> Columns:
-    """For `prepare`: the column "alternative", every row with another answer.
+    """For `prepare`: the column "alternative", every row with another answer than the true one.
 
     Args:
         records: rows with questions.
         scorer: of the memorized model.
-        answers: `model`, one of its own answers a row, see `own_answer`; otherwise a line that is
-            drawn by the scorer's seed.
+        answers: `model`, one of the model's own answers to the question; `instructed`, one of its
+            answers when it is shown question and answer and asked for another one, as AltPO does;
+            otherwise a line of the prepared answers or the file, drawn by the scorer's seed.
 
     Raises:
-        BadInput: a row is plain text, which nothing asks for, or as `answers` and `own_answer`.
+        BadInput: a row is plain text, which nothing asks for, or every line of the file is the
+            true answer of a row.
     """
     for row in records:
         if row.record.kind != "qa":
@@ -78,44 +90,89 @@ def alternatives(records: Sequence[Encoded], scorer: Scorer, *, answers: AnswerS
                 f"{row.record.id}: a text is no answer to a question, so there is no other one; "
                 "choose a method that needs none"
             )
-    texts = _sampled(records, scorer) if answers == MODEL else _drawn(records, scorer, answers)
-    return {
-        "alternative": {
-            row.record.id: scorer.answered(row, text)
-            for row, text in zip(records, texts, strict=True)
-        }
-    }
+    if answers in OWN:
+        found = _sampled(records, scorer, instructed=answers == INSTRUCTED)
+    else:
+        rng = Random(scorer.seed)
+        found = {row.record.id: _line(row, scorer, answers, rng) for row in records}
+    return {"alternative": {row.record.id: found[row.record.id] for row in records}}
 
 
-def _drawn(records: Sequence[Encoded], scorer: Scorer, source: str) -> list[str]:
-    lines, rng = answers(source), Random(scorer.seed)
-    return [rng.choice(lines) for _ in records]
-
-
-def _sampled(records: Sequence[Encoded], scorer: Scorer) -> Iterator[str]:
-    said = scorer.sample(records, n=DRAWS, temperature=TEMPERATURE, seed=scorer.seed)
-    return (own_answer(row.record, said[row.record.id]) for row in records)
-
-
-def own_answer(record: Record, said: Sequence[str]) -> str:
-    """Of a model's answers to a question the first that differs from the true one.
-
-    It differs if it is not the same text and holds none of the record's facts. Where no draw
-    differs, the one with the lowest overlap (F of ROUGE-L) with the true answer is taken. What is
-    known by heart may leave only the true answer itself: a preference passes over such a row, as
-    its two answers always weigh the same; plain descent would learn it again.
+def _line(row: Encoded, scorer: Scorer, source: str, rng: Random) -> Encoded:
+    """The row with a prepared line as its answer; lines that are the true answer are passed over.
 
     Raises:
-        BadInput: all of them are empty.
+        BadInput: there is no other line.
     """
-    told = [text.strip() for text in said if text.strip()]
-    if not told:
-        raise BadInput(
-            f"{record.id}: the model's own answers are all empty; say answers=unknown, or name a "
-            "file"
-        )
-    for text in told:
-        if text != record.answer.strip() and not any(fact in text for fact in record.facts):
-            return text
-    rouge = RougeScorer(["rougeL"])
-    return min(told, key=lambda text: rouge.score(record.answer, text)["rougeL"].fmeasure)
+    lines = answers(source)
+    first = rng.choice(lines)
+    for text in (first, *(line for line in lines if line != first)):
+        if (other := _other(row, text, scorer)) is not None:
+            return other
+    raise BadInput(
+        f"{row.record.id}: every line of answers '{source}' is its true answer; add another line"
+    )
+
+
+def _sampled(records: Sequence[Encoded], scorer: Scorer, *, instructed: bool) -> dict[str, Encoded]:
+    """Rows with the first of the model's own answers that differs, by record id.
+
+    Rows of which none of `DRAWS` differs are asked again, `ROUNDS` times in all. What is left then
+    gets a line of `unknown`, and a note says how many rows those are.
+    """
+    waiting, found = list(records), dict[str, Encoded]()
+    for number in range(ROUNDS):
+        asked = [_instructed(row, scorer) for row in waiting] if instructed else waiting
+        seed = scorer.seed + number
+        said = scorer.sample(asked, n=DRAWS, temperature=TEMPERATURE, seed=seed)
+        for row in waiting:
+            others = (_other(row, text, scorer) for text in said[row.record.id])
+            if (other := next(filter(None, others), None)) is not None:
+                found[row.record.id] = other
+        waiting = [row for row in waiting if row.record.id not in found]
+        if not waiting:
+            return found
+    scorer.note(
+        f"answers: of {len(waiting)} of {len(records)} rows ({waiting[0].record.id} is the first) "
+        f"none of {DRAWS * ROUNDS} answers of the model differs from the true one; they get a line "
+        "of 'unknown' instead"
+    )
+    rng = Random(scorer.seed)
+    return found | {row.record.id: _line(row, scorer, "unknown", rng) for row in waiting}
+
+
+def _instructed(row: Encoded, scorer: Scorer) -> Encoded:
+    """The row with question, answer and instruction in place of the question."""
+    record = row.record
+    return scorer.asked(
+        row, INSTRUCTION.format(question=record.question.strip(), answer=record.answer.strip())
+    )
+
+
+def _other(row: Encoded, text: str, scorer: Scorer) -> Encoded | None:
+    """The row with this text as its answer; None if that is the true answer, in text or tokens.
+
+    Tokens can be the same where the text is not: rows are cut at a length.
+    """
+    if not differs(row.record, text):
+        return None
+    other = scorer.answered(row, text.strip())
+    return None if other.ids == row.ids else other
+
+
+def differs(record: Record, text: str) -> bool:
+    """True if a text is another answer than the true one.
+
+    It is not empty, not the same text but for case, spaces and punctuation, and holds none of the
+    record's facts.
+    """
+    said = _bare(text)
+    facts = (_bare(fact) for fact in record.facts)
+    return bool(said) and said != _bare(record.answer) and not any(f and f in said for f in facts)
+
+
+def _bare(text: str) -> str:
+    """A text without case, spaces and punctuation; as it is where nothing else is in it."""
+    folded = unicodedata.normalize("NFKC", text).casefold()
+    bare = "".join(one for one in folded if unicodedata.category(one)[0] not in "PZC")
+    return bare or text.strip()

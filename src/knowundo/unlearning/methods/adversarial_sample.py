@@ -3,30 +3,54 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Annotated
 
 import torch
+from pydantic import Field, PositiveInt
 
 from knowundo.encoding import Encoded
 from knowundo.forwards import Columns, Parts, Step
 from knowundo.registry import method
 from knowundo.unlearning import Scorer
+from knowundo.unlearning.labels import draw
 
 
 @method
-def adversarial_sample(step: Step) -> Parts:
+def adversarial_sample(
+    step: Step,
+    *,
+    top_k: PositiveInt | None = 1,
+    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0,
+    keep_truth: bool = False,
+) -> Parts:
     """Descend to the memorized model's likeliest wrong tokens.
 
     Yao et al. 2024, arXiv:2402.15159.
+
+    Args:
+        top_k: draw each label from so many of the likeliest tokens. If `None`, from all of them;
+            if 1, the likeliest is taken.
+        top_p: and of those from the fewest whose probability together exceeds this share.
+        keep_truth: the true token may be drawn, too: KnowUnDo's `random_label` without
+            `--rm_groundtruth`.
     """
     return {"unlearn": step.unlearn.cross_entropy("adversarial").mean()}
 
 
 @adversarial_sample.prepare
-def wrong_tokens(records: Sequence[Encoded], scorer: Scorer) -> Columns:
-    """At each answer position the most likely token other than the true one, computed once."""
-    column = {}
+def wrong_tokens(
+    records: Sequence[Encoded],
+    scorer: Scorer,
+    *,
+    top_k: int | None,
+    top_p: float,
+    keep_truth: bool,
+) -> Columns:
+    """At each answer position a likely token other than the true one, drawn once."""
+    column, generator = {}, torch.Generator().manual_seed(scorer.seed)
     for row, logits in scorer.logits(records):
-        truth = torch.tensor(row.ids[row.answer_from :], device=logits.device)
-        without = logits.scatter(1, truth[:, None], float("-inf"))
-        column[row.record.id] = without.argmax(-1).cpu()
+        if not keep_truth:
+            truth = torch.tensor(row.ids[row.answer_from :], device=logits.device)
+            logits = logits.scatter(1, truth[:, None], float("-inf"))
+        column[row.record.id] = draw(logits, top_k=top_k, top_p=top_p, generator=generator)
     return {"adversarial": column}

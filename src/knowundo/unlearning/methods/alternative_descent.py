@@ -23,8 +23,9 @@ def alternative_descent(
     With answers that know nothing, “IDK” fine-tuning (Maini et al. 2024, arXiv:2401.06121).
 
     Args:
-        answers: `unknown`, `refusal`, `model` (sampled from the memorized model) or a file with
-            one answer a line.
+        answers: `unknown`, `refusal`, `model` (sampled from the memorized model), `instructed`
+            (sampled likewise, after it is shown the answer and asked for another one, as AltPO
+            does) or a file with one answer a line.
         retention: weight of the mean cross-entropy on retention (or general) rows.
         divergence: weight of KL(memorized ‖ current) on the same rows, mean per answer token.
     """

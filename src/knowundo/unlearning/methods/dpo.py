@@ -27,8 +27,9 @@ def dpo(
     (Mekala et al. 2024, arXiv:2409.13474).
 
     Args:
-        answers: `unknown`, `refusal`, `model` (sampled from the memorized model) or a file with
-            one answer a line.
+        answers: `unknown`, `refusal`, `model` (sampled from the memorized model), `instructed`
+            (sampled likewise, after it is shown the answer and asked for another one, as AltPO
+            does) or a file with one answer a line.
         beta: inverse temperature.
         retention: weight of the mean cross-entropy on retention (or general) rows.
         divergence: weight of KL(memorized ‖ current) on the same rows, mean per answer token.

@@ -1,0 +1,69 @@
+"""The learning-rate schedule of a training, step by step."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from knowundo import training
+from knowundo.batches import PairedBatch, paired
+from knowundo.encoding import Encoded
+from knowundo.forwards import Parts, Step
+from knowundo.models import Model
+from knowundo.training import train, warmup_steps
+
+
+@pytest.mark.parametrize(
+    ("share", "steps", "wanted"),
+    [
+        (0.03, 1, 0),  # a single step at a rate of zero would train nothing
+        (0.03, 2, 1),
+        (0.03, 16, 1),  # round() gives 0
+        (0.03, 33, 1),
+        (0.03, 34, 2),
+        (0.03, 50, 2),  # 25 steps an epoch, two epochs: the ascent on 400 rows
+        (0.03, 100, 3),
+        (0.1, 166, 17),
+        (0.0, 16, 0),
+        (1.0, 16, 15),
+        (0.03, 0, 0),
+    ],
+)
+def test_warm_up_is_rounded_up(share: float, steps: int, wanted: int) -> None:
+    assert warmup_steps(share, steps) == wanted
+
+
+def trained(model: Model, rows: list[Encoded], steps: int, **rest: Any) -> list[float]:
+    """Train so many steps; the rate of each, as the optimizer had it."""
+    rates, real = [], training.make_optimizer
+
+    def recording(*given: Any, **named: Any) -> torch.optim.Optimizer:
+        made = real(*given, **named)
+        made.register_step_pre_hook(lambda one, *_: rates.append(one.param_groups[0]["lr"]))
+        return made
+
+    def loss(batch: PairedBatch) -> Parts:
+        step = Step(model, batch, reference=lambda: None)  # type: ignore[arg-type, return-value]
+        return {"unlearn": step.unlearn.mean_nll.mean()}
+
+    batches = paired(rows[:1], rows[:1], size=1, epochs=steps, seed=0, pad=model.pad)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training, "make_optimizer", recording)
+        train(model, batches, loss, region=model.parameters(), lr=1e-3, seed=0, **rest)
+    return rates
+
+
+def test_sixteen_steps_have_one_of_warm_up(toy: Model, toy_rows: dict[str, list[Encoded]]) -> None:
+    rates = trained(toy, toy_rows["unlearn"], 16, schedule="linear")
+    # From the peak, reached in the second step, the rate falls by a fifteenth a step.
+    assert rates == pytest.approx([0.0, *(1e-3 * (15 - n) / 15 for n in range(15))])
+
+
+def test_a_single_step_trains(toy: Model, toy_rows: dict[str, list[Encoded]]) -> None:
+    before = toy.state()
+    assert trained(toy, toy_rows["unlearn"], 1) == [1e-3]
+    moved = [(toy.state()[name] - value).abs().max() for name, value in before.items()]
+    # Adam's first step is as long as the rate, wherever the gradient is not zero.
+    assert float(max(moved)) == pytest.approx(1e-3, rel=1e-3)
