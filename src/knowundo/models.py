@@ -250,6 +250,7 @@ class Model:
         self._once, self._told = set[str](), 0
         self.lower: Any = None  # stands in for the layers below what is trained (lower.py)
         self.packs: bool | None = None  # can rows lie one after another? None: not tried yet
+        self.pads_left: bool | None = None  # may padding stand before a prompt? None: not tried yet
         self.abreast = 1  # adapters that a forward is of, see `all_of`
         self.quantization, self.attention = quantization, attention
         try:
@@ -318,6 +319,10 @@ class Model:
         for note in check_loaded(info, self.base):
             self.note_once(note)
         check_numbers(model, self.base, path)
+        if getattr(model.config, "rescale_every", 0):
+            # RWKV halves the weights of its upper layers in place outside training, so that
+            # float16 does not overflow: no LoRA would be halved with them.
+            model.config.rescale_every = 0
         if self.quantization is None:
             return model.to(self.device)
         _keep_packing(model)

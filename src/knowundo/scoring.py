@@ -124,13 +124,9 @@ def _continued(
     tokens would not fit into the model's positions is continued by itself, as far as they reach.
     """
     how: dict[str, Any] = {"stops": stops, "each": each, "temperature": temperature}
-    room = [model.longest(len(prompt) + tokens) - len(prompt) for prompt in prompts]
-    alone = [number for number, free in enumerate(room) if free < tokens]
-    together = [number for number in range(len(prompts)) if number not in alone]
-    if not alone:
+    groups = _batches(model, prompts, tokens)
+    if len(groups) == 1 and groups[0][1] == tokens:
         return _generated(model, prompts, tokens=tokens, **how)
-    groups = [([number], room[number]) for number in alone]
-    groups += [(together, tokens)] if together else []
     output = torch.full((model.abreast, len(prompts), each, tokens), model.pad, device=model.device)
     for numbers, most in groups:
         if most > 0:
@@ -138,6 +134,52 @@ def _continued(
             new = new.view(model.abreast, len(numbers), each, -1)
             output[:, numbers, :, : new.shape[-1]] = new
     return output.flatten(0, 2)
+
+
+def _batches(
+    model: Model, prompts: Sequence[Sequence[int]], tokens: int
+) -> list[tuple[list[int], int]]:
+    """Numbers of prompts that are continued in one batch, and by how many tokens."""
+    batches: dict[Any, tuple[list[int], int]] = {}
+    for number, prompt in enumerate(prompts):
+        room = model.longest(len(prompt) + tokens) - len(prompt)
+        key: Any = "together" if room >= tokens else f"alone {number}"
+        if len(prompts) > 1 and not pads_left(model):
+            key = len(prompt)
+        batches.setdefault(key, ([], room))[0].append(number)
+    return list(batches.values())
+
+
+def pads_left(model: Model) -> bool:
+    """True if what stands before a row, masked, changes nothing: tried once on three tokens.
+
+    A recurrent layer may read padding in spite of the mask, as RWKV's do; then only prompts of one
+    length are continued in one batch, and without a cache, which such layers mix up between rows.
+    """
+    if model.pads_left is None:
+        alone, padded = (_next_logits(model, (1, 2, 3), padding=count) for count in (0, 2))
+        model.pads_left = model.alike(padded, alone)
+    return model.pads_left
+
+
+def _next_logits(model: Model, ids: Sequence[int], *, padding: int) -> torch.Tensor:
+    """Logits of the token after a prompt, with so much padding before it, as `generate` has them.
+
+    Of adapters abreast: [adapters, vocabulary].
+    """
+    row, mask = [model.pad] * padding + list(ids), [0] * padding + [1] * len(ids)
+    with model.plain_generation():
+        output: Any = model.net.generate(
+            input_ids=torch.tensor([row] * model.abreast, device=model.device),
+            attention_mask=torch.tensor([mask] * model.abreast, device=model.device),
+            max_new_tokens=1,
+            do_sample=False,
+            pad_token_id=model.pad,
+            output_logits=True,
+            return_dict_in_generate=True,
+        )
+    logits: torch.Tensor = output.logits[0]
+    return logits
 
 
 def _generated(
@@ -167,6 +209,7 @@ def _generated(
             num_return_sequences=each,
             pad_token_id=model.pad,
             eos_token_id=sorted(stops),
+            use_cache=len(ids) * each == 1 or pads_left(model),
             **({"do_sample": False} if temperature is None else drawn),
         )
     return output[:, longest:]
