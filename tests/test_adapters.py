@@ -291,3 +291,18 @@ def test_adapters_with_several_tokenizers_get_the_bases(toy_base: str, tmp_path:
     assert "one at a time" in note
     shutil.copytree(first, tmp_path / "third")
     assert tokenizer_of(toy_base, [first, tmp_path / "third"])[0] == str(first)
+
+
+@pytest.mark.parametrize("name", ["use_rslora", "use_dora", "embeddings"])
+def test_it_is_handed_over_as_peft_reads_it(name: str, toy_base: str, tmp_path: Path) -> None:
+    from knowundo.export import _write_adapter
+
+    folder = write(toy_base, tmp_path / "adapter", **HANDED_ON[name])
+    model = Model(toy_base, adaptation_of(folder))
+    model.use(given(folder))
+    before = by_ours(model)
+    (tmp_path / "out").mkdir()
+    loaded = _write_adapter(model, tmp_path / "out").eval()
+    with torch.no_grad():
+        torch.testing.assert_close(loaded(input_ids=IDS).logits, before)
+    torch.testing.assert_close(by_peft(toy_base, tmp_path / "out"), before)

@@ -161,7 +161,10 @@ class TestStoredIn4Bits:
         assert all(g.abs().max() > 0 for name, g in found.items() if "lora_B" in name)
 
     def test_all_its_weights_cannot_be_trained(self, stored: str) -> None:
-        with pytest.raises(BadInput, match=r"in 4 bits.*set model\.adaptation to lora"):
+        with pytest.raises(
+            BadInput,
+            match=r"stored in 4 bits: .*set model\.adaptation to lora, or leave --route full",
+        ):
             Model(stored, Adaptation("full"))
 
 

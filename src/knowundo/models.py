@@ -153,11 +153,14 @@ def need_bitsandbytes(key: str) -> None:
 
 
 def _check_quantization(key: str, quantization: str, dtype: str, *, trained: bool) -> None:
-    key = f"{key} {quantization}"
+    """Refuse what 4-bit weights cannot do; `key` names where they come from."""
     if quantization != "nf4":
         raise BadInput(f"{key}: no such form; say nf4")
     if trained:
-        raise BadInput(f"{key}: weights of 4 bits cannot be trained; set model.adaptation to lora")
+        raise BadInput(
+            f"{key}: weights of 4 bits cannot be trained; set model.adaptation to lora, or leave "
+            "--route full out"
+        )
     if dtype == "float64":
         raise BadInput(f"{key}: computes in bfloat16 or float32; set model.dtype to one of them")
 
@@ -270,11 +273,9 @@ class Model:
             self.stored_in_4_bits = stored is not None  # the base's own files are quantized
             self.quantization = stored or quantization
             if self.quantization is not None:
-                key = (
-                    f"model.base '{base}' (in 4 bits)"
-                    if stored
-                    else f"model.quantization {quantization}"
-                )
+                key = f"model.quantization {quantization}"
+                if stored is not None:
+                    key = f"model.base '{base}', stored in 4 bits"
                 trained = self.adaptation.kind == "full" and not scored_only
                 _check_quantization(key, self.quantization, dtype, trained=trained)
             self.tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
