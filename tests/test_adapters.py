@@ -278,6 +278,9 @@ def test_the_adapters_own_tokenizer_is_taken_and_named(toy_base: str, tmp_path: 
 def test_a_copy_of_the_bases_tokenizer_is_no_other(toy_base: str, tmp_path: Path) -> None:
     own = AutoTokenizer.from_pretrained(toy_base).chat_template
     folder = with_tokenizer(toy_base, tmp_path / "adapter", own)
+    rules = json.loads((folder / "tokenizer.json").read_text())
+    cut = {"direction": "Right", "max_length": 9, "strategy": "LongestFirst", "stride": 0}
+    (folder / "tokenizer.json").write_text(json.dumps(rules | {"truncation": cut}))
     assert tokenizer_of(toy_base, [folder]) == (None, None)
 
 

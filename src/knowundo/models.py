@@ -120,8 +120,10 @@ def own_tokenizer(folder: Path, base: str, trust_remote_code: bool) -> str | Non
             raise BadInput(f"{path}: its tokenizer cannot be loaded ({reason})") from None
         ends = tokenizer.eos_token_id, tokenizer.bos_token_id
         words = sorted(tokenizer.get_vocab().items())
-        rules = tokenizer.backend_tokenizer.to_str() if tokenizer.is_fast else ""
-        found.append(json.dumps([words, ends, tokenizer.chat_template, rules]))
+        rules = json.loads(tokenizer.backend_tokenizer.to_str()) if tokenizer.is_fast else {}
+        for key in ("truncation", "padding"):  # what a trainer set last; not used here
+            rules.pop(key, None)
+        found.append(json.dumps([words, ends, tokenizer.chat_template, rules], sort_keys=True))
     return found[1] if found[1] != found[0] else None
 
 
@@ -265,30 +267,9 @@ class Model:
                 f"model.device '{device}': torch finds no GPU here; say cpu, or install a build of "
                 "torch for this machine's GPU"
             )
-        path = base_path(base)
+        trained = self.adaptation.kind == "full" and not scored_only
         options = {"trust_remote_code": trust_remote_code}
-        check_no_adapter(base, path)
-        try:
-            stored = stored_quantization(AutoConfig.from_pretrained(path, **options), base)
-            self.stored_in_4_bits = stored is not None  # the base's own files are quantized
-            self.quantization = stored or quantization
-            if self.quantization is not None:
-                key = f"model.quantization {quantization}"
-                if stored is not None:
-                    key = f"model.base '{base}', stored in 4 bits"
-                trained = self.adaptation.kind == "full" and not scored_only
-                _check_quantization(key, self.quantization, dtype, trained=trained)
-            self.tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
-                tokenizer or path, **options
-            )
-            model = self._load(path, dtype=getattr(torch, dtype), **options)
-        except (OSError, ValueError, ImportError, RuntimeError, SafetensorError) as error:
-            reason = str(error).strip().split("\n")[0]
-            if "custom code" in reason:
-                reason += "; set model.trust_remote_code to true if you trust it"
-            elif "pytorch_model" in reason or "no file named" in reason:
-                reason += "; only .safetensors are read: convert the weights"
-            raise BadInput(f"model.base '{base}': cannot be loaded ({reason})") from None
+        model = self._opened(dtype, tokenizer, options, trained=trained)
         if gradient_checkpointing:
             _recompute(model, base)
         # Positions that a row may have, if more would have no embedding; and rows of embeddings.
@@ -301,6 +282,39 @@ class Model:
         self.fresh: dict[str, torch.Tensor] = {}
         if self.adaptation.kind == "lora":
             self.hold(self.parameters())
+
+    def _opened(
+        self, dtype: str, tokenizer: str | None, options: dict[str, Any], *, trained: bool
+    ) -> Any:
+        """The base, with its tokenizer set; whatever transformers says against it in one line.
+
+        Args:
+            dtype: As for `__init__`.
+            tokenizer: As for `__init__`.
+            options: Of every call of transformers.
+            trained: True if all of the base's weights are to be trained.
+        """
+        base, path = self.base, base_path(self.base)
+        check_no_adapter(base, path)
+        try:
+            stored = stored_quantization(AutoConfig.from_pretrained(path, **options), base)
+            self.stored_in_4_bits = stored is not None  # the base's own files are quantized
+            key = f"model.quantization {self.quantization}"
+            if stored is not None:
+                self.quantization, key = stored, f"model.base '{base}', stored in 4 bits"
+            if self.quantization is not None:
+                _check_quantization(key, self.quantization, dtype, trained=trained)
+            self.tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
+                tokenizer or path, **options
+            )
+            return self._load(path, dtype=getattr(torch, dtype), **options)
+        except (OSError, ValueError, ImportError, RuntimeError, SafetensorError) as error:
+            reason = str(error).strip().split("\n")[0]
+            if "custom code" in reason:
+                reason += "; set model.trust_remote_code to true if you trust it"
+            elif "pytorch_model" in reason or "no file named" in reason:
+                reason += "; only .safetensors are read: convert the weights"
+            raise BadInput(f"model.base '{base}': cannot be loaded ({reason})") from None
 
     def _load(self, path: str, **options: Any) -> Any:
         """The base on its device.
