@@ -30,6 +30,7 @@ HANDED_ON: dict[str, dict[str, Any]] = {
     "layers_to_transform": {"layers_to_transform": [1]},
     "layers_pattern": {"layers_to_transform": [0], "layers_pattern": "layers"},
     "exclude_modules": {"exclude_modules": r".*layers\.0\..*", "target_modules": "all-linear"},
+    "exclude_modules by name": {"exclude_modules": ["up_proj"], "target_modules": "all-linear"},
     "a pattern of modules": {"target_modules": r".*layers\.1\.mlp\.(up|down)_proj"},
     "embeddings": {"target_modules": ["q_proj", "embed_tokens"]},
     "bias without any": {"bias": "lora_only"},

@@ -391,17 +391,17 @@ class Model:
             targets, left = linear_targets(model)
             if left:
                 self.note_once(f"base '{self.base}': {', '.join(left)} can have no LoRA")
-        config = LoraConfig(
-            r=self.adaptation.rank,
-            lora_alpha=self.adaptation.alpha,
-            lora_dropout=self.adaptation.dropout,
-            target_modules=targets if isinstance(targets, str) else list(targets),
-            task_type="CAUSAL_LM",
-            **self.adaptation.fields,
-        )
         try:
+            config = LoraConfig(
+                r=self.adaptation.rank,
+                lora_alpha=self.adaptation.alpha,
+                lora_dropout=self.adaptation.dropout,
+                target_modules=targets if isinstance(targets, str) else list(targets),
+                task_type="CAUSAL_LM",
+                **self.adaptation.fields,
+            )
             model = get_peft_model(model, config)
-        except ValueError as error:
+        except (TypeError, ValueError) as error:
             raise BadInput(
                 f"base '{self.base}': no such modules for a LoRA ({error}); train all weights "
                 "instead (--route full, or model.adaptation=full)"
@@ -595,6 +595,11 @@ class Model:
         return [p for p in self.net.parameters() if p.requires_grad]
 
 
+def _as_json(value: Any) -> Any:
+    """A value of peft's config: a set of names as a sorted list, an enum as what it stands for."""
+    return sorted(value) if isinstance(value, set) else getattr(value, "value", str(value))
+
+
 def save_state(model: Model, folder: Path) -> None:
     """Write the current trainable tensors: peft's adapter layout, or transformers' full model."""
     if isinstance(model.net, PeftModel):
@@ -604,7 +609,7 @@ def save_state(model: Model, folder: Path) -> None:
         targets = plain_targets(config["target_modules"])
         config["target_modules"] = targets if isinstance(targets, str) else list(targets)
         config["inference_mode"] = True
-        text = json.loads(json.dumps(config, default=lambda v: getattr(v, "value", str(v))))
+        text = json.loads(json.dumps(config, default=_as_json))
         write_json(folder / CONFIG, text)
     else:
         model.net.save_pretrained(folder)
