@@ -33,6 +33,7 @@ HANDED_ON: dict[str, dict[str, Any]] = {
     "exclude_modules by name": {"exclude_modules": ["up_proj"], "target_modules": "all-linear"},
     "a pattern of modules": {"target_modules": r".*layers\.1\.mlp\.(up|down)_proj"},
     "embeddings": {"target_modules": ["q_proj", "embed_tokens"]},
+    "a tied head": {"target_modules": ["q_proj", "lm_head"]},
     "bias without any": {"bias": "lora_only"},
     "gaussian": {"init_lora_weights": "gaussian"},
 }
@@ -206,6 +207,16 @@ def test_a_base_that_was_moved_keeps_its_adapters(toy_base: str, tmp_path: Path)
     (note,) = model.notes
     assert "names base '/gone/models/toy'" in note
     assert "all its shapes fit" in note
+
+
+def test_an_adapter_that_names_no_base_is_taken(toy_base: str, tmp_path: Path) -> None:
+    folder = write(toy_base, tmp_path / "adapter")
+    config = json.loads((folder / CONFIG).read_text())
+    (folder / CONFIG).write_text(json.dumps(config | {"base_model_name_or_path": None}))
+    model = Model(toy_base, adaptation_of(folder))
+    model.use(given(folder))
+    torch.testing.assert_close(by_ours(model), by_peft(toy_base, folder))
+    assert model.notes == []
 
 
 def test_a_shape_that_does_not_fit_names_the_base_it_was_of(toy_base: str, tmp_path: Path) -> None:

@@ -652,7 +652,9 @@ def _adapter_state(model: Model, folder: Path) -> dict[str, torch.Tensor]:
     names = {file_name(name): name for name in own}
     state: dict[str, torch.Tensor] = {}
     owner = config.get("base_model_name_or_path")
-    other = "" if same_base(owner, model.base) else f"; it is an adapter of base '{owner}'"
+    other = (
+        "" if not owner or same_base(owner, model.base) else f"; it is an adapter of base '{owner}'"
+    )
     for name, value in read_adapter(folder).items():
         if name in names:
             state[names[name]] = value
@@ -665,7 +667,7 @@ def _adapter_state(model: Model, folder: Path) -> dict[str, torch.Tensor]:
         if own[name].shape != value.shape:
             shapes = f"{list(value.shape)}, and {list(own[name].shape)} is needed"
             raise BadInput(f"{place}: {file_name(name)} is of shape {shapes}{other}")
-    if other:
+    if moved:
         model.note_once(
             f"{folder}: names base '{owner}', not '{model.base}'; all its shapes fit, so it is "
             "taken for an adapter of this base"
@@ -685,7 +687,8 @@ def _replaces(
     named = dict(model.net.named_parameters())
     places = (name, f"{path}.base_layer.{last}")
     base = next((named[place] for place in places if place in named), None)
-    if base is None and last == "weight" and path.endswith("lm_head"):  # tied to the embeddings
+    # A head that is tied to the embeddings has no parameter of its own.
+    if base is None and last == "weight" and path.removesuffix(".base_layer").endswith("lm_head"):
         base = model.causal_lm().get_output_embeddings().weight  # type: ignore[operator]
     if (
         base is not None

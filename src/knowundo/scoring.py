@@ -165,7 +165,7 @@ def pads_left(model: Model) -> bool:
 def _next_logits(model: Model, ids: Sequence[int], *, padding: int) -> torch.Tensor:
     """Logits of the token after a prompt, with so much padding before it, as `generate` has them.
 
-    Of adapters abreast: [adapters, vocabulary].
+    [adapters in the forward, vocabulary].
     """
     row, mask = [model.pad] * padding + list(ids), [0] * padding + [1] * len(ids)
     with model.plain_generation():
