@@ -652,9 +652,8 @@ def _adapter_state(model: Model, folder: Path) -> dict[str, torch.Tensor]:
     names = {file_name(name): name for name in own}
     state: dict[str, torch.Tensor] = {}
     owner = config.get("base_model_name_or_path")
-    other = (
-        "" if not owner or same_base(owner, model.base) else f"; it is an adapter of base '{owner}'"
-    )
+    moved = bool(owner) and not same_base(owner, model.base)
+    other = f"; it is an adapter of base '{owner}'" if moved else ""
     for name, value in read_adapter(folder).items():
         if name in names:
             state[names[name]] = value
