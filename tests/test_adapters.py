@@ -30,8 +30,10 @@ HANDED_ON: dict[str, dict[str, Any]] = {
     "layers_to_transform": {"layers_to_transform": [1]},
     "layers_pattern": {"layers_to_transform": [0], "layers_pattern": "layers"},
     "exclude_modules": {"exclude_modules": r".*layers\.0\..*", "target_modules": "all-linear"},
+    "exclude_modules by name": {"exclude_modules": ["up_proj"], "target_modules": "all-linear"},
     "a pattern of modules": {"target_modules": r".*layers\.1\.mlp\.(up|down)_proj"},
     "embeddings": {"target_modules": ["q_proj", "embed_tokens"]},
+    "a tied head": {"target_modules": ["q_proj", "lm_head"]},
     "bias without any": {"bias": "lora_only"},
     "gaussian": {"init_lora_weights": "gaussian"},
 }
@@ -207,6 +209,16 @@ def test_a_base_that_was_moved_keeps_its_adapters(toy_base: str, tmp_path: Path)
     assert "all its shapes fit" in note
 
 
+def test_an_adapter_that_names_no_base_is_taken(toy_base: str, tmp_path: Path) -> None:
+    folder = write(toy_base, tmp_path / "adapter")
+    config = json.loads((folder / CONFIG).read_text())
+    (folder / CONFIG).write_text(json.dumps(config | {"base_model_name_or_path": None}))
+    model = Model(toy_base, adaptation_of(folder))
+    model.use(given(folder))
+    torch.testing.assert_close(by_ours(model), by_peft(toy_base, folder))
+    assert model.notes == []
+
+
 def test_a_shape_that_does_not_fit_names_the_base_it_was_of(toy_base: str, tmp_path: Path) -> None:
     folder = write(toy_base, tmp_path / "adapter")
     rename(folder, "another/model")
@@ -278,6 +290,9 @@ def test_the_adapters_own_tokenizer_is_taken_and_named(toy_base: str, tmp_path: 
 def test_a_copy_of_the_bases_tokenizer_is_no_other(toy_base: str, tmp_path: Path) -> None:
     own = AutoTokenizer.from_pretrained(toy_base).chat_template
     folder = with_tokenizer(toy_base, tmp_path / "adapter", own)
+    rules = json.loads((folder / "tokenizer.json").read_text())
+    cut = {"direction": "Right", "max_length": 9, "strategy": "LongestFirst", "stride": 0}
+    (folder / "tokenizer.json").write_text(json.dumps(rules | {"truncation": cut}))
     assert tokenizer_of(toy_base, [folder]) == (None, None)
 
 
@@ -291,3 +306,18 @@ def test_adapters_with_several_tokenizers_get_the_bases(toy_base: str, tmp_path:
     assert "one at a time" in note
     shutil.copytree(first, tmp_path / "third")
     assert tokenizer_of(toy_base, [first, tmp_path / "third"])[0] == str(first)
+
+
+@pytest.mark.parametrize("name", ["use_rslora", "use_dora", "embeddings"])
+def test_it_is_handed_over_as_peft_reads_it(name: str, toy_base: str, tmp_path: Path) -> None:
+    from knowundo.export import _write_adapter
+
+    folder = write(toy_base, tmp_path / "adapter", **HANDED_ON[name])
+    model = Model(toy_base, adaptation_of(folder))
+    model.use(given(folder))
+    before = by_ours(model)
+    (tmp_path / "out").mkdir()
+    loaded = _write_adapter(model, tmp_path / "out").eval()
+    with torch.no_grad():
+        torch.testing.assert_close(loaded(input_ids=IDS).logits, before)
+    torch.testing.assert_close(by_peft(toy_base, tmp_path / "out"), before)

@@ -305,5 +305,5 @@ def test_weights_of_other_names_are_refused(toy: Model, tmp_path: Path) -> None:
     save_state(toy, tmp_path)
     state = {name.replace(".default", ""): value for name, value in toy.state().items()}
     save_file(state | {"../../x": torch.ones(1)}, tmp_path / "adapter_model.safetensors")
-    with pytest.raises(BadInput, match="do not fit"):
+    with pytest.raises(BadInput, match=r"\.\./\.\./x is no tensor that this base can take"):
         toy.restore(load_state(toy, tmp_path))

@@ -182,7 +182,8 @@ def foreign(config: Mapping[str, Any], name: str, value: torch.Tensor, base: Any
         base: The tensor of the base that it would replace, or `None` if there is none.
     """
     fix = "merge the adapter into its base (peft: merge_and_unload) and name the merged model"
-    if base is not None and base.shape != value.shape and base.ndim == 2:
+    grown = base is not None and base.ndim == 2 and base.shape[1:] == value.shape[1:]
+    if grown and len(base) != len(value):
         return (
             f"{name} holds embeddings of another vocabulary ({len(value)} rows, the base has "
             f"{len(base)}); load the base, call resize_token_embeddings({len(value)}), "
@@ -192,4 +193,4 @@ def foreign(config: Mapping[str, Any], name: str, value: torch.Tensor, base: Any
         return f"bias {config['bias']}: {name} was trained too, which is not supported; {fix}"
     if base is not None:
         return f"{name} replaces weights of the base, which is not supported; {fix}"
-    return f"{name} is no tensor that this base can take; name the adapter's own base with --model"
+    return f"{name} is no tensor that this base can take; name the base that it was trained on"

@@ -335,21 +335,22 @@ def _fact_spans(record: Record, shift: int) -> list[tuple[int, int]]:
 def _fit(row: Encoded, max_length: int, truncate: bool, positions: int | None) -> Encoded:
     """The row, or as much of it as may stay: a cut answer has no end to learn."""
     length = len(row.ids)
-    bound, raised = f"max_length={max_length}", "raise data.max_length"
-    if positions is not None and positions < max_length:
-        bound, raised = f"the model's {positions} positions", "take another model"
-        max_length = positions
+    bound, limited = f"max_length={max_length}", positions is not None and positions < max_length
+    if positions is not None and limited:
+        bound, max_length = f"the model's {positions} positions", positions
     if length <= max_length:
         return row
     if not truncate:
+        raised = "" if limited else ", raise data.max_length"
         raise BadInput(
             f"{row.record.id}: {length} tokens, more than {bound}, so its answer "
-            f"would be cut off; shorten the row, {raised} or set data.truncate=true"
+            f"would be cut off; shorten the row{raised} or set data.truncate=true"
         )
     if row.answer_from >= max_length:
+        raised = "" if limited else " or raise data.max_length"
         raise BadInput(
             f"{row.record.id}: {row.answer_from} tokens before its answer, so {bound} "
-            f"leaves none for it; shorten the question or {raised}"
+            f"leaves none for it; shorten the question{raised}"
         )
     kept = min(max_length, length - row.tail)
     return Encoded(

@@ -120,8 +120,10 @@ def own_tokenizer(folder: Path, base: str, trust_remote_code: bool) -> str | Non
             raise BadInput(f"{path}: its tokenizer cannot be loaded ({reason})") from None
         ends = tokenizer.eos_token_id, tokenizer.bos_token_id
         words = sorted(tokenizer.get_vocab().items())
-        rules = tokenizer.backend_tokenizer.to_str() if tokenizer.is_fast else ""
-        found.append(json.dumps([words, ends, tokenizer.chat_template, rules]))
+        rules = json.loads(tokenizer.backend_tokenizer.to_str()) if tokenizer.is_fast else {}
+        for key in ("truncation", "padding"):  # what a trainer set last; not used here
+            rules.pop(key, None)
+        found.append(json.dumps([words, ends, tokenizer.chat_template, rules], sort_keys=True))
     return found[1] if found[1] != found[0] else None
 
 
@@ -153,11 +155,14 @@ def need_bitsandbytes(key: str) -> None:
 
 
 def _check_quantization(key: str, quantization: str, dtype: str, *, trained: bool) -> None:
-    key = f"{key} {quantization}"
+    """Refuse what 4-bit weights cannot do; `key` names where they come from."""
     if quantization != "nf4":
         raise BadInput(f"{key}: no such form; say nf4")
     if trained:
-        raise BadInput(f"{key}: weights of 4 bits cannot be trained; set model.adaptation to lora")
+        raise BadInput(
+            f"{key}: weights of 4 bits cannot be trained; set model.adaptation to lora, or leave "
+            "--route full out"
+        )
     if dtype == "float64":
         raise BadInput(f"{key}: computes in bfloat16 or float32; set model.dtype to one of them")
 
@@ -268,32 +273,9 @@ class Model:
                 f"model.device '{device}': torch finds no GPU here; say cpu, or install a build of "
                 "torch for this machine's GPU"
             )
-        path = base_path(base)
+        trained = self.adaptation.kind == "full" and not scored_only
         options = {"trust_remote_code": trust_remote_code}
-        check_no_adapter(base, path)
-        try:
-            stored = stored_quantization(AutoConfig.from_pretrained(path, **options), base)
-            self.stored_in_4_bits = stored is not None  # the base's own files are quantized
-            self.quantization = stored or quantization
-            if self.quantization is not None:
-                key = (
-                    f"model.base '{base}' (in 4 bits)"
-                    if stored
-                    else f"model.quantization {quantization}"
-                )
-                trained = self.adaptation.kind == "full" and not scored_only
-                _check_quantization(key, self.quantization, dtype, trained=trained)
-            self.tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
-                tokenizer or path, **options
-            )
-            model = self._load(path, dtype=getattr(torch, dtype), **options)
-        except (OSError, ValueError, ImportError, RuntimeError, SafetensorError) as error:
-            reason = str(error).strip().split("\n")[0]
-            if "custom code" in reason:
-                reason += "; set model.trust_remote_code to true if you trust it"
-            elif "pytorch_model" in reason or "no file named" in reason:
-                reason += "; only .safetensors are read: convert the weights"
-            raise BadInput(f"model.base '{base}': cannot be loaded ({reason})") from None
+        model = self._opened(dtype, tokenizer, options, trained=trained)
         if gradient_checkpointing:
             _recompute(model, base)
         # Positions that a row may have, if more would have no embedding; and rows of embeddings.
@@ -306,6 +288,39 @@ class Model:
         self.fresh: dict[str, torch.Tensor] = {}
         if self.adaptation.kind == "lora":
             self.hold(self.parameters())
+
+    def _opened(
+        self, dtype: str, tokenizer: str | None, options: dict[str, Any], *, trained: bool
+    ) -> Any:
+        """The base, with its tokenizer set; whatever transformers says against it in one line.
+
+        Args:
+            dtype: As for `__init__`.
+            tokenizer: As for `__init__`.
+            options: Of every call of transformers.
+            trained: True if all of the base's weights are to be trained.
+        """
+        base, path = self.base, base_path(self.base)
+        check_no_adapter(base, path)
+        try:
+            stored = stored_quantization(AutoConfig.from_pretrained(path, **options), base)
+            self.stored_in_4_bits = stored is not None  # the base's own files are quantized
+            key = f"model.quantization {self.quantization}"
+            if stored is not None:
+                self.quantization, key = stored, f"model.base '{base}', stored in 4 bits"
+            if self.quantization is not None:
+                _check_quantization(key, self.quantization, dtype, trained=trained)
+            self.tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
+                tokenizer or path, **options
+            )
+            return self._load(path, dtype=getattr(torch, dtype), **options)
+        except (OSError, ValueError, ImportError, RuntimeError, SafetensorError) as error:
+            reason = str(error).strip().split("\n")[0]
+            if "custom code" in reason:
+                reason += "; set model.trust_remote_code to true if you trust it"
+            elif "pytorch_model" in reason or "no file named" in reason:
+                reason += "; only .safetensors are read: convert the weights"
+            raise BadInput(f"model.base '{base}': cannot be loaded ({reason})") from None
 
     def _load(self, path: str, **options: Any) -> Any:
         """The base on its device.
@@ -325,6 +340,10 @@ class Model:
         for note in check_loaded(info, self.base):
             self.note_once(note)
         check_numbers(model, self.base, path)
+        if getattr(model.config, "rescale_every", 0):
+            # RWKV halves the weights of its upper layers in place outside training, so that
+            # float16 does not overflow: no LoRA would be halved with them.
+            model.config.rescale_every = 0
         if self.quantization is None:
             return model.to(self.device)
         _keep_packing(model)
@@ -378,17 +397,17 @@ class Model:
             targets, left = linear_targets(model)
             if left:
                 self.note_once(f"base '{self.base}': {', '.join(left)} can have no LoRA")
-        config = LoraConfig(
-            r=self.adaptation.rank,
-            lora_alpha=self.adaptation.alpha,
-            lora_dropout=self.adaptation.dropout,
-            target_modules=targets if isinstance(targets, str) else list(targets),
-            task_type="CAUSAL_LM",
-            **self.adaptation.fields,
-        )
         try:
+            config = LoraConfig(
+                r=self.adaptation.rank,
+                lora_alpha=self.adaptation.alpha,
+                lora_dropout=self.adaptation.dropout,
+                target_modules=targets if isinstance(targets, str) else list(targets),
+                task_type="CAUSAL_LM",
+                **self.adaptation.fields,
+            )
             model = get_peft_model(model, config)
-        except ValueError as error:
+        except (TypeError, ValueError) as error:
             raise BadInput(
                 f"base '{self.base}': no such modules for a LoRA ({error}); train all weights "
                 "instead (--route full, or model.adaptation=full)"
@@ -583,6 +602,11 @@ class Model:
         return [p for p in self.net.parameters() if p.requires_grad]
 
 
+def _as_json(value: Any) -> Any:
+    """A value of peft's config: a set of names as a sorted list, an enum as what it stands for."""
+    return sorted(value) if isinstance(value, set) else getattr(value, "value", str(value))
+
+
 def save_state(model: Model, folder: Path) -> None:
     """Write the current trainable tensors: peft's adapter layout, or transformers' full model."""
     if isinstance(model.net, PeftModel):
@@ -596,13 +620,6 @@ def save_state(model: Model, folder: Path) -> None:
     else:
         model.net.save_pretrained(folder)
         model.tokenizer.save_pretrained(folder)
-
-
-def _as_json(value: Any) -> Any:
-    """A field of peft's config as peft writes it: sets are lists, enumerations their values."""
-    if isinstance(value, set | frozenset):
-        return sorted(value)
-    return getattr(value, "value", str(value))
 
 
 def load_state(model: Model, folder: Path) -> dict[str, torch.Tensor]:
@@ -671,7 +688,8 @@ def _adapter_state(model: Model, folder: Path) -> dict[str, torch.Tensor]:
     names = {file_name(name): name for name in own}
     state: dict[str, torch.Tensor] = {}
     owner = config.get("base_model_name_or_path")
-    other = "" if same_base(owner, model.base) else f"; it is an adapter of base '{owner}'"
+    moved = bool(owner) and not same_base(owner, model.base)
+    other = f"; it is an adapter of base '{owner}'" if moved else ""
     for name, value in read_adapter(folder).items():
         if name in names:
             state[names[name]] = value
@@ -684,7 +702,7 @@ def _adapter_state(model: Model, folder: Path) -> dict[str, torch.Tensor]:
         if own[name].shape != value.shape:
             shapes = f"{list(value.shape)}, and {list(own[name].shape)} is needed"
             raise BadInput(f"{place}: {file_name(name)} is of shape {shapes}{other}")
-    if other:
+    if moved:
         model.note_once(
             f"{folder}: names base '{owner}', not '{model.base}'; all its shapes fit, so it is "
             "taken for an adapter of this base"
@@ -704,7 +722,8 @@ def _replaces(
     named = dict(model.net.named_parameters())
     places = (name, f"{path}.base_layer.{last}")
     base = next((named[place] for place in places if place in named), None)
-    if base is None and last == "weight" and path.endswith("lm_head"):  # tied to the embeddings
+    # A head that is tied to the embeddings has no parameter of its own.
+    if base is None and last == "weight" and path.removesuffix(".base_layer").endswith("lm_head"):
         base = model.causal_lm().get_output_embeddings().weight  # type: ignore[operator]
     if (
         base is not None
