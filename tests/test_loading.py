@@ -13,6 +13,8 @@ from safetensors.torch import load_file, save_file
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
+    FalconConfig,
+    FalconForCausalLM,
     GPT2Config,
     GPT2LMHeadModel,
     GPTJConfig,
@@ -197,6 +199,9 @@ def test_what_peft_forbids_in_mamba_is_left_out(toy_base: str, tmp_path: Path) -
 
 def test_every_linear_layer_of_others_stays_one_word() -> None:
     assert linear_targets(LlamaForCausalLM(LlamaConfig(**SIZES))) == ("all-linear", [])
+    # Falcon's linear layers are of a class of their own, but give what others do.
+    falcon = FalconConfig(vocab_size=50, hidden_size=16, num_hidden_layers=1, num_attention_heads=2)
+    assert linear_targets(FalconForCausalLM(falcon)) == ("all-linear", [])
 
 
 # Positions.

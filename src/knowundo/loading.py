@@ -186,10 +186,25 @@ def linear_targets(model: Any) -> tuple[str | list[str], list[str]]:
     return (chosen if left else "all-linear"), sorted(left)
 
 
+@torch.no_grad()
 def _is_special(module: torch.nn.Module) -> bool:
-    """True for a linear layer of a model's own code that computes something else."""
+    """True for a linear layer with a forward of its own that does not give one product a token.
+
+    Tried on one token: Falcon's own linear layer is an ordinary one.
+    """
     if not isinstance(module, torch.nn.Linear):
         return False
-    kind = type(module)
+    kind, weight = type(module), module.weight
     own = kind.__module__.partition(".")[0] in ("transformers", "transformers_modules")
-    return own and kind.forward is not torch.nn.Linear.forward
+    if not own or kind.forward is torch.nn.Linear.forward:
+        return False
+    token = torch.zeros(1, module.in_features, dtype=weight.dtype, device=weight.device)
+    training = module.training
+    module.eval()  # no noise
+    try:
+        output = module(token)
+    except (IndexError, RuntimeError, TypeError, ValueError):
+        return True  # it takes something else than tokens, so no LoRA can be added to it
+    finally:
+        module.train(training)
+    return not isinstance(output, torch.Tensor) or output.shape != (1, module.out_features)
