@@ -207,7 +207,8 @@ def _generate(model: Model, prompts: Sequence[Sequence[int]], **how: Any) -> Any
     """transformers' output of `generate` on prompts in one batch, for each adapter abreast.
 
     Prompts are padded on the left, so that what is generated begins in one column. How is said
-    here, whatever the model's generation_config.json holds.
+    here, whatever the model's generation_config.json holds. A model that reads padding gets no
+    cache: layers that do (RWKV's) mix it up between the rows of a batch.
 
     Raises:
         BadInput: transformers cannot generate with this architecture.
@@ -224,6 +225,7 @@ def _generate(model: Model, prompts: Sequence[Sequence[int]], **how: Any) -> Any
                 attention_mask=torch.tensor(mask, device=model.device),
                 pad_token_id=model.pad,
                 return_dict_in_generate=True,
+                use_cache=model.left_pads is not False,
                 **how,
             )
     except Exception as error:  # whatever an architecture raises that cannot generate
