@@ -44,6 +44,7 @@ from knowundo.recipe import ROLES, Recipe, amend, differing_keys, parse_recipe, 
 from knowundo.recipe import Variant as Planned
 from knowundo.records import Record, check_records, data_hash, select
 from knowundo.registry import get
+from knowundo.scoring import VERSION as SCORES_VERSION
 from knowundo.scoring import teacher_forced
 from knowundo.seals import check_seal, seal
 
@@ -479,7 +480,8 @@ class Run:
             section.general_shots,
         ]
         quirks = "end_masked" in self.recipe.quirks
-        return self.inputs("score", weights, section.generate, section.prefixes, general, quirks)
+        asked = section.generate, section.prefixes
+        return self.inputs("score", SCORES_VERSION, weights, *asked, general, quirks)
 
     def unlearn_inputs(self, variant: Planned) -> list[Any]:
         """What an unlearned variant is made of."""

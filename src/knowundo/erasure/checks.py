@@ -15,7 +15,7 @@ from knowundo.encoding import Encoded
 from knowundo.errors import BadInput
 from knowundo.models import Model
 from knowundo.records import Record
-from knowundo.scoring import generate, teacher_forced
+from knowundo.scoring import answered, teacher_forced
 
 # Two questions at least this alike (rapidfuzz, 0 to 100) are probably one question.
 ALIKE = 92
@@ -126,10 +126,10 @@ def ask_model(check: Check, model: Model, encoded: Sequence[Encoded], level: flo
     """
     check.level = level
     forced = teacher_forced(model, encoded)
-    said = generate(model, [row for row in encoded if row.record.kind == "qa"])
+    said = answered(model, [row for row in encoded if row.record.kind == "qa"])
     for row in encoded:
         name, accuracy = row.record.id, forced[row.record.id]["token_accuracy"]
-        if said.get(name, "").strip() == row.record.answer.strip() or accuracy == 1:
+        if (name in said and said[name].exact) or accuracy == 1:
             check.by_heart.append(name)
         elif accuracy is not None and accuracy > known_from(level):
             check.known.append(name)

@@ -9,13 +9,13 @@ from random import Random
 from typing import Annotated
 
 from pydantic import AfterValidator
-from rouge_score.rouge_scorer import RougeScorer
 
 from knowundo.encoding import Encoded
 from knowundo.errors import BadInput
 from knowundo.forwards import Columns
 from knowundo.records import Record
 from knowundo.unlearning import Scorer
+from knowundo.wording import folded, rouge_l
 
 PREPARED, MODEL = ("refusal", "unknown"), "model"
 # What AltPO draws (Mekala et al. 2024, arXiv:2409.13474).
@@ -100,7 +100,8 @@ def _sampled(records: Sequence[Encoded], scorer: Scorer) -> Iterator[str]:
 def own_answer(record: Record, said: Sequence[str]) -> str:
     """Of a model's answers to a question the first that differs from the true one.
 
-    It differs if it is not the same text and holds none of the record's facts. Where no draw
+    It differs if it is not the same text and holds none of the record's facts, capitals, spacing
+    and ways to write an accent aside: some tokenizers change those. Where no draw
     differs, the one with the lowest overlap (F of ROUGE-L) with the true answer is taken. What is
     known by heart may leave only the true answer itself: a preference passes over such a row, as
     its two answers always weigh the same; plain descent would learn it again.
@@ -114,8 +115,13 @@ def own_answer(record: Record, said: Sequence[str]) -> str:
             f"{record.id}: the model's own answers are all empty; say answers=unknown, or name a "
             "file"
         )
+    answer, facts = folded(record.answer), [folded(fact) for fact in record.facts]
     for text in told:
-        if text != record.answer.strip() and not any(fact in text for fact in record.facts):
+        if folded(text) != answer and not any(fact in folded(text) for fact in facts):
             return text
-    rouge = RougeScorer(["rougeL"])
-    return min(told, key=lambda text: rouge.score(record.answer, text)["rougeL"].fmeasure)
+
+    def overlap(text: str) -> float:
+        found = rouge_l(record.answer, text, stem=False)
+        return found.fmeasure if found else 0.0
+
+    return min(told, key=overlap)
