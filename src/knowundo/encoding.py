@@ -16,14 +16,15 @@ from bisect import bisect_left
 from collections import Counter
 from collections.abc import Container, Sequence
 from dataclasses import dataclass, replace
+from datetime import date, datetime, time
 from itertools import takewhile
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from jinja2.exceptions import TemplateError
 from transformers import PreTrainedTokenizerBase
 
 from knowundo.errors import BadInput, unknown
-from knowundo.records import Record
+from knowundo.records import TODAY, Record
 
 Style = Literal["plain", "chat"]
 
@@ -45,6 +46,12 @@ _ASSISTANT = "You are a helpful assistant.\n"
 # Stands where the answer will, to see what a template writes around it: of Unicode's private use,
 # so in no record, and no template strips it.
 _STAND_IN = "\ue000answer\ue000"
+
+# Every directive of strftime, those of glibc without leading zeros first.
+_DIRECTIVES = (
+    *(f"%-{letter}" for letter in "dmHIMSjy"),
+    *(f"%{c}" for c in "aAwdbBmyYHIpMSfzZjUWcxX"),
+)
 
 # Where a text may be cut, the better places first: after a line or a sentence, after a word.
 _ENDS = (
@@ -204,6 +211,7 @@ def encode(
     style: Style = "plain",
     prefix: str = "",
     truncate: bool = False,
+    today: date = TODAY,
 ) -> list[Encoded]:
     """Encode records.
 
@@ -216,21 +224,22 @@ def encode(
         prefix: put before every question as it is, after the turns before it: KnowUnDo's speaks
             of “the following request”, which is the question; see `prefix_text`.
         truncate: cut the end of a longer row's answer instead of refusing the row.
+        today: what a chat template that asks for the date is told, so that a row has the same
+            tokens on any day.
 
     Raises:
         BadInput: a row is longer than `max_length` (truncated: its question alone is); the
-            tokenizer is slow, or has no end or, for `chat`, no template; the template refuses or
-            rewrites an answer.
+            tokenizer is slow, or has no end or, for `chat`, no template; the template fails on a
+            row, or rewrites its answer.
     """
     if not records:
         return []
     name = tokenizer.name_or_path
     if not tokenizer.is_fast or tokenizer.eos_token_id is None:
         raise BadInput(f"{name}: needs a fast tokenizer with an end-of-sequence token")
-    if style == "chat" and not tokenizer.chat_template:
-        raise BadInput(f"{name}: its tokenizer has no chat template; set data.encoding=plain")
+    template = _template(tokenizer, today) if style == "chat" else ""
     texts = [
-        _chat(record, tokenizer, prefix)
+        _chat(record, tokenizer, template, prefix)
         if style == "chat" and record.kind == "qa"
         else _plain(record, prefix)
         for record in records
@@ -257,10 +266,11 @@ def encode(
 def chunked(record: Record, tokenizer: PreTrainedTokenizerBase, max_length: int) -> list[Record]:
     """A text as parts that fit, `id/part-0` and so on; any other record, or one that fits, as is.
 
-    The parts' answers, joined, are the text. A part ends with a line or sentence where one ends in
-    its last fifth, else with a word, else with a token. The white space between two parts begins
-    the second: most vocabularies hold “ lane”, and an answer should not end with newlines. A fact
-    goes with every part that holds it whole; one that is cut belongs to none.
+    The parts' answers, joined, are the text; all but the last have no end to learn. A part ends
+    with a line or sentence where one ends in its last fifth, else with a word, else with a token.
+    The white space between two parts begins the second: most vocabularies hold “ lane”, and an
+    answer should not end with newlines. A fact goes with every part that holds it whole; one that
+    is cut belongs to none.
 
     Args:
         record: any kind; only a `text` is cut.
@@ -302,7 +312,9 @@ def _part(record: Record, number: int, start: int, end: int) -> Record:
     if not answer:
         raise BadInput(f"{record.id}: not even a character of its text fits; raise data.max_length")
     facts = tuple(fact for fact in record.facts if fact in answer)
-    return replace(record, id=f"{record.id}/part-{number}", answer=answer, facts=facts)
+    continues = record.continues or end < len(record.answer)
+    name = f"{record.id}/part-{number}"
+    return replace(record, id=name, answer=answer, facts=facts, continues=continues)
 
 
 def _part_end(text: str, start: int, starts: Sequence[int], room: int) -> int:
@@ -334,25 +346,63 @@ def _plain(record: Record, prefix: str) -> _Text:
     return _Text(text, len(prompt), len(text), len(prompt), templated=False)
 
 
-def _chat(record: Record, tokenizer: PreTrainedTokenizerBase, prefix: str) -> _Text:
+def writes_date(tokenizer: PreTrainedTokenizerBase) -> bool:
+    """True if one of the tokenizer's chat templates asks which day it is."""
+    given = tokenizer.chat_template or ""
+    return any(
+        "strftime_now" in t for t in (given.values() if isinstance(given, dict) else [given])
+    )
+
+
+def _template(tokenizer: PreTrainedTokenizerBase, today: date) -> str:
+    """The chat template, with a clock that stands still."""
+    name = tokenizer.name_or_path
+    if not tokenizer.chat_template:
+        raise BadInput(f"{name}: its tokenizer has no chat template; set data.encoding=plain")
+    try:
+        template = str(tokenizer.get_chat_template())
+    except ValueError:
+        names = ", ".join(tokenizer.chat_template)
+        raise BadInput(
+            f"{name}: its tokenizer has several chat templates ({names}) and none of them is the "
+            "default; set data.encoding=plain"
+        ) from None
+    if "strftime_now" not in template:
+        return template
+    # A macro shadows the function of that name, which transformers lets nobody replace. `+%}`:
+    # what follows is left as it is.
+    moment = datetime.combine(today, time())
+    told = "".join(f"|replace({d!r}, {moment.strftime(d)!r})" for d in _DIRECTIVES)
+    shown = f"format|replace('%%', '\ue001'){told}|replace('\ue001', '%')"
+    return f"{{% macro strftime_now(format) %}}{{{{ {shown} }}}}{{% endmacro +%}}{template}"
+
+
+def _chat(record: Record, tokenizer: PreTrainedTokenizerBase, template: str, prefix: str) -> _Text:
     """Render, and find the answer between what the template writes around a stand-in for it.
 
     Searching the answer itself would find it in the question that it repeats, or in the markup.
     """
     name = tokenizer.name_or_path
     asked = (*record.turns, ("user", prefix + record.question))
+    parts = False
 
     def render(answer: str) -> str:
-        turns = [{"role": r, "content": text} for r, text in (*asked, ("assistant", answer))]
-        try:
-            return str(tokenizer.apply_chat_template(turns, tokenize=False))
-        except TemplateError as error:
-            what = f"the turns of {record.id}" if record.turns else "question and answer"
-            raise BadInput(
-                f"{name}: its chat template refuses {what} ({error}); set data.encoding=plain"
-            ) from None
+        said = (*asked, ("assistant", answer))
+        turns: list[Any] = [{"role": r, "content": _content(text, parts)} for r, text in said]
+        return str(tokenizer.apply_chat_template(turns, chat_template=template, tokenize=False))
 
-    text, (before, _, after) = render(record.answer), render(_STAND_IN).rpartition(_STAND_IN)
+    try:
+        if _STAND_IN not in render(_STAND_IN):
+            # Templates of models that also see images may read nothing but lists of parts.
+            parts = True
+            parts = _STAND_IN in (shown := render(_STAND_IN)) and "'type': 'text'" not in shown
+        text, (before, _, after) = render(record.answer), render(_STAND_IN).rpartition(_STAND_IN)
+    except Exception as error:  # a template is a program of somebody else's: it may raise anything
+        what = "the turns" if record.turns else "question and answer"
+        raise BadInput(
+            f"{name}: its chat template refuses {what} of {record.id} ({_reason(error)}); set "
+            "data.encoding=plain"
+        ) from None
     answer = text[len(before) : len(text) - len(after)]
     whole = text == before + answer + after and answer in record.answer
     if not whole or answer.strip() != record.answer.strip():
@@ -364,6 +414,16 @@ def _chat(record: Record, tokenizer: PreTrainedTokenizerBase, prefix: str) -> _T
     # Most templates strip the answer, so its facts move to the left.
     shift = start - record.answer.index(answer)
     return _Text(text, start, start + len(answer), shift, templated=True)
+
+
+def _content(text: str, parts: bool) -> str | list[dict[str, str]]:
+    return [{"type": "text", "text": text}] if parts else text
+
+
+def _reason(error: Exception) -> str:
+    """What a template's exception says; other than those of jinja, it needs its name too."""
+    text = str(error).split("\n")[0]
+    return text if isinstance(error, TemplateError) else f"{type(error).__name__}: {text}"
 
 
 def _encode_one(
@@ -387,6 +447,8 @@ def _encode_one(
     # The answer is over at the first special token; what a template writes after it is nobody's.
     stop = next((i for i in range(answer_to, len(ids)) if ids[i] in special), None)
     tail = [eos] if stop is None else ids[answer_to : stop + 1]
+    if record.continues and answer_to > answer_from:
+        tail = []
     spans = _fact_spans(record, text.shift)
     fact = [any(a < end and start < b for a, b in spans) for start, end in offsets[:answer_to]]
     return Encoded(

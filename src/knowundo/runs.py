@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import replace
+from datetime import date
 from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ from knowundo.artifacts import (
 from knowundo.benchmarks.files import RESOLVED
 from knowundo.benchmarks.general import general_rows
 from knowundo.checkpoints import Checkpoint
-from knowundo.encoding import Encoded, encode, prefix_text
+from knowundo.encoding import Encoded, encode, prefix_text, writes_date
 from knowundo.errors import BadInput, unknown
 from knowundo.evaluation.lm_eval_tasks import check_tasks
 from knowundo.models import (
@@ -158,6 +159,7 @@ class Run:
         self.reporter = reporter or Reporter()
         self.recipe = settle_dtype(recipe, out, self.reporter)
         self._encoded: dict[tuple[Any, ...], list[Encoded]] = {}
+        self._dated = False  # whether it was said which date a chat template writes
         if model is not None:
             self.__dict__["model"] = model
         check(recipe)
@@ -338,7 +340,14 @@ class Run:
             model: whose tokenizer; none: the run's own.
             prefix: name of what stands before the questions; none: the recipe's.
         """
-        return encode_for(self.recipe, records, model or self.model, prefix=prefix)
+        model = model or self.model
+        if self.recipe.data.encoding == "chat" and not self._dated and writes_date(model.tokenizer):
+            self._dated = True
+            self.reporter.say(
+                f"the chat template writes the date: every prompt has {self.recipe.data.date} "
+                "(data.date), so that scores do not change from day to day"
+            )
+        return encode_for(self.recipe, records, model, prefix=prefix)
 
     @property
     def memorized(self) -> Path:
@@ -508,6 +517,8 @@ class Run:
         reading = self.recipe.data.model_dump(
             include={"max_length", "encoding", "prefix", "truncate"}
         )
+        if self.recipe.data.encoding == "chat":  # elsewhere nothing asks for it
+            reading["date"] = self.recipe.data.date
         return [self.recipe.seed, section, base, data_hash(self.records), reading]
 
     def inputs(self, *further: Any) -> list[Any]:
@@ -581,6 +592,7 @@ def encode_for(
         style=data.encoding,
         prefix=before,
         truncate=data.truncate,
+        today=date.fromisoformat(data.date),
     )
     return naive_boundary(rows, tokenizer, before) if "naive_boundary" in recipe.quirks else rows
 

@@ -30,6 +30,6 @@ def forced_rouge_l(scores: Scores) -> float:
 
     Its repository saves only such teacher-forced predictions, no generated answer, and no code of
     ROUGE. Words are not stemmed. Special tokens are left out, whereas those predictions hold them:
-    there an end-of-sequence adds a word ("s" of `</s>`), which counts only if the answer has it too.
+    there an end-of-sequence adds a word ("s" of `</s>`), which counts if the answer has it too.
     """
     return 100 * float(scores["forced_rouge_l"].mean())
