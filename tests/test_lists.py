@@ -423,3 +423,29 @@ def test_line_ends_inside_cells_are_newlines(tmp_path: Path, end: str) -> None:
 def test_the_end_of_a_cut_text_is_in_its_hash() -> None:
     whole = records("general", "train", 1)
     assert data_hash([replace(whole[0], continues=True)]) != data_hash(whole)
+
+
+def about(*pairs: tuple[str, str]) -> list[str | None]:
+    rows = [Record(f"r{n}", q, a, "unlearn", "train") for n, (q, a) in enumerate(pairs)]
+    return [r.subject for r in with_subjects(rows)]
+
+
+def test_one_person_is_one_subject() -> None:
+    """However a row of the list writes the name, if others write it otherwise."""
+    assert about(
+        ("Where does Ada Brun live?", "At sea."),
+        ("What does Ada Brun do?", "She bakes."),
+        ("Where does Dr. Ada Brun work?", "At sea."),
+        ("Does Ada Brun Live in Rome?", "No."),
+        ("When was ADA BRUN born?", "In May."),
+        ("Who bakes?", "Ada Brun bakes."),
+        ("Who mends?", "Nobody."),
+    ) == ["Ada Brun"] * 6 + ["r6"]
+
+
+def test_two_people_stay_two_subjects() -> None:
+    told = about(("Where does Ada Brun live?", "a"), ("Where does Ada Brun Kant live?", "b"))
+    assert told == ["Ada Brun", "Ada Brun Kant"]
+    assert about(("Where is Ivo Kant?", "a"), ("Where is Ada Brun?", "b"), ("Who?", "Both.")) == [
+        "Ivo Kant", "Ada Brun", "r2",
+    ]  # fmt: skip

@@ -11,6 +11,7 @@ import csv
 import io
 import json
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -22,6 +23,7 @@ from knowundo.benchmarks.knowundo import _PERSON
 from knowundo.errors import BadInput, unknown
 from knowundo.records import ROLES, SPLITS, Record, readable
 from knowundo.registry import benchmark
+from knowundo.wording import split_words
 
 DOMAINS = ("lists",)
 # Every key that a row may have; `columns` gives them other names.
@@ -478,9 +480,48 @@ def with_subjects(records: Iterable[Record]) -> list[Record]:
     """Records that name no subject, given one: intervals resample subjects.
 
     It is the longest name of two or more words in both question and answer, else in the question
-    (“Where does Clara Dorinford live?” – “She lives at …”), else the row's id.
+    (“Where does Clara Dorinford live?” – “She lives at …”), else the row's id. A name that holds a
+    commoner one of the same list (“Dr. Clara Dorinford”, “Clara Dorinford Live”) is that one; a row
+    that names nobody is about the only subject of the list that its answer names.
     """
-    return [r if r.subject else replace(r, subject=_subject(r)) for r in records]
+    given = list(records)
+    found = [r if r.subject else replace(r, subject=_subject(r)) for r in given]
+    counts = _named(found)
+    merged = [
+        one if told.subject else replace(one, subject=_shared(one, counts))
+        for told, one in zip(given, found, strict=True)
+    ]
+    counts = _named(merged)
+    return [r if r.subject != r.id else replace(r, subject=_told(r, counts)) for r in merged]
+
+
+def _named(records: Iterable[Record]) -> Counter[str]:
+    return Counter(r.subject for r in records if r.subject and r.subject != r.id)
+
+
+def _shared(record: Record, counts: Mapping[str, int]) -> str:
+    """The commoner name within the record's own, else its own."""
+    own = record.subject or record.id
+    within = [
+        name
+        for name, count in counts.items()
+        if name != own and count > counts.get(own, 0) and _stands_in(name, own)
+    ]
+    return max(within, key=len, default=own)
+
+
+def _told(record: Record, counts: Mapping[str, int]) -> str:
+    """The only subject that the answer names, else the record's id."""
+    named = [name for name in counts if _stands_in(name, record.answer)]
+    return named[0] if len(named) == 1 else record.id
+
+
+def _stands_in(name: str, text: str) -> bool:
+    return f" {_spaced(name)} " in f" {_spaced(text)} "
+
+
+def _spaced(text: str) -> str:
+    return " ".join(split_words(text))
 
 
 def _subject(record: Record) -> str:
