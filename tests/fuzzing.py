@@ -28,22 +28,26 @@ import pandas as pd
 import torch
 import yaml
 from safetensors.torch import save_file
+from transformers import AutoTokenizer
 
 from knowundo.artifacts import MANIFEST, is_done, new_folder
 from knowundo.benchmarks.knowundo import knowundo
 from knowundo.benchmarks.lists import lists, read_list
 from knowundo.checkpoints import Checkpoint
+from knowundo.encoding import encode
 from knowundo.erasure.ledger import LEDGER, Erasure, Ledger, read_ledger
 from knowundo.errors import KnowUndoError
 from knowundo.locks import _holder
-from knowundo.models import Model, adaptation_of, load_state, save_state
+from knowundo.models import Model, adaptation_of, base_path, load_state, save_state
 from knowundo.recipe import load_recipe
+from knowundo.records import Record
 from knowundo.regions import read_region
 from knowundo.results import Results, read_results
 from knowundo.runs import Run, check, effective
 from knowundo.scoring import read_scores
 from knowundo.seals import seal, verify
 from knowundo.unlearning.answers import answers
+from toy_tokenizers import TEMPLATES
 
 SECONDS = 5.0
 
@@ -86,7 +90,8 @@ TOKENS = [
 VALUES: list[Any] = [
     None, True, False, 0, -1, 1, 10**30, 1e308, float("nan"), float("inf"), "", " ", "\0",
     "\ud800", "../x", "/etc/passwd", "a" * 5000, "\x1b[31m", [], {}, [[]], [None], {"": {}},
-    [[[[[]]]]], "auto", "1e-4", "everything", ["a", 1],
+    [[[[[]]]]], "auto", "1e-4", "everything", ["a", 1], {"type": "image", "url": "x"},
+    {"type": "text", "text": 1}, [{"function": {"name": "f", "arguments": "{}"}}], "tool", 42,
 ]  # fmt: skip
 
 
@@ -228,7 +233,9 @@ def campaign(
 
 def targets(scratch: Path) -> list[Target]:
     """Every reader, with samples that the library itself wrote where it writes such files."""
-    return [*_records(scratch), *_recipes(), *_run_files(scratch), *_weights(scratch)]
+    return [
+        *_records(scratch), *_chats(), *_recipes(), *_run_files(scratch), *_weights(scratch),
+    ]  # fmt: skip
 
 
 def _records(scratch: Path) -> list[Target]:
@@ -266,6 +273,39 @@ def _records(scratch: Path) -> list[Target]:
         ),
         Target("answers", "a.txt", [b"No.\n# x\nI cannot say.\n"],
                lambda folder: answers(str(folder / "a.txt"))),
+    ]  # fmt: skip
+
+
+def _chats() -> list[Target]:
+    """Conversations of all kinds, and what a chat template may do with them."""
+    parts = [{"type": "text", "text": "In "}, {"type": "text", "text": "Rome."}]
+    turns = [
+        {"role": "system", "content": "Be brief."},
+        {"role": "user", "content": [{"type": "text", "text": "Where?"}]},
+        {"role": "assistant", "content": parts, "tool_calls": None},
+    ]
+    rows = [
+        {"messages": turns},
+        {"messages": [*turns, {"role": "user", "content": "Who?"}, turns[2] | {"content": "She."}]},
+        {"turns": turns, "question": "Why?", "answer": "So.", "continues": True},
+    ]
+    jsonl = "\n".join(map(json.dumps, rows)).encode()
+    tokenizer = AutoTokenizer.from_pretrained(base_path("embedded"))
+    templates = [file.read_bytes() for file in sorted(TEMPLATES.glob("*.jinja"))]
+    templates.append(b"{{ strftime_now('%d %b %Y') }}{{ messages[-1]['content'] }}")
+    row = Record("r", "Where?", "In Rome.", "unlearn", "train")
+
+    def render(folder: Path) -> Any:
+        tokenizer.chat_template = (folder / "t.jinja").read_text("utf-8", "replace")
+        tokenizer.bos_token = tokenizer.eos_token
+        return encode([row], tokenizer, style="chat")
+
+    return [
+        Target(
+            "chat rows", "rows.jsonl", [jsonl],
+            lambda folder: read_list(folder / "rows.jsonl", scope="unlearn", split="train"),
+        ),
+        Target("chat template", "t.jinja", templates, render),
     ]  # fmt: skip
 
 
