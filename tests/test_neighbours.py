@@ -22,6 +22,7 @@ from knowundo.erasure.checks import (
     short,
     without_repeats,
 )
+from knowundo.erasure.making import Maker
 from knowundo.erasure.retention import Leaks, marks, own_texts
 from knowundo.errors import BadInput
 from knowundo.evaluation.collapse import collapsed, repeats_itself
@@ -35,6 +36,8 @@ from knowundo.neighbours import (
     reworded,
     unknowable,
 )
+from knowundo.progress import Reporter
+from knowundo.recipe import load_recipe
 from knowundo.records import Record
 
 CLARA = Record(
@@ -303,3 +306,16 @@ def test_texts_that_the_model_writes_can_be_read_again(
     write_list(tmp_path / "general.jsonl", made)
     read = read_list(tmp_path / "general.jsonl", scope="general", split="train")
     assert [(r.answer, r.continues) for r in read] == [(r.answer, r.continues) for r in made]
+
+
+def test_a_model_that_writes_no_texts_is_said_and_taken(
+    toy: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without them the perplexity of ordinary text is not measured; all else goes on."""
+    monkeypatch.setattr("knowundo.erasure.retention.complete", lambda *_, **__: [("", True)] * 3)
+    said: list[str] = []
+    reporter = Reporter()
+    monkeypatch.setattr(reporter, "say", said.append)
+    maker = Maker(load_recipe("demo", [])[0], toy, reporter, [])
+    assert maker._texts([CLARA]) == []
+    assert [line.endswith("--general names a file of texts") for line in said] == [True]

@@ -232,6 +232,8 @@ def _prepare(request: Request, given: dict[str, Any], maker: Maker, read: Given)
             say(line)
         with new_folder(folder, inputs) as aside:
             for name, records in lists.items():
+                if not records:  # no general texts: an empty list could not be read
+                    continue
                 write_list(aside / f"{name}.jsonl", records)
             write_json(aside / "check.json", check.as_dict())
         seal(request.out, folder)
