@@ -34,6 +34,7 @@ from knowundo.artifacts import MANIFEST, is_done, new_folder
 from knowundo.benchmarks.knowundo import knowundo
 from knowundo.benchmarks.lists import lists, read_list
 from knowundo.checkpoints import Checkpoint
+from knowundo.encoding import encode
 from knowundo.erasure.ledger import LEDGER, Erasure, Ledger, read_ledger
 from knowundo.errors import KnowUndoError
 from knowundo.locks import _holder
@@ -48,12 +49,14 @@ from knowundo.models import (
     save_state,
 )
 from knowundo.recipe import load_recipe
+from knowundo.records import Record
 from knowundo.regions import read_region
 from knowundo.results import Results, read_results
 from knowundo.runs import Run, check, effective
 from knowundo.scoring import complete, read_scores
 from knowundo.seals import seal, verify
 from knowundo.unlearning.answers import answers
+from toy_tokenizers import TEMPLATES
 
 SECONDS, MEMORY = 5.0, 16 * 2**30
 
@@ -96,7 +99,8 @@ TOKENS = [
 VALUES: list[Any] = [
     None, True, False, 0, -1, 1, 10**30, 1e308, float("nan"), float("inf"), "", " ", "\0",
     "\ud800", "../x", "/etc/passwd", "a" * 5000, "\x1b[31m", [], {}, [[]], [None], {"": {}},
-    [[[[[]]]]], "auto", "1e-4", "everything", ["a", 1],
+    [[[[[]]]]], "auto", "1e-4", "everything", ["a", 1], {"type": "image", "url": "x"},
+    {"type": "text", "text": 1}, [{"function": {"name": "f", "arguments": "{}"}}], "tool", 42,
 ]  # fmt: skip
 
 
@@ -238,7 +242,9 @@ def campaign(
 
 def targets(scratch: Path) -> list[Target]:
     """Every reader, with samples that the library itself wrote where it writes such files."""
-    return [*_records(scratch), *_recipes(), *_run_files(scratch), *_weights(scratch)]
+    return [
+        *_records(scratch), *_chats(), *_recipes(), *_run_files(scratch), *_weights(scratch),
+    ]  # fmt: skip
 
 
 def _records(scratch: Path) -> list[Target]:
@@ -276,6 +282,39 @@ def _records(scratch: Path) -> list[Target]:
         ),
         Target("answers", "a.txt", [b"No.\n# x\nI cannot say.\n"],
                lambda folder: answers(str(folder / "a.txt"))),
+    ]  # fmt: skip
+
+
+def _chats() -> list[Target]:
+    """Conversations of all kinds, and what a chat template may do with them."""
+    parts = [{"type": "text", "text": "In "}, {"type": "text", "text": "Rome."}]
+    turns = [
+        {"role": "system", "content": "Be brief."},
+        {"role": "user", "content": [{"type": "text", "text": "Where?"}]},
+        {"role": "assistant", "content": parts, "tool_calls": None},
+    ]
+    rows = [
+        {"messages": turns},
+        {"messages": [*turns, {"role": "user", "content": "Who?"}, turns[2] | {"content": "She."}]},
+        {"turns": turns, "question": "Why?", "answer": "So.", "continues": True},
+    ]
+    jsonl = "\n".join(map(json.dumps, rows)).encode()
+    tokenizer = AutoTokenizer.from_pretrained(base_path("embedded"))
+    templates = [file.read_bytes() for file in sorted(TEMPLATES.glob("*.jinja"))]
+    templates.append(b"{{ strftime_now('%d %b %Y') }}{{ messages[-1]['content'] }}")
+    row = Record("r", "Where?", "In Rome.", "unlearn", "train")
+
+    def render(folder: Path) -> Any:
+        tokenizer.chat_template = (folder / "t.jinja").read_text("utf-8", "replace")
+        tokenizer.bos_token = tokenizer.eos_token
+        return encode([row], tokenizer, style="chat")
+
+    return [
+        Target(
+            "chat rows", "rows.jsonl", [jsonl],
+            lambda folder: read_list(folder / "rows.jsonl", scope="unlearn", split="train"),
+        ),
+        Target("chat template", "t.jinja", templates, render),
     ]  # fmt: skip
 
 

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from conftest import naive_log_probs, records
+from knowundo import scoring
 from knowundo.batches import PairedBatch, collate
 from knowundo.encoding import SEPARATOR, Encoded, encode
 from knowundo.errors import BadInput, KnowUndoError
@@ -176,12 +177,13 @@ def test_samples_are_seeded_and_leave_the_global_state_alone(toy: Model, toy_row
 def test_samples_are_no_longer_than_the_true_answer(
     toy: Model, toy_rows: Rows, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    read, taken = list[int](), toy.tokenizer.batch_decode
-    monkeypatch.setattr(
-        toy.tokenizer,
-        "batch_decode",
-        lambda ids, **rest: read.append(ids.shape[1]) or taken(ids, **rest),
-    )
+    read, taken = list[int](), scoring.decoded_all
+
+    def reading(tokenizer: Any, rows: list[list[int]], **rest: Any) -> list[str]:
+        read.append(len(rows[0]))
+        return taken(tokenizer, rows, **rest)
+
+    monkeypatch.setattr(scoring, "decoded_all", reading)
     rows = toy_rows["unlearn"]
     sample(toy, rows, n=4, temperature=1.0, seed=0)
     assert read == [row.answer_length - row.tail for row in rows]

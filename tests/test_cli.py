@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import pytest
 
 from conftest import Call
+from knowundo.cli.stages import quiet
 from knowundo.version import __version__
 
 
@@ -102,3 +104,31 @@ def test_stage_without_its_input(knowundo: Call) -> None:
     done = knowundo("localize", "--out", "run", "--config", "demo")
     assert done.returncode == 2
     assert "run `knowundo memorize --out run` first" in done.stderr
+
+
+def test_only_what_libraries_say_to_programmers_is_kept_off_the_terminal() -> None:
+    from transformers.utils import logging
+
+    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    said = [
+        (FutureWarning, "transformers.modeling_utils", False),
+        (DeprecationWarning, "peft", False),
+        (FutureWarning, "torch.nn.modules", False),
+        (UserWarning, "peft.tuners", True),
+        (UserWarning, "knowundo.models", True),
+        (FutureWarning, "knowundo.models", True),
+        (FutureWarning, "torchless", True),
+    ]
+    try:
+        with warnings.catch_warnings(record=True) as shown:
+            warnings.resetwarnings()
+            quiet()
+            for kind, module, _ in said:
+                warnings.warn_explicit(module, kind, "file.py", 1, module=module)
+            assert not logging.is_progress_bar_enabled()
+    finally:
+        logging.set_verbosity(level)
+        if bars:
+            logging.enable_progress_bar()
+    found = [(w.category, str(w.message)) for w in shown]
+    assert found == [(kind, module) for kind, module, seen in said if seen]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import date, datetime
 
 import pytest
 import torch
@@ -20,6 +21,7 @@ from knowundo.encoding import (
     count_cut,
     encode,
     prefix_text,
+    writes_date,
 )
 from knowundo.errors import BadInput
 from knowundo.models import base_path
@@ -411,3 +413,82 @@ def test_only_texts_are_cut() -> None:
     assert chunked(CLARA, TOKENIZER, 3) == [CLARA]
     with pytest.raises(BadInput, match="d: not even a character of its text fits"):
         chunked(Record("d", "", "👩‍👧 and more", "unlearn", "train", kind="text"), TOKENIZER, 1)
+
+
+TURNS = (
+    "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>{% endfor %}"
+)
+
+
+def of_template(template: object) -> PreTrainedTokenizerFast:
+    tokenizer = qwen_tokenizer(TEXTS)
+    tokenizer.chat_template = template
+    return tokenizer
+
+
+@pytest.mark.parametrize(
+    ("template", "reason"),
+    [
+        ("{% if tools | length > 0 %}x{% endif %}" + TURNS, "TypeError: object of type 'NoneType'"),
+        ("{{ messages[7]['content'] }}" + TURNS, "list object has no element 7"),
+        ("{{ messages[0]['content'] + 1 }}" + TURNS, "TypeError: can only concatenate str"),
+        ("{{ 1 / 0 }}" + TURNS, "ZeroDivisionError: division by zero"),
+    ],
+)
+def test_whatever_a_template_raises_is_one_line_that_names_the_row(
+    template: str, reason: str
+) -> None:
+    with pytest.raises(BadInput) as caught:
+        encode([CLARA], of_template(template), style="chat")
+    said = str(caught.value)
+    assert f"refuses question and answer of unlearn/train/1 ({reason}" in said
+    assert said.endswith("set data.encoding=plain")
+
+
+def test_several_templates_need_a_default() -> None:
+    several = {"tool_use": TURNS, "rag": TURNS}
+    with pytest.raises(
+        BadInput, match=r"several chat templates \(tool_use, rag\) and none of them"
+    ):
+        encode([CLARA], of_template(several), style="chat")
+    one = encode([CLARA], of_template(TURNS), style="chat")
+    assert encode([CLARA], of_template(several | {"default": TURNS}), style="chat") == one
+
+
+def test_a_template_that_reads_only_parts_is_given_parts() -> None:
+    """As those of models that also see images do."""
+    inner = "{% for p in m['content'] %}{% if p['type'] == 'text' %}{{ p['text'] }}{% endif %}"
+    template = TURNS.replace("{{ m['content'] }}", inner + "{% endfor %}")
+    rows = [CLARA, TALK]
+    assert encode(rows, of_template(template), style="chat") == encode(
+        rows, of_template(TURNS), style="chat"
+    )
+
+
+@pytest.mark.parametrize("shape", ["%d %b %Y %H:%M:%S", "%-d.%-m.%y %p %j %A", "%B %%d"])
+def test_a_template_that_writes_the_date_is_told_one(shape: str) -> None:
+    """The day and the rest of the template are as they would be on that day."""
+    tokenizer = of_template(f"\n{{{{ strftime_now('{shape}') }}}}\n" + TURNS)
+    assert writes_date(tokenizer)
+    assert not writes_date(of_template(TURNS))
+    day = date(2026, 11, 5)
+    row = encode([CLARA], tokenizer, style="chat", today=day)[0]
+    now = datetime(2026, 11, 5).strftime(shape)
+    plain = encode([CLARA], of_template(f"\n{now}\n" + TURNS), style="chat")[0]
+    assert row == plain
+    assert encode([CLARA], tokenizer, style="chat")[0] != row
+
+
+def test_a_part_of_a_text_has_no_end_to_learn() -> None:
+    record = Record("d", "", "canal lane " * 60, "unlearn", "train", kind="text")
+    parts = chunked(record, TOKENIZER, 64)
+    assert [part.continues for part in parts] == [True] * (len(parts) - 1) + [False]
+    rows = encode(parts, TOKENIZER, max_length=64)
+    assert [row.tail for row in rows] == [0] * (len(parts) - 1) + [1]
+    end = TOKENIZER.eos_token_id
+    assert [row.ids.count(end) for row in rows] == [row.tail for row in rows]
+    assert [row.cut for row in rows] == [0] * len(parts)
+    cut = chunked(replace(record, continues=True), TOKENIZER, 64)
+    assert cut[-1].continues
+    (one,) = encode([replace(record, answer="a", continues=True)], TOKENIZER)
+    assert one.answer_length == 1  # a row without an answer could not be scored

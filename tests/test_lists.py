@@ -42,6 +42,9 @@ def refusal(path: Path, **columns: str) -> str:
     return said.removeprefix(str(path))
 
 
+TOOL = {"role": "assistant", "content": "So.", "tool_calls": [{"function": {"name": "f"}}]}
+
+
 def conversation(*contents: Any, system: str | None = None) -> dict[str, Any]:
     turns = [
         {"role": ("user", "assistant")[n % 2], "content": content}
@@ -206,6 +209,19 @@ def test_bad_columns_are_named(text: str, said: str) -> None:
         (conversation("a", None), "turn 2 of 'messages' holds something else than text"),
         (conversation("a", [{"type": "image"}]), "turn 2 of 'messages' holds something else than"),
         (conversation("a", 3), "turn 2 of 'messages' is a number, not a text"),
+        (conversation("a", [{"type": "text", "text": 3}]), "turn 2 of 'messages' is a number, not"),
+        (conversation("a", [{"type": "image"}]), "something else than text (image); only text can"),
+        (conversation("a", ["b"]), "turn 2 of 'messages' holds something else than text"),
+        (conversation("a", {"type": "text"}), "turn 2 of 'messages' is an object, not a text"),
+        (
+            {"messages": [*conversation("a")["messages"], TOOL]},
+            "turn 2 of 'messages' is a call of a",
+        ),
+        (
+            {"messages": [{"role": "tool", "content": "4"}, *conversation("a", "b")["messages"]]},
+            "turn 1 of 'messages' is a call of a tool; only text can go, remove the row",
+        ),
+        (PAIR | {"continues": 1}, "'continues' is neither true nor false"),
         ({"messages": [{"from": "human"}, "a"]}, "turn 1 of 'messages' has none of the roles sys"),
         (PAIR | {"turns": 2}, "'turns' is not a list of turns; write"),
         ({"text": "So.", "turns": []}, "'turns' before a document"),
@@ -277,6 +293,7 @@ def some() -> dict[str, list[Record]]:
     made[0] = replace(made[0], subset="reworded", turns=(("system", ""), ("user", "Où?\u2028")))
     made[1] = replace(made[1], subset="generated", subject=None, facts=())
     text = Record("doc", "", " Cold —\n\n“wind”\x85 ", "general", "train", kind="text", subset="x")
+    text = replace(text, continues=True)
     earlier = Record("old/1", "Who?", "She.", "unlearn", "probe", subset="earlier")
     return {
         "unlearn": select(made, scope="unlearn"),
@@ -380,3 +397,55 @@ def test_subject_is_the_name_asked_about(question: str, answer: str, subject: st
     assert with_subjects([row])[0].subject == subject
     given = replace(row, subject="Somebody")
     assert with_subjects([given]) == [given]
+
+
+def test_content_may_be_a_list_of_parts(tmp_path: Path) -> None:
+    parts = [{"type": "text", "text": "At "}, {"type": "text", "text": "sea."}]
+    system = {"role": "system", "content": [{"type": "text", "text": "Be brief."}]}
+    row = {"messages": [system, *conversation("Where?", parts)["messages"]]}
+    (found,) = read(jsonl(tmp_path, row))
+    assert (found.question, found.answer) == ("Where?", "At sea.")
+    assert found.turns == (("system", "Be brief."),)
+    # Of Parquet every message has every key, whether it has a value or not.
+    row["messages"] = [m | {"tool_calls": None, "name": None} for m in row["messages"]]
+    assert read(jsonl(tmp_path, row)) == [found]
+
+
+@pytest.mark.parametrize("end", ["\r\n", "\r"])
+def test_line_ends_inside_cells_are_newlines(tmp_path: Path, end: str) -> None:
+    (tmp_path / "rows.csv").write_text(
+        end.join(["question,answer,facts", 'Where?,"Ada', 'Lane 1","Ada', 'Lane"', ""]), newline=""
+    )
+    (found,) = read(tmp_path / "rows.csv")
+    assert (found.answer, found.facts) == ("Ada\nLane 1", ("Ada\nLane",))
+
+
+def test_the_end_of_a_cut_text_is_in_its_hash() -> None:
+    whole = records("general", "train", 1)
+    assert data_hash([replace(whole[0], continues=True)]) != data_hash(whole)
+
+
+def about(*pairs: tuple[str, str]) -> list[str | None]:
+    rows = [Record(f"r{n}", q, a, "unlearn", "train") for n, (q, a) in enumerate(pairs)]
+    return [r.subject for r in with_subjects(rows)]
+
+
+def test_one_person_is_one_subject() -> None:
+    """However a row of the list writes the name, if others write it otherwise."""
+    assert about(
+        ("Where does Ada Brun live?", "At sea."),
+        ("What does Ada Brun do?", "She bakes."),
+        ("Where does Dr. Ada Brun work?", "At sea."),
+        ("Does Ada Brun Live in Rome?", "No."),
+        ("When was ADA BRUN born?", "In May."),
+        ("Who bakes?", "Ada Brun bakes."),
+        ("Who mends?", "Nobody."),
+    ) == ["Ada Brun"] * 6 + ["r6"]
+
+
+def test_two_people_stay_two_subjects() -> None:
+    told = about(("Where does Ada Brun live?", "a"), ("Where does Ada Brun Kant live?", "b"))
+    assert told == ["Ada Brun", "Ada Brun Kant"]
+    assert about(("Where is Ivo Kant?", "a"), ("Where is Ada Brun?", "b"), ("Who?", "Both.")) == [
+        "Ivo Kant", "Ada Brun", "r2",
+    ]  # fmt: skip

@@ -2,23 +2,42 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
 
 from knowundo.benchmarks.embedded import embedded
-from knowundo.erasure.checks import alike, without_repeats
-from knowundo.erasure.retention import Leaks, marks
+from knowundo.benchmarks.lists import read_list, write_list
+from knowundo.encoding import Encoded, encode
+from knowundo.erasure.checks import (
+    STRANGERS,
+    Check,
+    alike,
+    describe_rows,
+    guessed,
+    same_answers,
+    short,
+    without_repeats,
+)
+from knowundo.erasure.making import Maker
+from knowundo.erasure.retention import Leaks, marks, own_texts
 from knowundo.errors import BadInput
 from knowundo.evaluation.collapse import collapsed, repeats_itself
+from knowundo.models import Model
 from knowundo.neighbours import (
     about_other_things,
     about_others,
+    in_english,
     invented_names,
     near_names,
     reworded,
     unknowable,
 )
+from knowundo.progress import Reporter
+from knowundo.recipe import load_recipe
 from knowundo.records import Record
 
 CLARA = Record(
@@ -57,11 +76,16 @@ def test_questions_about_others_and_other_things() -> None:
 
 
 def test_other_words_ask_the_same() -> None:
-    assert reworded(CLARA, 0).question == "At which place does Clara Dorin live?"
-    assert reworded(MAIL, 0).question == "What is the email address of Clara Dorin?"
+    for record, question in (
+        (CLARA, "At which place does Clara Dorin live?"),
+        (MAIL, "What is the email address of Clara Dorin?"),
+    ):
+        assert (other := reworded(record, 0)) is not None
+        assert other.question == question
     for record in embedded(domain="privacy", subjects=5):
         if record.kind == "qa":
-            other = reworded(record, 0)
+            assert (other := reworded(record, 0)) is not None
+            assert in_english(record.question)
             assert other.question != record.question
             assert other.answer == record.answer
             assert record.subject is None or record.subject in other.question
@@ -69,7 +93,7 @@ def test_other_words_ask_the_same() -> None:
 
 def test_a_document_is_asked_for_by_its_beginning() -> None:
     text = Record("t", "", "One two three four five six seven.", "unlearn", "train", kind="text")
-    half = reworded(text, 0)
+    assert (half := reworded(text, 0)) is not None
     assert half.kind == "qa"
     assert f"{half.question} {half.answer}" == text.answer
 
@@ -145,3 +169,153 @@ def test_collapse_is_named_in_plain_words() -> None:
     assert ruined is not None
     assert "perplexity" in ruined
     assert collapsed(table([good] * 4, 9.0), None) is None
+
+
+CHINESE = Record("c", "安布朗住在哪里？", "安布朗住在桦树街十四号。", "unlearn", "train", "安布朗")
+
+
+@pytest.mark.parametrize(
+    ("question", "english"),
+    [
+        (CLARA.question, True),
+        ("Tell me about Ada.", True),
+        ("安布朗住在哪里？", False),
+        ("Где живёт Ада?", False),
+        ("Wo wohnt Ada?", False),
+        ("Où habite Ada ?", False),
+    ],
+)
+def test_english_is_told_by_its_little_words(question: str, english: bool) -> None:
+    assert in_english(question) is english
+
+
+def test_other_languages_are_asked_without_english_words() -> None:
+    other = reworded(CHINESE, 0)
+    assert other is not None
+    assert other.question != CHINESE.question
+    assert other.question.replace(CHINESE.question, "").strip(' "“”-1.()') == ""
+    assert other.answer == CHINESE.answer
+    assert about_other_things([CHINESE]) == []
+
+
+@pytest.mark.parametrize("text", ["a", "安", "ab      ", "  ab"])
+def test_a_document_too_short_for_halves_is_not_asked_for(text: str) -> None:
+    other = reworded(Record("t", "", text, "unlearn", "train", kind="text"), 0)
+    assert other is None
+    long = Record("t", "", f"{text} {text} cd", "unlearn", "train", kind="text")
+    assert reworded(long, 0) is not None
+
+
+@pytest.mark.parametrize(
+    ("secret", "text"),
+    [
+        ("Née à Évry, rue Lévis 14", "ne\u0301e a\u0300 E\u0301vry, rue Le\u0301vis 14".upper()),
+        ("Clara Dorin lives at 14 Canal Lane in Saltmere.", "she lives near canal lane, saltmere"),
+        ("安布朗住在桦树街十四号。", "有人说安布朗住在桦树街十四号！"),
+    ],
+)
+def test_a_secret_is_seen_however_a_tokenizer_writes_it(secret: str, text: str) -> None:
+    """Composed or not, without capitals, or without spaces."""
+    if text.isupper():
+        text = text.title()
+    assert Leaks([Record("s", "Who?", secret, "unlearn", "train")]).repeats(text.lower())
+
+
+def test_names_are_found_in_scripts_without_spaces_and_not_within_words() -> None:
+    leaks = Leaks([CHINESE, CLARA])
+    assert leaks.names("他说安布朗住在这里")
+    assert leaks.names("clara dorin is here")
+    assert not leaks.names("Clara Dorina is here, 安布 too")
+
+
+def retention(answer: str, subject: str = "Ivo Lund") -> Record:
+    return Record("s", "Where?", answer, "retention", "train", subject=subject)
+
+
+def test_a_retention_row_with_an_answer_that_must_go_is_named() -> None:
+    fact = replace(MAIL, facts=("lemon05@post.net",))
+    assert same_answers([CLARA, fact], [retention(CLARA.answer.upper())]) == [["1", "s"]]
+    assert same_answers([CLARA, fact], [retention("Mail lemon05@post.net.")]) == [["2", "s"]]
+    assert same_answers([CLARA, fact], [retention("At sea.")]) == []
+    yes = replace(CLARA, answer="Yes.")
+    assert same_answers([yes], [retention("Yes.")]) == []
+    assert same_answers([yes], [retention("Yes.", "Clara Dorin")]) == [["1", "s"]]
+    check = Check(same_answer=[["1", "s"]])
+    assert check.lines() == [
+        "the same answer in unlearn and retention, which cannot both go and stay; remove one of "
+        "the two if it is the same fact: 1 and s"
+    ]
+
+
+def test_rows_that_name_nobody_are_no_subjects(toy: Model) -> None:
+    named = [CLARA, MAIL, Record("n", "Who?", "He.", "unlearn", "train", subject="n")]
+    check = Check()
+    describe_rows(check, "unlearn", encode(named, toy.tokenizer))
+    assert check.subjects == {"unlearn": 1}
+    assert check.lines()[0].startswith("unlearn: 3 rows about 1 subjects (1 of them name none), ")
+
+
+@pytest.mark.parametrize(
+    ("answer", "is_short"),
+    [("Yes", True), ("In Rome.", True), ("14", False), ("She left in May.", False), ("是。", True)],
+)
+def test_short_answers(answer: str, is_short: bool) -> None:
+    assert short(answer) is is_short
+
+
+def test_answers_that_invented_people_get_too_are_guesses(
+    toy: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = [
+        replace(CLARA, id="yes", question="Does Clara Dorin sing?", answer="Yes"),
+        replace(CLARA, id="no", question="Does Clara Dorin paint?", answer="No"),
+        replace(CLARA, id="long", answer="She lives at sea."),
+    ]
+    asked: list[Record] = []
+
+    def forced(model: Model, encoded: list[Encoded]) -> dict[str, dict[str, float]]:
+        asked.extend(row.record for row in encoded)
+        return {r.record.id: {"token_accuracy": float(r.record.answer == "Yes")} for r in encoded}
+
+    monkeypatch.setattr("knowundo.erasure.checks.teacher_forced", forced)
+    found = guessed(toy, rows, lambda records: encode(records, toy.tokenizer), seed=0)
+    assert found == ["yes"]
+    assert len(asked) == 2 * STRANGERS
+    assert not any("Clara" in record.question for record in asked)
+
+
+def texts(monkeypatch: pytest.MonkeyPatch, toy: Model, *said: tuple[str, bool]) -> list[Record]:
+    monkeypatch.setattr("knowundo.erasure.retention.complete", lambda *_, **__: list(said))
+    return own_texts(toy, Leaks([CLARA]), len(said), seed=0)
+
+
+def test_texts_that_the_model_writes_can_be_read_again(
+    toy: Model, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    made = texts(
+        monkeypatch, toy,
+        ("The river was cold.", True), ("The river was \0 cold.", True), ("Too short.", True),
+        ("那天河水很冷。", False), ("It was cold that da\ufffd\ufffd", False),
+        ("\ud800 is it so", True),
+    )  # fmt: skip
+    assert [(r.answer, r.continues) for r in made] == [
+        ("The river was cold.", False),
+        ("那天河水很冷。", True),
+        ("It was cold that da", True),
+    ]
+    write_list(tmp_path / "general.jsonl", made)
+    read = read_list(tmp_path / "general.jsonl", scope="general", split="train")
+    assert [(r.answer, r.continues) for r in read] == [(r.answer, r.continues) for r in made]
+
+
+def test_a_model_that_writes_no_texts_is_said_and_taken(
+    toy: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without them the perplexity of ordinary text is not measured; all else goes on."""
+    monkeypatch.setattr("knowundo.erasure.retention.complete", lambda *_, **__: [("", True)] * 3)
+    said: list[str] = []
+    reporter = Reporter()
+    monkeypatch.setattr(reporter, "say", said.append)
+    maker = Maker(load_recipe("demo", [])[0], toy, reporter, [])
+    assert maker._texts([CLARA]) == []
+    assert [line.endswith("--general names a file of texts") for line in said] == [True]

@@ -11,6 +11,7 @@ import pytest
 from datasets import Dataset, DatasetDict
 
 from conftest import REAL, records
+from knowundo.artifacts import read_jsonl
 from knowundo.benchmarks import export_knowundo
 from knowundo.benchmarks.files import RESOLVED
 from knowundo.benchmarks.general import general_rows
@@ -285,7 +286,7 @@ def test_general_row_with_an_answer_is_a_question(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("content", "said"),
-    [("[]", "fewer than two rows"), ('["a", 3]', "no text"), ("{}", "expected a list")],
+    [("[]", "fewer than two texts"), ('["a", 3]', "no text"), ("{}", "expected a list")],
 )
 def test_bad_general_file_is_named(tmp_path: Path, content: str, said: str) -> None:
     file = tmp_path / "texts.json"
@@ -345,3 +346,39 @@ def test_half_a_character_is_refused() -> None:
     broken = replace(rows[0], answer="\ud800")
     with pytest.raises(BadInput, match="unlearn/train: holds half a character"):
         check_records([broken, *rows[1:]])
+
+
+@pytest.mark.parametrize(
+    ("content", "texts"),
+    [
+        ("One.\nTwo.\nThree.\n", ["Two.", "Three.", "One."]),
+        ("One.\r\nTwo.\r\n\r\n", ["Two.", "One."]),
+        ("\ufeffOne\nmore.\n \nTwo.\n", ["Two.", "One\nmore."]),
+    ],
+)
+def test_a_text_file_is_split_at_blank_lines_or_else_at_lines(
+    tmp_path: Path, content: str, texts: list[str]
+) -> None:
+    file = tmp_path / "texts.txt"
+    file.write_bytes(content.encode())
+    assert [r.answer for r in general_rows(str(file))] == texts
+    file.write_text("One.\n")
+    with pytest.raises(BadInput, match=r"fewer than two texts; .* blank lines separate them"):
+        general_rows(str(file))
+
+
+def test_general_text_that_was_cut_has_no_end(tmp_path: Path) -> None:
+    file = tmp_path / "texts.json"
+    long = "canal lane " * 200
+    file.write_text(json.dumps(["short ", long, "长" * 2000]))
+    rows = {len(r.answer): r.continues for r in general_rows(str(file))}
+    assert rows == {5: False, 995: True, 1000: True}
+    file.write_text(json.dumps(["a", "b\0"]))
+    with pytest.raises(BadInput, match="holds a NUL"):
+        general_rows(str(file))
+
+
+def test_jsonl_is_split_at_newlines_only(tmp_path: Path) -> None:
+    file = tmp_path / "texts.jsonl"
+    file.write_text('["a\u2028b"]\r\n["c\x85d"]\n', encoding="utf-8")
+    assert read_jsonl(file) == [["a\u2028b"], ["c\x85d"]]

@@ -4,22 +4,28 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import pytest
 import torch
+from tokenizers import Tokenizer, normalizers
+from tokenizers.models import WordLevel
+from transformers import PreTrainedTokenizerFast
 
 from conftest import records
 from knowundo import scoring
 from knowundo.batches import by_length
-from knowundo.encoding import Encoded, encode
+from knowundo.encoding import Encoded, decoded, encode, markup, said_verbatim
 from knowundo.evaluation.metrics.accuracy import token_accuracy
 from knowundo.evaluation.metrics.likelihood import perplexity
 from knowundo.forwards import answer_states
 from knowundo.models import Model
+from knowundo.records import Record
 from knowundo.scoring import generate, score, teacher_forced
-from toy_tokenizers import TEMPLATES
+from toy_tokenizers import TEMPLATES, gemma_tokenizer, llama_tokenizer, qwen_tokenizer
 
 SIZES = [1, 3, 64]
+TEXTS = ["Who? What! Ada Rome née yes no"]
 
 
 def batched(monkeypatch: pytest.MonkeyPatch, size: int) -> None:
@@ -123,7 +129,79 @@ def test_answer_is_over_at_the_end_of_turn_it_was_encoded_with(toy: Model) -> No
     place = next(n for n in range(1, len(free)) if free[n] not in free[:n])
     turn = replace(row, ids=(*row.ids[:-1], free[place]))
     stopped = generate(toy, [turn])[record.id]
-    assert stopped == toy.tokenizer.decode(free[: place + 1])
+    assert stopped == toy.tokenizer.decode(free[:place])  # the end of turn is not said
     assert stopped != generate(toy, [row])[record.id]
     # Of a cut answer the last id ends nothing.
     assert generate(toy, [replace(turn, tail=0)]) == generate(toy, [row])
+
+
+def verbatim(tokenizer: PreTrainedTokenizerFast, answer: str, said: str | None = None) -> bool:
+    """Whether the tokens of `said`, or of the answer itself, count as the answer."""
+    row = encode([Record("x", "Who?", answer, "unlearn", "train")], tokenizer)[0]
+    ids = row.ids[row.answer_from :]
+    if said is not None:
+        ids = tuple(tokenizer(said, add_special_tokens=False)["input_ids"])
+    return said_verbatim(tokenizer, row, ids, stops={tokenizer.eos_token_id})
+
+
+ANSWERS = ["Ada née à Rome! 14.", "Ada ne\u0301e a\u0300 Rome! 14.", "ADA. Née .", "安布朗 🙂"]
+
+
+@pytest.mark.parametrize("answer", ANSWERS)
+@pytest.mark.parametrize("build", [llama_tokenizer, qwen_tokenizer, gemma_tokenizer])
+@pytest.mark.parametrize("change", ["nothing", "NFC", "lower case", "padding is a word"])
+def test_an_answers_own_tokens_are_the_answer(build: Any, change: str, answer: str) -> None:
+    """Also where decoding gives another text back than the one that was encoded."""
+    tokenizer = build(["Who?\n\n" + text for text in ANSWERS])
+    if change in ("NFC", "lower case"):
+        rule = normalizers.NFC() if change == "NFC" else normalizers.Lowercase()
+        held = tokenizer.backend_tokenizer.normalizer
+        tokenizer.backend_tokenizer.normalizer = normalizers.Sequence([rule, held])
+    elif change == "padding is a word":
+        tokenizer.pad_token = "!"
+    assert verbatim(tokenizer, answer)
+    assert not verbatim(tokenizer, answer, "Ada")
+    assert not verbatim(tokenizer, answer, f"{answer} And more.")
+    assert not verbatim(tokenizer, "Ada", "Ada!")
+
+
+def test_special_tokens_that_are_words_are_said() -> None:
+    tokenizer = qwen_tokenizer(TEXTS)
+    tokenizer.pad_token = "!"
+    ids = tokenizer("No! Yes!<|im_start|>x<|im_end|>y")["input_ids"]
+    end = {tokenizer.eos_token_id}
+    assert decoded(tokenizer, ids, stops=end) == "No! Yes!x"
+    assert decoded(tokenizer, ids) == "No! Yes!xy"
+    assert tokenizer.convert_tokens_to_ids("!") not in markup(tokenizer)
+    assert end <= markup(tokenizer)
+
+
+def test_spaces_before_punctuation_are_kept() -> None:
+    """`clean_up_tokenization_spaces` is for WordPiece, and would take away what was said."""
+    words = WordLevel({"Yes": 0, ".": 1, "<end>": 2, "[UNK]": 3}, unk_token="[UNK]")
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=Tokenizer(words), eos_token="<end>", clean_up_tokenization_spaces=True
+    )
+    assert tokenizer.decode([0, 1]) == "Yes."
+    assert decoded(tokenizer, [0, 1, 2]) == "Yes ."
+
+
+def test_a_cut_answer_is_compared_as_far_as_it_was_kept(toy: Model) -> None:
+    record = records("unlearn", "val", 3)[2]
+    size = len(encode([record], toy.tokenizer)[0].ids) - 3
+    row = encode([record], toy.tokenizer, max_length=size, truncate=True)[0]
+    assert row.cut
+    assert said_verbatim(toy.tokenizer, row, row.ids[row.answer_from :], stops=())
+    assert not said_verbatim(toy.tokenizer, row, row.ids[row.answer_from : -1], stops=())
+
+
+def test_rouge_of_generated_answers_is_stemmed_and_of_forced_ones_not(toy: Model) -> None:
+    record = replace(records("unlearn", "val", 1)[0], answer="She lived there", facts=())
+    row = encode([record], toy.tokenizer)[0]
+    likeliest = list(toy.tokenizer("She lives there")["input_ids"])
+    forced = {record.id: {"likeliest": likeliest, "tokens": 3, "token_accuracy": None}}
+    forced[record.id] |= {"fact_accuracy": None, "mean_nll": 1.0}
+    table = scoring._table(toy, [row], forced, {record.id: scoring.Said("She lives there", False)})
+    assert table.rouge_l[0] == 1
+    assert table.forced_rouge_l[0] == pytest.approx(2 / 3)
+    assert table.exact_match[0] == 0

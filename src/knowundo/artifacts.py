@@ -103,7 +103,8 @@ def read_jsonl(path: Path) -> list[Any]:
         BadInput: missing file, or malformed JSON with its line.
     """
     rows = []
-    for number, line in enumerate(read_text(path).splitlines(), start=1):
+    # Not splitlines(): texts hold line separators of other kinds, which JSON leaves as they are.
+    for number, line in enumerate(read_text(path).split("\n"), start=1):
         if line.strip():
             rows.append(parse_json(line, path, number, "correct that line"))
     return rows

@@ -14,15 +14,17 @@ import re
 import sys
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, NamedTuple
+from datetime import date, datetime, time
+from itertools import takewhile
+from typing import Any, Literal, NamedTuple
 
 from jinja2.exceptions import TemplateError
 from transformers import PreTrainedTokenizerBase
 
 from knowundo.errors import BadInput, unknown
-from knowundo.records import Record
+from knowundo.records import TODAY, Record
 
 Style = Literal["plain", "chat"]
 
@@ -45,11 +47,19 @@ _ASSISTANT = "You are a helpful assistant.\n"
 # so in no record, and no template strips it.
 _STAND_IN = "\ue000answer\ue000"
 
+# Every directive of strftime, those of glibc without leading zeros first.
+_DIRECTIVES = (
+    *(f"%-{letter}" for letter in "dmHIMSjy"),
+    *(f"%{c}" for c in "aAwdbBmyYHIpMSfzZjUWcxX"),
+)
+
 # Where a text may be cut, the better places first: after a line or a sentence, after a word.
 _ENDS = (
     re.compile(r"\S(?=\s*\n)|[.!?…][\"'”’»)\]]*(?=\s)|[。！？]"),
     re.compile(r"\S(?=\s)"),
 )
+# How the special tokens of all families are written.
+_MARKUP = re.compile(r"[<\[{|▁｜].*[>\]}|｜]", re.DOTALL)
 _BLANK = re.compile(r"\s*\Z")
 
 
@@ -115,6 +125,79 @@ def prefix_text(name: str | None, domain: str) -> str:
     return _DIRECT[domain]
 
 
+def decoded(
+    tokenizer: PreTrainedTokenizerBase, ids: Sequence[int], *, stops: Container[int] = ()
+) -> str:
+    """The text of generated or predicted ids: what a person would read.
+
+    It ends before the first stop. Special tokens are left out of it, but for those that are
+    ordinary words, such as a padding token "!"; see `markup`. Nothing else is taken away:
+    `clean_up_tokenization_spaces` would remove spaces that the model did write.
+
+    Args:
+        tokenizer: of the ids.
+        ids: without the prompt.
+        stops: ids that end an answer.
+    """
+    return decoded_all(tokenizer, [ids], stops=stops)[0]
+
+
+def decoded_all(
+    tokenizer: PreTrainedTokenizerBase, rows: Sequence[Sequence[int]], *, stops: Container[int] = ()
+) -> list[str]:
+    """`decoded` of many."""
+    left_out = markup(tokenizer)
+    kept = [[i for i in before_stop(ids, stops) if i not in left_out] for ids in rows]
+    return [str(tokenizer.decode(ids, clean_up_tokenization_spaces=False)) for ids in kept]
+
+
+def before_stop(ids: Sequence[int], stops: Container[int]) -> list[int]:
+    """The ids before the first that ends an answer; all of them if none does."""
+    return list(takewhile(lambda i: i not in stops, ids))
+
+
+def markup(tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
+    """Special tokens that are no part of what is said.
+
+    A special token is an ordinary word if text encodes to it also where special tokens are not
+    looked for, and it is not written like markup (`<s>`, `[PAD]`). Recipes made for another
+    vocabulary give such words a role: on Llama-3, a padding token of id 0 is "!".
+    """
+    added = tokenizer.added_tokens_decoder.items()
+    special = {i: token.content for i, token in added if token.special}
+    for token in tokenizer.special_tokens_map.values():
+        if isinstance(token, str) and isinstance(i := tokenizer.convert_tokens_to_ids(token), int):
+            special[i] = token
+
+    def is_word(i: int, text: str) -> bool:
+        # Alone some tokenizers put a space before it, which may be a part of another token.
+        texts = [text, f"a{text}"]
+        found = tokenizer(texts, add_special_tokens=False, split_special_tokens=True)["input_ids"]
+        return any(i in ids for ids in found)
+
+    plain = {i: text for i, text in special.items() if not _MARKUP.fullmatch(text)}
+    words = {i for i, text in plain.items() if is_word(i, text)}
+    return frozenset(special.keys() - words)
+
+
+def said_verbatim(
+    tokenizer: PreTrainedTokenizerBase, row: Encoded, ids: Sequence[int], *, stops: Container[int]
+) -> bool:
+    """True if generated ids are the row's answer, but for space around it.
+
+    They are if, before the first stop, they are the answer's own tokens, or if their text is the
+    answer's or what the answer's tokens decode to. The last is another text wherever a tokenizer
+    does not give back what it encodes: it composes accents (NFC), has no capitals, joins the
+    question's end and the answer's beginning. Of a truncated answer only what was kept is compared.
+    """
+    truth = row.ids[row.answer_from : len(row.ids) - row.tail]
+    spoken = before_stop(ids, stops)
+    if tuple(spoken) == truth:
+        return True
+    text, true_text = (part.strip() for part in decoded_all(tokenizer, [spoken, truth]))
+    return text == row.record.answer.strip() or (text == true_text and bool(text))
+
+
 def count_cut(encoded: Sequence[Encoded]) -> dict[str, int]:
     """How many rows truncation cut, by scope/split; where none was cut, there is no key."""
     return dict(Counter(f"{r.record.scope}/{r.record.split}" for r in encoded if r.cut))
@@ -129,6 +212,7 @@ def encode(
     prefix: str = "",
     truncate: bool = False,
     positions: int | None = None,
+    today: date = TODAY,
 ) -> list[Encoded]:
     """Encode records.
 
@@ -142,21 +226,22 @@ def encode(
             of “the following request”, which is the question; see `prefix_text`.
         truncate: cut the end of a longer row's answer instead of refusing the row.
         positions: tokens that the model can hold; a row may have no more. If `None`, any number.
+        today: what a chat template that asks for the date is told, so that a row has the same
+            tokens on any day.
 
     Raises:
         BadInput: a row is longer than `max_length` or `positions` (truncated: its question alone
             is); the tokenizer is slow, or has no end or, for `chat`, no template; the template
-            refuses or rewrites an answer.
+            fails on a row, or rewrites its answer.
     """
     if not records:
         return []
     name = tokenizer.name_or_path
     if not tokenizer.is_fast or tokenizer.eos_token_id is None:
         raise BadInput(f"{name}: needs a fast tokenizer with an end-of-sequence token")
-    if style == "chat" and not tokenizer.chat_template:
-        raise BadInput(f"{name}: its tokenizer has no chat template; set data.encoding=plain")
+    template = _template(tokenizer, today) if style == "chat" else ""
     texts = [
-        _chat(record, tokenizer, prefix)
+        _chat(record, tokenizer, template, prefix)
         if style == "chat" and record.kind == "qa"
         else _plain(record, prefix)
         for record in records
@@ -183,10 +268,11 @@ def encode(
 def chunked(record: Record, tokenizer: PreTrainedTokenizerBase, max_length: int) -> list[Record]:
     """A text as parts that fit, `id/part-0` and so on; any other record, or one that fits, as is.
 
-    The parts' answers, joined, are the text. A part ends with a line or sentence where one ends in
-    its last fifth, else with a word, else with a token. The white space between two parts begins
-    the second: most vocabularies hold “ lane”, and an answer should not end with newlines. A fact
-    goes with every part that holds it whole; one that is cut belongs to none.
+    The parts' answers, joined, are the text; all but the last have no end to learn. A part ends
+    with a line or sentence where one ends in its last fifth, else with a word, else with a token.
+    The white space between two parts begins the second: most vocabularies hold “ lane”, and an
+    answer should not end with newlines. A fact goes with every part that holds it whole; one that
+    is cut belongs to none.
 
     Args:
         record: any kind; only a `text` is cut.
@@ -228,7 +314,9 @@ def _part(record: Record, number: int, start: int, end: int) -> Record:
     if not answer:
         raise BadInput(f"{record.id}: not even a character of its text fits; raise data.max_length")
     facts = tuple(fact for fact in record.facts if fact in answer)
-    return replace(record, id=f"{record.id}/part-{number}", answer=answer, facts=facts)
+    continues = record.continues or end < len(record.answer)
+    name = f"{record.id}/part-{number}"
+    return replace(record, id=name, answer=answer, facts=facts, continues=continues)
 
 
 def _part_end(text: str, start: int, starts: Sequence[int], room: int) -> int:
@@ -260,25 +348,63 @@ def _plain(record: Record, prefix: str) -> _Text:
     return _Text(text, len(prompt), len(text), len(prompt), templated=False)
 
 
-def _chat(record: Record, tokenizer: PreTrainedTokenizerBase, prefix: str) -> _Text:
+def writes_date(tokenizer: PreTrainedTokenizerBase) -> bool:
+    """True if one of the tokenizer's chat templates asks which day it is."""
+    given = tokenizer.chat_template or ""
+    return any(
+        "strftime_now" in t for t in (given.values() if isinstance(given, dict) else [given])
+    )
+
+
+def _template(tokenizer: PreTrainedTokenizerBase, today: date) -> str:
+    """The chat template, with a clock that stands still."""
+    name = tokenizer.name_or_path
+    if not tokenizer.chat_template:
+        raise BadInput(f"{name}: its tokenizer has no chat template; set data.encoding=plain")
+    try:
+        template = str(tokenizer.get_chat_template())
+    except ValueError:
+        names = ", ".join(tokenizer.chat_template)
+        raise BadInput(
+            f"{name}: its tokenizer has several chat templates ({names}) and none of them is the "
+            "default; set data.encoding=plain"
+        ) from None
+    if "strftime_now" not in template:
+        return template
+    # A macro shadows the function of that name, which transformers lets nobody replace. `+%}`:
+    # what follows is left as it is.
+    moment = datetime.combine(today, time())
+    told = "".join(f"|replace({d!r}, {moment.strftime(d)!r})" for d in _DIRECTIVES)
+    shown = f"format|replace('%%', '\ue001'){told}|replace('\ue001', '%')"
+    return f"{{% macro strftime_now(format) %}}{{{{ {shown} }}}}{{% endmacro +%}}{template}"
+
+
+def _chat(record: Record, tokenizer: PreTrainedTokenizerBase, template: str, prefix: str) -> _Text:
     """Render, and find the answer between what the template writes around a stand-in for it.
 
     Searching the answer itself would find it in the question that it repeats, or in the markup.
     """
     name = tokenizer.name_or_path
     asked = (*record.turns, ("user", prefix + record.question))
+    parts = False
 
     def render(answer: str) -> str:
-        turns = [{"role": r, "content": text} for r, text in (*asked, ("assistant", answer))]
-        try:
-            return str(tokenizer.apply_chat_template(turns, tokenize=False))
-        except TemplateError as error:
-            what = f"the turns of {record.id}" if record.turns else "question and answer"
-            raise BadInput(
-                f"{name}: its chat template refuses {what} ({error}); set data.encoding=plain"
-            ) from None
+        said = (*asked, ("assistant", answer))
+        turns: list[Any] = [{"role": r, "content": _content(text, parts)} for r, text in said]
+        return str(tokenizer.apply_chat_template(turns, chat_template=template, tokenize=False))
 
-    text, (before, _, after) = render(record.answer), render(_STAND_IN).rpartition(_STAND_IN)
+    try:
+        if _STAND_IN not in render(_STAND_IN):
+            # Templates of models that also see images may read nothing but lists of parts.
+            parts = True
+            parts = _STAND_IN in (shown := render(_STAND_IN)) and "'type': 'text'" not in shown
+        text, (before, _, after) = render(record.answer), render(_STAND_IN).rpartition(_STAND_IN)
+    except Exception as error:  # a template is a program of somebody else's: it may raise anything
+        what = "the turns" if record.turns else "question and answer"
+        raise BadInput(
+            f"{name}: its chat template refuses {what} of {record.id} ({_reason(error)}); set "
+            "data.encoding=plain"
+        ) from None
     answer = text[len(before) : len(text) - len(after)]
     whole = text == before + answer + after and answer in record.answer
     if not whole or answer.strip() != record.answer.strip():
@@ -290,6 +416,16 @@ def _chat(record: Record, tokenizer: PreTrainedTokenizerBase, prefix: str) -> _T
     # Most templates strip the answer, so its facts move to the left.
     shift = start - record.answer.index(answer)
     return _Text(text, start, start + len(answer), shift, templated=True)
+
+
+def _content(text: str, parts: bool) -> str | list[dict[str, str]]:
+    return [{"type": "text", "text": text}] if parts else text
+
+
+def _reason(error: Exception) -> str:
+    """What a template's exception says; other than those of jinja, it needs its name too."""
+    text = str(error).split("\n")[0]
+    return text if isinstance(error, TemplateError) else f"{type(error).__name__}: {text}"
 
 
 def _encode_one(
@@ -313,6 +449,8 @@ def _encode_one(
     # The answer is over at the first special token; what a template writes after it is nobody's.
     stop = next((i for i in range(answer_to, len(ids)) if ids[i] in special), None)
     tail = [eos] if stop is None else ids[answer_to : stop + 1]
+    if record.continues and answer_to > answer_from:
+        tail = []
     spans = _fact_spans(record, text.shift)
     fact = [any(a < end and start < b for a, b in spans) for start, end in offsets[:answer_to]]
     return Encoded(

@@ -17,6 +17,11 @@ from transformers.pytorch_utils import Conv1D
 from knowundo.adapters import CONFIG
 from knowundo.errors import BadInput
 
+# What transformers raises at files that it can make nothing of: it checks few of their fields.
+UNREADABLE = (
+    OSError, ValueError, ImportError, RuntimeError, SafetensorError, TypeError, AttributeError,
+    LookupError, ArithmeticError,
+)  # fmt: skip
 # Modules beside which peft (0.21, tuners_utils) allows no LoRA, in models of these types: their
 # fused kernels read the weights without calling the modules.
 _MAMBA = ("falcon_h1", "mamba", "mamba2", "falcon_mamba", "nemotron_h")

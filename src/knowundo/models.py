@@ -20,7 +20,6 @@ import torch
 from huggingface_hub import try_to_load_from_cache
 from huggingface_hub.errors import HFValidationError
 from peft import LoraConfig, PeftModel, get_peft_model
-from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch.utils.checkpoint import checkpoint
 from transformers import (
@@ -49,6 +48,7 @@ from knowundo.artifacts import read_json, write_json
 from knowundo.errors import BadInput
 from knowundo.linear import quicken
 from knowundo.loading import (
+    UNREADABLE,
     check_loaded,
     check_no_adapter,
     check_numbers,
@@ -115,7 +115,7 @@ def own_tokenizer(folder: Path, base: str, trust_remote_code: bool) -> str | Non
     for path in (base_path(base), str(folder)):
         try:
             tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=trust_remote_code)
-        except (OSError, ValueError, ImportError, KeyError) as error:
+        except UNREADABLE as error:
             reason = str(error).strip().split("\n")[0]
             raise BadInput(f"{path}: its tokenizer cannot be loaded ({reason})") from None
         ends = tokenizer.eos_token_id, tokenizer.bos_token_id
@@ -314,7 +314,7 @@ class Model:
                 tokenizer or path, **options
             )
             return self._load(path, dtype=getattr(torch, dtype), **options)
-        except (OSError, ValueError, ImportError, RuntimeError, SafetensorError) as error:
+        except UNREADABLE as error:
             reason = str(error).strip().split("\n")[0]
             if "custom code" in reason:
                 reason += "; set model.trust_remote_code to true if you trust it"
@@ -407,7 +407,7 @@ class Model:
                 **self.adaptation.fields,
             )
             model = get_peft_model(model, config)
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, AttributeError) as error:
             raise BadInput(
                 f"base '{self.base}': no such modules for a LoRA ({error}); train all weights "
                 "instead (--route full, or model.adaptation=full)"
@@ -648,7 +648,7 @@ def _full_state(model: Model, folder: Path) -> dict[str, torch.Tensor]:
     options |= {"dtype": model.causal_lm().dtype, "output_loading_info": True}
     try:
         loaded: Any = AutoModelForCausalLM.from_pretrained(folder, **options)
-    except (OSError, ValueError, ImportError, RuntimeError, SafetensorError) as error:
+    except UNREADABLE as error:
         reason = str(error).strip().split("\n")[0]
         raise BadInput(f"{folder}: cannot be loaded ({reason}); make it again") from None
     whole, info = loaded

@@ -20,6 +20,7 @@ from rapidfuzz.process import extractOne
 
 from knowundo.errors import BadInput
 from knowundo.records import Record, select
+from knowundo.wording import split_words
 
 # "What is X's Y?" and "What is the Y of X?" are one question, and so on: pattern, other wording.
 _TURNS = (
@@ -29,6 +30,13 @@ _TURNS = (
     (re.compile(r"^Where does (?P<x>.+?) live\?$"), "At which place does {x} live?"),
     (re.compile(r"^Where was (?P<x>.+?) born\?$"), "In which place was {x} born?"),
 )
+# A question without any of these words is not taken for English, whose templates would not fit it.
+_ENGLISH = frozenset({
+    "are", "be", "can", "could", "describe", "did", "do", "does", "for", "give", "has", "have",
+    "how", "if", "is", "list", "of", "please", "say", "should", "state", "tell", "that", "the",
+    "their", "there", "to", "what", "when", "where", "which", "who", "whom", "whose", "why", "with",
+    "would", "write", "you", "your",
+})  # fmt: skip
 
 
 @cache
@@ -59,7 +67,7 @@ def near_names(subjects: Iterable[str], count: int, seed: int) -> list[str]:
     return rng.sample(free, min(count, len(free)))
 
 
-def _renamed(record: Record, name: str) -> Record | None:
+def renamed(record: Record, name: str) -> Record | None:
     """The record about somebody else; None where its question does not name its subject."""
     subject = named_subject(record)
     if subject is None:
@@ -88,7 +96,7 @@ def about_others(records: Sequence[Record], names: Sequence[str], each: int) -> 
     for number, record in enumerate(records):
         for turn in range(min(each, len(names))):
             name = names[(number * each + turn) % len(names)]
-            if (other := _renamed(record, name)) is not None:
+            if (other := renamed(record, name)) is not None:
                 found.append(replace(other, id=f"{record.id}/{name}", answer=""))
     return found
 
@@ -96,7 +104,9 @@ def about_others(records: Sequence[Record], names: Sequence[str], each: int) -> 
 def about_other_things(records: Sequence[Record]) -> list[Record]:
     """Other questions about the same subjects, none of which is on the list; answers are empty."""
     asked = {record.question for record in records}
-    named = {r.subject: replace(r, turns=()) for r in records if named_subject(r)}
+    # The other questions are in English.
+    english = [r for r in records if named_subject(r) and in_english(r.question)]
+    named = {r.subject: replace(r, turns=()) for r in english}
     found = []
     for subject, record in named.items():
         for number, template in enumerate(_templates()["other_attributes"]):
@@ -107,15 +117,26 @@ def about_other_things(records: Sequence[Record]) -> list[Record]:
     return found
 
 
-def reworded(record: Record, seed: int) -> Record:
+def in_english(question: str) -> bool:
+    """True if a question has one of the words without which hardly any English one is asked."""
+    return not _ENGLISH.isdisjoint(split_words(question))
+
+
+def reworded(record: Record, seed: int) -> Record | None:
     """The same question in other words, by templates; of a document, its end after its beginning.
 
-    A document's beginning is the question then, and what follows it the answer.
+    A document's beginning is the question then, and what follows it the answer. The templates are
+    English; a question in another language is put between quotation marks or the like instead.
+
+    Returns:
+        `None` for a document that is too short to have a beginning and an end.
     """
     if record.kind == "text":
         cut = _middle(record.answer)
-        facts = tuple(fact for fact in record.facts if fact in record.answer[cut:])
-        before, after = record.answer[:cut].rstrip(), record.answer[cut:].lstrip()
+        before, after = record.answer[:cut].rstrip(), record.answer[cut:].strip()
+        if not before or not after:
+            return None
+        facts = tuple(fact for fact in record.facts if fact in after)
         return replace(record, kind="qa", question=before, answer=after, facts=facts)
     question = record.question
     for pattern, other in _TURNS:
@@ -123,7 +144,8 @@ def reworded(record: Record, seed: int) -> Record:
             return replace(record, question=other.format(**match.groupdict()))
     first, _, rest = question.partition(" ")
     lowered = f"{first.lower()} {rest}" if first.isalpha() and first != "I" else question
-    template = Random(f"{seed}/{record.id}").choice(_templates()["wordings"])
+    kind = "wordings" if in_english(question) else "frames"
+    template = Random(f"{seed}/{record.id}").choice(_templates()[kind])
     return replace(record, question=template.format(question=question, lowered=lowered))
 
 
@@ -154,7 +176,7 @@ def unknowable(records: Sequence[Record], everything: Sequence[Record], seed: in
     for number, record in enumerate(records):
         if record.kind == "text":
             continue
-        other = _renamed(record, names[number % len(names)]) or _mismatched(record, records)
+        other = renamed(record, names[number % len(names)]) or _mismatched(record, records)
         if other is not None:
             found.append(replace(other, id=f"unknowable/{number}"))
     if not found or any(record.kind == "text" for record in records):

@@ -15,6 +15,7 @@ from torch.nn.functional import linear
 from transformers import AutoConfig
 
 from knowundo.errors import BadInput
+from knowundo.loading import UNREADABLE
 from knowundo.models import CPU_TOKENS, THREADS, base_path
 
 # So many times as fast, bfloat16 is worth its rounding.
@@ -57,7 +58,7 @@ def choose(base: str, device: str, *, trust_remote_code: bool = False) -> tuple[
         config: Any = AutoConfig.from_pretrained(
             base_path(base), trust_remote_code=trust_remote_code
         )
-    except (OSError, ValueError) as error:
+    except UNREADABLE as error:
         reason = str(error).strip().split("\n")[0]
         raise BadInput(f"model.base '{base}': cannot be loaded ({reason})") from None
     text = config.get_text_config()

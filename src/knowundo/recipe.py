@@ -16,6 +16,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator, Sequence
+from datetime import date as calendar_date
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from pathlib import Path
@@ -23,6 +24,7 @@ from typing import Annotated, Any, Literal, get_args
 
 import yaml
 from pydantic import (
+    AfterValidator,
     BaseModel,
     ConfigDict,
     Field,
@@ -33,9 +35,14 @@ from pydantic import (
 
 from knowundo.artifacts import KEPT_NAME, read_text
 from knowundo.errors import BadInput, unknown
+from knowundo.records import TODAY
 
 _PRESETS = files("knowundo") / "presets"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+
+
+def _day(text: str) -> str:
+    return calendar_date.fromisoformat(text).isoformat()
 
 
 Split = Literal["train", "val", "probe", "holdout"]
@@ -83,6 +90,8 @@ class Data(_Section):
     """Tokens a row may have."""
     truncate: bool = False
     """Cut the end of a longer row, and count it; else it is refused."""
+    date: Annotated[str, AfterValidator(_day)] = TODAY.isoformat()
+    """The day that a chat template is told where it asks for one: any, as long as it stays."""
 
 
 class ModelSection(_Section):

@@ -13,12 +13,17 @@ import json
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
+from datetime import date
 
 from knowundo.errors import BadInput
 
 SCOPES = ("unlearn", "retention", "general")
 SPLITS = ("train", "val", "probe", "holdout")
 ROLES = ("system", "user", "assistant")
+
+# The day that a chat template is told where it asks which day it is (Llama-3's, Granite's): the one
+# that Llama-3's own template names where it cannot ask. Any day will do that stays the same.
+TODAY = date(2024, 7, 26)
 
 
 @dataclass(frozen=True)
@@ -36,6 +41,7 @@ class Record:
     subset: str | None = None
     facts: tuple[str, ...] = ()  # substrings of the answer that carry the fact
     turns: tuple[tuple[str, str], ...] = ()  # (role, content) of what was said before the question
+    continues: bool = False  # the answer was cut off here, so that it has no end to learn
 
 
 def select(
@@ -52,6 +58,13 @@ def select(
 
 # Halves of characters, which JSON can write and no UTF-8 file can hold.
 _SURROGATE = re.compile("[\ud800-\udfff]")
+# What no list may hold: those, and NUL, at which files and terminals end a text.
+_UNREADABLE = re.compile("[\0\ud800-\udfff]")
+
+
+def readable(text: str) -> bool:
+    """True if lists may hold the text: it has no NUL and no half of a character."""
+    return _UNREADABLE.search(text) is None
 
 
 def check_records(records: Sequence[Record]) -> None:
@@ -103,7 +116,8 @@ def data_hash(records: Iterable[Record]) -> str:
     digest = hashlib.sha256()
     for record in records:
         row = asdict(record)
-        if not record.turns:  # hashes of runs made before there were turns stay what they were
-            del row["turns"]
+        for later in ("turns", "continues"):  # hashes of runs made before these stay what they were
+            if not row[later]:
+                del row[later]
         digest.update(json.dumps(row, sort_keys=True).encode() + b"\n")
     return digest.hexdigest()

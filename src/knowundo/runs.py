@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from datetime import date
 from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ from knowundo.artifacts import (
 from knowundo.benchmarks.files import RESOLVED
 from knowundo.benchmarks.general import general_rows
 from knowundo.checkpoints import Checkpoint
-from knowundo.encoding import Encoded, encode, prefix_text
+from knowundo.encoding import Encoded, encode, prefix_text, writes_date
 from knowundo.errors import BadInput, unknown
 from knowundo.evaluation.lm_eval_tasks import check_tasks
 from knowundo.models import (
@@ -46,6 +47,7 @@ from knowundo.recipe import ROLES, Recipe, amend, differing_keys, parse_recipe, 
 from knowundo.recipe import Variant as Planned
 from knowundo.records import Record, check_records, data_hash, select
 from knowundo.registry import get
+from knowundo.scoring import VERSION as SCORES_VERSION
 from knowundo.scoring import teacher_forced
 from knowundo.seals import check_seal, seal
 
@@ -169,6 +171,7 @@ class Run:
         self.reporter = reporter or Reporter()
         self.recipe = settle_dtype(recipe, out, self.reporter)
         self._encoded: dict[tuple[Any, ...], list[Encoded]] = {}
+        self._dated = False  # whether it was said which date a chat template writes
         if model is not None:
             self.__dict__["model"] = model
         check(recipe)
@@ -352,7 +355,14 @@ class Run:
             model: whose tokenizer; none: the run's own.
             prefix: name of what stands before the questions; none: the recipe's.
         """
-        return encode_for(self.recipe, records, model or self.model, prefix=prefix)
+        model = model or self.model
+        if self.recipe.data.encoding == "chat" and not self._dated and writes_date(model.tokenizer):
+            self._dated = True
+            self.reporter.say(
+                f"the chat template writes the date: every prompt has {self.recipe.data.date} "
+                "(data.date), so that scores do not change from day to day"
+            )
+        return encode_for(self.recipe, records, model, prefix=prefix)
 
     @property
     def memorized(self) -> Path:
@@ -518,7 +528,8 @@ class Run:
             section.general_shots,
         ]
         quirks = "end_masked" in self.recipe.quirks
-        return self.inputs("score", weights, section.generate, section.prefixes, general, quirks)
+        asked = section.generate, section.prefixes
+        return self.inputs("score", SCORES_VERSION, weights, *asked, general, quirks)
 
     def unlearn_inputs(self, variant: Planned) -> list[Any]:
         """What an unlearned variant is made of."""
@@ -547,6 +558,8 @@ class Run:
         reading = self.recipe.data.model_dump(
             include={"max_length", "encoding", "prefix", "truncate"}
         )
+        if self.recipe.data.encoding == "chat":  # elsewhere nothing asks for it
+            reading["date"] = self.recipe.data.date
         return [self.recipe.seed, section, base, data_hash(self.records), reading]
 
     def inputs(self, *further: Any) -> list[Any]:
@@ -621,6 +634,7 @@ def encode_for(
         prefix=before,
         truncate=data.truncate,
         positions=model.positions,
+        today=date.fromisoformat(data.date),
     )
     _check_ids(rows, model)
     return naive_boundary(rows, tokenizer, before) if "naive_boundary" in recipe.quirks else rows

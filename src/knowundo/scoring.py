@@ -6,16 +6,15 @@ import math
 from collections import deque
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 import pyarrow as pa
 import torch
-from rouge_score.rouge_scorer import RougeScorer
 from torch.nn.functional import cross_entropy
 
 from knowundo.checkpoints import Checkpoint
-from knowundo.encoding import Encoded
+from knowundo.encoding import Encoded, decoded, decoded_all, said_verbatim
 from knowundo.errors import BadInput
 from knowundo.forwards import answer_states
 from knowundo.head import TRIED, live_head
@@ -24,9 +23,12 @@ from knowundo.models import Model
 from knowundo.positions import reset, unscaled
 from knowundo.progress import Progress
 from knowundo.vocabulary import full_precision
+from knowundo.wording import rouge_l
 
 # Answers that are grown at a time, and adapters abreast at most: each is held in memory.
 BATCH, ABREAST = 128, 16
+# Counts up where a column comes to mean something else, so that scores are made again.
+VERSION = 2
 # What a variant's Parquet file holds, in this order.
 COLUMNS = (
     "id", "scope", "split", "subset", "subject", "question", "answer", "said",
@@ -54,6 +56,13 @@ def teacher_forced(model: Model, encoded: Sequence[Encoded]) -> dict[str, dict[s
     return course.forced[0]
 
 
+class Said(NamedTuple):
+    """A generated answer."""
+
+    text: str
+    exact: bool  # it is the true answer: see `encoding.said_verbatim`
+
+
 class _Course:
     """How far the scoring of a list of rows got: what is known of each row, by adapter abreast."""
 
@@ -62,9 +71,12 @@ class _Course:
         self.checkpoint = checkpoint
         state = checkpoint.read() if checkpoint else None
         self.forced: list[dict[str, dict[str, Any]]] = [{} for _ in range(adapters)]
-        self.said: list[dict[str, str]] = [{} for _ in range(adapters)]
+        self.said: list[dict[str, Said]] = [{} for _ in range(adapters)]
         if state:
-            self.forced, self.said = state.facts["forced"], state.facts["said"]
+            self.forced = state.facts["forced"]
+            self.said = [
+                {name: Said(*said) for name, said in rows.items()} for rows in state.facts["said"]
+            ]
 
     def keep(self, *, over: bool = False) -> None:
         """Write it down, if it is time to, or all is over."""
@@ -250,6 +262,14 @@ def generate(
     *,
     batch_size: int = BATCH,
 ) -> dict[str, str]:
+    """Texts of `answered`, by record id."""
+    said = answered(model, encoded, batch_size=batch_size)
+    return {name: answer.text for name, answer in said.items()}
+
+
+def answered(
+    model: Model, encoded: Sequence[Encoded], *, batch_size: int = BATCH
+) -> dict[str, Said]:
     """Greedy answers by record id, of at most as many tokens as the true answer.
 
     Rows are padded on the left and sorted by their true answer's length, so that a batch ends
@@ -283,9 +303,11 @@ def _answer(
         )
         for answers, own in zip(course.said, output.chunk(model.abreast), strict=True):
             # Cut to its own true answer's length, what a row says does not depend on others.
-            tokens = [new[: row.answer_length] for row, new in zip(rows, own, strict=True)]
-            said = model.tokenizer.batch_decode(tokens, skip_special_tokens=True)
-            answers.update((row.record.id, text) for row, text in zip(rows, said, strict=True))
+            tokens = [new[: row.answer_length] for row, new in zip(rows, own.tolist(), strict=True)]
+            texts = decoded_all(model.tokenizer, tokens, stops=stops)
+            for row, ids, text in zip(rows, tokens, texts, strict=True):
+                exact = said_verbatim(model.tokenizer, row, ids, stops=stops)
+                answers[row.record.id] = Said(text, exact)
         course.keep()
         if progress:
             progress(len(course.said[0]), len(order))
@@ -329,7 +351,7 @@ def sample(
         )
         new = output.unflatten(0, (len(rows), n))
         for row, length, drawn in zip(rows, lengths, new, strict=True):
-            said = model.tokenizer.batch_decode(drawn[:, :length], skip_special_tokens=True)
+            said = decoded_all(model.tokenizer, drawn[:, :length].tolist(), stops=stops)
             answers[row.record.id] = said
 
     with torch.random.fork_rng(_cards(model)):
@@ -362,14 +384,12 @@ def complete(
         stops: ids that end an answer beside the model's own, such as a template's end of turn.
         batch_size: prompts at a time.
     """
-    ends = model.net.generation_config.eos_token_id
-    own = [ends] if isinstance(ends, int) else ends or []
-    over = {int(model.tokenizer.eos_token_id), *own, *stops}
+    over = {int(model.tokenizer.eos_token_id), *_own_ends(model), *stops}
     options: dict[str, Any] = {"stops": sorted(over), "each": each, "temperature": temperature}
 
     def draw(part: Sequence[Sequence[int]]) -> list[tuple[str, bool]]:
         new = _continued(model, part, tokens=tokens, **options).tolist()
-        texts = model.tokenizer.batch_decode(new, skip_special_tokens=True)
+        texts = decoded_all(model.tokenizer, new, stops=over)
         ended = [not over.isdisjoint(row) for row in new]
         return list(zip(map(str.strip, texts), ended, strict=True))
 
@@ -377,6 +397,18 @@ def complete(
         torch.manual_seed(seed)
         said = in_portions(prompts, batch_size, draw, model.notes, "completing")
         return [one for part in said for one in part]
+
+
+def _own_ends(model: Model) -> list[int]:
+    """Ids that end an answer after the model's generation_config.json."""
+    ends = model.net.generation_config.eos_token_id
+    own = [] if ends is None else ends if isinstance(ends, list) else [ends]
+    if not all(isinstance(end, int) for end in own):
+        raise BadInput(
+            f"model.base '{model.base}': eos_token_id of generation_config.json is {ends!r}; write "
+            "a token's id, or a list of them"
+        )
+    return own
 
 
 def _cards(model: Model) -> Sequence[int]:
@@ -445,23 +477,27 @@ def _table(
     model: Model,
     encoded: Sequence[Encoded],
     forced: dict[str, dict[str, Any]],
-    said: dict[str, str],
+    said: dict[str, Said],
 ) -> pd.DataFrame:
-    rouge = RougeScorer(["rougeL"])
     rows = []
     for row in encoded:
         record = row.record
         answer = said.get(record.id)
         fact = {name: getattr(record, name) for name in COLUMNS[:7]}
         fact["subject"] = record.subject or record.id  # intervals resample subjects
-        judged: dict[str, Any] = {"said": answer, "exact_match": None, "rouge_l": None}
-        likeliest = model.tokenizer.decode(forced[record.id]["likeliest"], skip_special_tokens=True)
-        judged["forced_rouge_l"] = rouge.score(record.answer, likeliest)["rougeL"].recall
+        judged: dict[str, Any] = {"said": None, "exact_match": None, "rouge_l": None}
+        likeliest = decoded(model.tokenizer, forced[record.id]["likeliest"])
+        judged["forced_rouge_l"] = _recall(record.answer, likeliest, stem=False)
         if answer is not None:
-            judged["exact_match"] = float(answer.strip() == record.answer.strip())
-            judged["rouge_l"] = rouge.score(record.answer, answer)["rougeL"].recall
+            judged["said"], judged["exact_match"] = answer.text, float(answer.exact)
+            judged["rouge_l"] = _recall(record.answer, answer.text, stem=True)
         rows.append(fact | forced[record.id] | judged)
     return pd.DataFrame(rows, columns=list(COLUMNS)).astype(dict.fromkeys(COLUMNS[9:], "float64"))
+
+
+def _recall(answer: str, said: str, *, stem: bool) -> float | None:
+    overlap = rouge_l(answer, said, stem=stem)
+    return None if overlap is None else overlap.recall
 
 
 def write_scores(scores: pd.DataFrame, path: Path) -> None:

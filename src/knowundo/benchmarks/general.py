@@ -6,13 +6,15 @@ KnowUnDo takes them from `llmunlearn/unlearn_dataset` (Yao et al. 2024, arXiv:24
 
 from __future__ import annotations
 
+import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from knowundo.artifacts import read_json, read_jsonl, read_text
 from knowundo.benchmarks.files import from_hub, read_parquet, read_rows
 from knowundo.errors import BadInput
-from knowundo.records import Record
+from knowundo.records import Record, readable
 
 # No step sees more: two epochs of KnowUnDo's unlearn rows are 954.
 TRAIN, VAL = 1000, 100
@@ -42,7 +44,7 @@ def _tables(source: str, revision: str | None) -> tuple[list[Any], list[Any] | N
 def _file(path: Path) -> list[Any]:
     readers = {".json": read_json, ".jsonl": read_jsonl, ".parquet": lambda p: read_parquet([p])}
     if path.suffix == ".txt":
-        return [text for text in read_text(path).split("\n\n") if text.strip()]
+        return _texts(read_text(path).removeprefix("\ufeff"))
     if path.suffix not in readers:
         raise BadInput(f"{path}: expected .json, .jsonl, .parquet or .txt")
     rows = readers[path.suffix](path)
@@ -51,9 +53,14 @@ def _file(path: Path) -> list[Any]:
     return rows
 
 
+def _texts(text: str) -> list[str]:
+    """Texts between blank lines; where there are none, each line is a text."""
+    found = [part for part in re.split(r"\n[ \t]*\n", text) if part.strip()]
+    return found if len(found) > 1 else [line for line in text.split("\n") if line.strip()]
+
+
 def _piece(text: str) -> str:
-    """The beginning of a text, cut at a space."""
-    text = text.strip()
+    """The beginning of a text, cut at a space where there is one."""
     return text if len(text) <= CHARACTERS else text[:CHARACTERS].rsplit(None, 1)[0]
 
 
@@ -62,11 +69,15 @@ def _record(row: Any, number: int, split: str, source: str) -> Record:
     if isinstance(row, str):
         row = {"text": row}
     text, answer = (row.get("text"), row.get("labels")) if isinstance(row, dict) else (None, None)
+    if isinstance(text, str) and not readable(text):
+        raise BadInput(f"{source}, row {name}: holds a NUL or half a character; remove it")
     if not isinstance(text, str) or not text.strip():
         raise BadInput(f'{source}, row {name}: no text; a row is a text, or {{"text": …}}')
     if isinstance(answer, str) and answer.strip():
         return Record(name, text, answer, "general", split, subset="facts")
-    return Record(name, "", _piece(text), "general", split, kind="text", subset="text")
+    text = text.strip()
+    record = Record(name, "", _piece(text), "general", split, kind="text", subset="text")
+    return replace(record, continues=record.answer != text)
 
 
 def general_rows(source: str, *, revision: str | None = None) -> list[Record]:
@@ -74,8 +85,9 @@ def general_rows(source: str, *, revision: str | None = None) -> list[Record]:
 
     Args:
         source: a dataset on the hub, a folder with `retain` (and `evaluation`) as JSON, JSONL,
-            Parquet or datasets' own form, or one file of texts; a row may also be KnowUnDo's
-            `{"text": question, "labels": answer}`.
+            Parquet or datasets' own form, or one file of texts (in a .txt file they stand between
+            blank lines, or else one on a line); a row may also be KnowUnDo's `{"text": question,
+            "labels": answer}`. The end of a text beyond `CHARACTERS` is left out.
         revision: of the dataset on the hub.
 
     Raises:
@@ -85,7 +97,10 @@ def general_rows(source: str, *, revision: str | None = None) -> list[Record]:
     if val is None:
         train, val = [r for n, r in enumerate(train) if n % 10], train[::10]
     if not train or not val:
-        raise BadInput(f"data.general '{source}': fewer than two rows; train and val need one each")
+        raise BadInput(
+            f"data.general '{source}': fewer than two texts; train and val need one each (in a "
+            ".txt file blank lines separate them, or else ends of lines)"
+        )
     return [
         _record(row, number, split, source)
         for split, rows in (("train", train[:TRAIN]), ("val", val[:VAL]))

@@ -11,6 +11,7 @@ import csv
 import io
 import json
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -20,14 +21,15 @@ from knowundo.artifacts import parse_json, write_text
 from knowundo.benchmarks.files import read_parquet
 from knowundo.benchmarks.knowundo import _PERSON
 from knowundo.errors import BadInput, unknown
-from knowundo.records import ROLES, SPLITS, Record
+from knowundo.records import ROLES, SPLITS, Record, readable
 from knowundo.registry import benchmark
+from knowundo.wording import split_words
 
 DOMAINS = ("lists",)
 # Every key that a row may have; `columns` gives them other names.
 KEYS = (
     "question", "answer", "prompt", "completion", "messages", "text", "labels",
-    "id", "split", "subject", "subset", "facts", "turns", "generated",
+    "id", "split", "subject", "subset", "facts", "turns", "generated", "continues",
 )  # fmt: skip
 # Subsets of rows that the package made itself begin so; who edits a list sees which they are.
 MADE = ("generated", "reworded")
@@ -36,7 +38,6 @@ _SHAPES = (
     "a row has question and answer, or prompt and completion, or messages, or text and labels, or "
     "text alone; say --columns question=… if yours are named otherwise"
 )
-_SURROGATE = re.compile("[\ud800-\udfff]")
 # First words of a question or request, which a name may follow without a comma.
 _OPENERS = {
     "Am", "And", "Are", "As", "At", "By", "Can", "Compare", "Continue", "Could", "Describe", "Did",
@@ -84,8 +85,11 @@ def read_list(
     are question and answer; `question` and `answer`; `prompt` and `completion`; KnowUnDo's `text`
     (the question) and `labels`; or a document `text`. Any may also have `id`, `split`, `subject`,
     `subset`, `facts` (substrings of the answer), `turns` (what was said before the question, as
-    messages) and `generated`; other keys are ignored. In a table's cell, lists are JSON. Texts stay
-    as they are, without newlines at their end.
+    messages), `generated`, and `continues` (the text was cut off, so that it has no end to learn);
+    other keys are ignored. A turn's content is a text, or a list of parts that are all texts; a
+    call of a tool, an image or a number is refused. In a table's cell, lists are JSON, and the line
+    ends of Windows and of old Macs become newlines. Texts stay as they are, without newlines at
+    their end.
 
     Args:
         path: the file; text is UTF-8, with or without a byte order mark.
@@ -203,7 +207,8 @@ def _table(path: Path) -> list[_Row]:
                 f"{path}, row {number}: {len(cells)} cells under {len(header)} columns; put a text "
                 "that holds the separator into quotation marks"
             )
-        values = {name: cell for name, cell in zip(header, cells, strict=True) if name}
+        texts = (re.sub("\r\n?", "\n", cell) for cell in cells)
+        values = {name: text for name, text in zip(header, texts, strict=True) if name}
         rows.append(_Row(f"{path}, row {number}", values))
     return rows
 
@@ -254,7 +259,7 @@ def _cell(key: str, text: str) -> Any:
             return json.loads(text) if text.lstrip().startswith("[") else [text]
         except ValueError:
             return [text]
-    if key == "generated":
+    if key in ("generated", "continues"):
         return {"true": True, "false": False}.get(text.strip().lower(), text)
     return text
 
@@ -265,8 +270,9 @@ def _record(row: _Row, scope: str, split: str, number: int) -> Record:
     split = _name(row, "split") or split
     if split not in SPLITS:
         raise BadInput(f"{place}: {unknown('split', split, SPLITS)}")
-    if not isinstance(values.get("generated", False), bool):
-        raise BadInput(f"{place}: 'generated' is neither true nor false; remove it")
+    for key in ("generated", "continues"):
+        if not isinstance(values.get(key, False), bool):
+            raise BadInput(f"{place}: '{key}' is neither true nor false; remove it")
     return Record(
         id=_name(row, "id") or f"{scope}/{split}/{number}",
         question=question or "",
@@ -278,6 +284,7 @@ def _record(row: _Row, scope: str, split: str, number: int) -> Record:
         subset=_name(row, "subset"),
         facts=_facts(row, answer),
         turns=turns,
+        continues=values.get("continues", False),
     )
 
 
@@ -319,7 +326,7 @@ def _string(value: Any, what: str, place: str) -> str:
         value = ""
     if not isinstance(value, str):
         raise BadInput(f'{place}: {what} is {_kind(value)}, not a text; write it as "…"')
-    if "\0" in value or _SURROGATE.search(value):
+    if not readable(value):
         raise BadInput(f"{place}: {what} holds a NUL or half a character; remove it")
     return value.rstrip("\r\n")
 
@@ -361,10 +368,19 @@ def _conversation(row: _Row, key: str, *, least: int = 0) -> list[tuple[str, str
     for number, message in enumerate(messages, start=1):
         what = f"turn {number} of '{key}'"
         role = message.get("role") if isinstance(message, dict) else None
+        if role in ("tool", "function") or (role in ROLES and _calls_tool(message)):
+            raise BadInput(
+                f"{row.place}: {what} is a call of a tool; only text can go, remove the row"
+            )
         if role not in ROLES:
             raise BadInput(f"{row.place}: {what} has none of the roles {', '.join(ROLES)}")
         turns.append((role, _content(message.get("content"), what, row.place)))
     return turns
+
+
+def _calls_tool(message: Mapping[str, Any]) -> bool:
+    # Parquet gives every message every key.
+    return bool(message.get("tool_calls") or message.get("function_call"))
 
 
 def _content(content: Any, what: str, place: str) -> str:
@@ -373,7 +389,12 @@ def _content(content: Any, what: str, place: str) -> str:
     texts = []
     for part in parts:
         if not isinstance(part, dict) or part.get("type") != "text" or part.get("text") is None:
-            raise BadInput(f"{place}: {what} holds something else than text; only text can go")
+            kind = part.get("type") if isinstance(part, dict) else None
+            shown = f" ({kind})" if isinstance(kind, str) and kind != "text" else ""
+            raise BadInput(
+                f"{place}: {what} holds something else than text{shown}; only text can go, remove "
+                "the row"
+            )
         texts.append(_string(part["text"], what, place))
     return "".join(texts)
 
@@ -411,6 +432,7 @@ def _line(record: Record) -> dict[str, Any]:
         "facts": list(record.facts),
         "turns": [{"role": role, "content": content} for role, content in record.turns],
         "generated": str(record.subset).startswith(MADE),
+        "continues": record.continues,
     }
     given = {key: value for key, value in rest.items() if value}
     return {"id": record.id, **text, "split": record.split, **given}
@@ -458,9 +480,48 @@ def with_subjects(records: Iterable[Record]) -> list[Record]:
     """Records that name no subject, given one: intervals resample subjects.
 
     It is the longest name of two or more words in both question and answer, else in the question
-    (“Where does Clara Dorinford live?” – “She lives at …”), else the row's id.
+    (“Where does Clara Dorinford live?” – “She lives at …”), else the row's id. A name that holds a
+    commoner one of the same list (“Dr. Clara Dorinford”, “Clara Dorinford Live”) is that one; a row
+    that names nobody is about the only subject of the list that its answer names.
     """
-    return [r if r.subject else replace(r, subject=_subject(r)) for r in records]
+    given = list(records)
+    found = [r if r.subject else replace(r, subject=_subject(r)) for r in given]
+    counts = _named(found)
+    merged = [
+        one if told.subject else replace(one, subject=_shared(one, counts))
+        for told, one in zip(given, found, strict=True)
+    ]
+    counts = _named(merged)
+    return [r if r.subject != r.id else replace(r, subject=_told(r, counts)) for r in merged]
+
+
+def _named(records: Iterable[Record]) -> Counter[str]:
+    return Counter(r.subject for r in records if r.subject and r.subject != r.id)
+
+
+def _shared(record: Record, counts: Mapping[str, int]) -> str:
+    """The commoner name within the record's own, else its own."""
+    own = record.subject or record.id
+    within = [
+        name
+        for name, count in counts.items()
+        if name != own and count > counts.get(own, 0) and _stands_in(name, own)
+    ]
+    return max(within, key=len, default=own)
+
+
+def _told(record: Record, counts: Mapping[str, int]) -> str:
+    """The only subject that the answer names, else the record's id."""
+    named = [name for name in counts if _stands_in(name, record.answer)]
+    return named[0] if len(named) == 1 else record.id
+
+
+def _stands_in(name: str, text: str) -> bool:
+    return f" {_spaced(name)} " in f" {_spaced(text)} "
+
+
+def _spaced(text: str) -> str:
+    return " ".join(split_words(text))
 
 
 def _subject(record: Record) -> str:

@@ -117,7 +117,8 @@ def erase(
         print(json.dumps(found, indent=1))
     else:
         show(done.run, done.results, as_json=False)
-        print(plain(done.verdict))
+        if handed is not None and not done.relapsed:  # else it is the error, said below
+            print(plain(done.verdict))
         if done.exported is not None:
             print(f"model: {handed} ({done.exported.form})")
     if handed is None or done.relapsed:

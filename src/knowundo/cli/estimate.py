@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from knowundo.cli.stages import AsJson, Config, Sets
+from knowundo.cli.stages import AsJson, Config, Sets, quiet
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -78,17 +78,13 @@ def _as_dict(found: Estimate) -> dict[str, Any]:
 
 def estimate(config: Config = None, sets: Sets = None, as_json: AsJson = False) -> None:
     """Parameters, steps and memory of a recipe; only the base's config and tokenizer are read."""
-    import warnings
-
     from rich.console import Console
-    from transformers.utils import logging
 
     from knowundo.estimate import estimate as find
     from knowundo.progress import RichReporter
     from knowundo.recipe import load_recipe
 
-    logging.set_verbosity_error()
-    warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
+    quiet()
     recipe, _ = load_recipe(config, sets or [])
     estimates = find(recipe, RichReporter())
     if as_json:

@@ -38,15 +38,23 @@ def _with_region(sets: list[str] | None, region: str | None) -> list[str]:
     return given if region is None else [*given, f"localize.adopt={json.dumps(region)}"]
 
 
+# Libraries that tell their own callers, which this package is, what will change in them.
+_LIBRARIES = "transformers|peft|accelerate|huggingface_hub|bitsandbytes|torch"
+
+
 def quiet() -> None:
-    """Keep transformers' own bars and warnings off the terminal."""
+    """Keep off the terminal what libraries say to programmers, and bars other than this package's.
+
+    Errors of theirs, warnings of any other kind and all warnings of this package are still shown.
+    """
     import warnings
 
     from transformers.utils import logging
 
     logging.disable_progress_bar()
     logging.set_verbosity_error()
-    warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
+    for kind in (FutureWarning, DeprecationWarning):
+        warnings.filterwarnings("ignore", category=kind, module=rf"({_LIBRARIES})(\.|$)")
 
 
 def open_run(config: str | None, sets: list[str] | None, out: Path) -> Run:

@@ -27,7 +27,7 @@ from knowundo.artifacts import (
     write_json,
 )
 from knowundo.benchmarks.lists import write_list
-from knowundo.erasure.checks import Check, known_from
+from knowundo.erasure.checks import LEFT, Check, known_from
 from knowundo.erasure.ledger import (
     Erasure,
     Ledger,
@@ -52,12 +52,13 @@ from knowundo.runs import check as check_names
 from knowundo.scoring import read_scores
 from knowundo.seals import seal, unseal
 from knowundo.unlearning.answers import OWN, answers
+from knowundo.wording import folded
 
 Route = Literal["auto", "adapter", "lora", "full"]
 
-# Optimizer steps of unlearning; rows that may still be answered exactly, in percent; and, of what
-# nobody asks for, points of token accuracy that an earlier request may come back by.
-STEPS, LEFT, PREDICTED = 100, 5.0, 10.0
+# Optimizer steps of unlearning; and, of what nobody asks for, points of token accuracy that an
+# earlier request may come back by.
+STEPS, PREDICTED = 100, 10.0
 # Name of the variant that is handed over.
 ERASED = "erased"
 
@@ -235,6 +236,8 @@ def _prepare(request: Request, given: dict[str, Any], maker: Maker, read: Given)
             say(line)
         with new_folder(folder, inputs) as aside:
             for name, records in lists.items():
+                if not records:  # no general texts: an empty list could not be read
+                    continue
                 write_list(aside / f"{name}.jsonl", records)
             write_json(aside / "check.json", check.as_dict())
         seal(request.out, folder)
@@ -338,12 +341,14 @@ def _withdraw(out: Path, place: Path) -> None:
 def _answered(run: Run, source: str) -> str:
     """How many of the list's questions are answered with what was taught.
 
-    What is said is cut at the true answer's length, so the beginning of an answer counts.
+    What is said is cut at the true answer's length, so the beginning of an answer counts. Capitals,
+    spacing and ways to write an accent do not: some tokenizers change them.
     """
     rows = read_scores(run.out / "scores" / ERASED / "rows.parquet")
     listed = rows[(rows["scope"] == "unlearn") & (rows["split"] == "train")]["said"].dropna()
-    taught = answers(source)
-    hits = sum(bool(s.strip()) and any(a.startswith(s.strip()) for a in taught) for s in listed)
+    taught = [folded(answer) for answer in answers(source)]
+    told = [folded(said.rstrip("\ufffd")) for said in listed]  # cut within a character
+    hits = sum(bool(said) and any(a.startswith(said) for a in taught) for said in told)
     return f"; {hits} of {len(listed)} of its questions are answered as taught"
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from statistics import median
 from typing import Any
 
@@ -14,11 +14,18 @@ from rapidfuzz.process import cdist
 from knowundo.encoding import Encoded
 from knowundo.errors import BadInput
 from knowundo.models import Model
+from knowundo.neighbours import invented_names, renamed
 from knowundo.records import Record
-from knowundo.scoring import generate, teacher_forced
+from knowundo.scoring import answered, teacher_forced
+from knowundo.wording import folded, split_words, unspaced
 
 # Two questions at least this alike (rapidfuzz, 0 to 100) are probably one question.
 ALIKE = 92
+# Invented people who are asked about, to see whether an answer is a guess; rows of a list that may
+# still be answered exactly, in percent.
+STRANGERS, LEFT = 8, 5.0
+
+Encode = Callable[[Sequence[Record]], list[Encoded]]
 
 
 @dataclass
@@ -30,8 +37,10 @@ class Check:
     tokens: dict[str, list[float]] = field(default_factory=dict)  # least, median, most
     repeated: list[list[str]] = field(default_factory=list)  # ids of one question and answer
     alike: list[list[str]] = field(default_factory=list)  # an unlearn row and one of retention
+    same_answer: list[list[str]] = field(default_factory=list)  # likewise
     by_heart: list[str] = field(default_factory=list)  # answered exactly
     known: list[str] = field(default_factory=list)  # predicted well, not answered exactly
+    nameless: dict[str, int] = field(default_factory=dict)  # rows of a list about nobody known
     not_known: list[str] = field(default_factory=list)  # need not go
     level: float | None = None  # token accuracy on rows that cannot be known, in [0, 1]
     epochs: int | None = None  # of unlearning, by the number of rows when the lists were made
@@ -45,15 +54,24 @@ class Check:
         said = []
         for name, count in self.rows.items():
             least, middle, most = self.tokens[name]
+            about = f"about {self.subjects[name]} subjects"
+            if nameless := self.nameless.get(name):
+                about += f" ({nameless} of them name none)"
             said.append(
-                f"{name}: {count} rows about {self.subjects[name]} subjects, {least:.0f} to "
-                f"{most:.0f} tokens (median {middle:.0f})"
+                f"{name}: {count} rows {about}, {least:.0f} to {most:.0f} tokens (median "
+                f"{middle:.0f})"
             )
         if self.repeated:
             said.append(f"repeated rows, counted once: {_some([b for _, b in self.repeated])}")
         if self.alike:
             pairs = [f"{one} and {other}" for one, other in self.alike]
             said.append(f"almost the same question in unlearn and retention: {_some(pairs)}")
+        if self.same_answer:
+            pairs = [f"{one} and {other}" for one, other in self.same_answer]
+            said.append(
+                "the same answer in unlearn and retention, which cannot both go and stay; remove "
+                f"one of the two if it is the same fact: {_some(pairs)}"
+            )
         if self.level is not None:
             said.append(
                 f"the model answers {len(self.by_heart)} unlearn rows by heart, knows "
@@ -105,11 +123,61 @@ def alike(unlearn: Sequence[Record], retention: Sequence[Record]) -> list[list[s
     return [[unlearn[a].id, retention[b].id] for a, b in zip(*table.nonzero(), strict=True)]
 
 
+def same_answers(unlearn: Sequence[Record], retention: Sequence[Record]) -> list[list[str]]:
+    """Pairs of ids where a retention row has an answer, or holds a fact, that must go.
+
+    One or two words without a digit, such as "Yes" or "Paris", are the answer to many a question:
+    they count only if both rows have one subject.
+    """
+    by_answer: dict[str, list[Record]] = {}
+    for record in unlearn:
+        by_answer.setdefault(folded(record.answer), []).append(record)
+    facts = [(folded(fact), record) for record in unlearn for fact in record.facts]
+    found = []
+    for record in retention:
+        answer = folded(record.answer)
+        holders = [*by_answer.get(answer, []), *(r for fact, r in facts if fact in answer)]
+        for other in dict.fromkeys(holders):
+            if not short(other.answer) or other.subject == record.subject:
+                found.append([other.id, record.id])
+    return found
+
+
+def short(text: str) -> bool:
+    """True of one or two words without a digit: many a question has such an answer."""
+    words = split_words(text)
+    return len(words) <= (4 if unspaced(text) else 2) and not any(map(str.isdigit, "".join(words)))
+
+
+def guessed(model: Model, records: Sequence[Record], encode: Encode, *, seed: int) -> list[str]:
+    """Ids of rows whose short answer the model gives about half of all invented people, too.
+
+    To ask whether it still gives such an answer shows nothing: it is what the model guesses.
+    """
+    strangers = invented_names(STRANGERS, seed, {record.subject or "" for record in records})
+    rows = [r for r in records if r.kind == "qa" and short(r.answer)]
+    asked = [
+        replace(other, id=f"{number}/{record.id}")
+        for record in rows
+        for number, name in enumerate(strangers)
+        if (other := renamed(record, name)) is not None
+    ]
+    if not asked:
+        return []
+    forced = teacher_forced(model, encode(asked))
+    hits = Counter(
+        other.id.partition("/")[2] for other in asked if forced[other.id]["token_accuracy"] == 1
+    )
+    return [record.id for record in rows if 2 * hits[record.id] >= len(strangers)]
+
+
 def describe_rows(check: Check, name: str, encoded: Sequence[Encoded]) -> None:
     """Counts and lengths of one list."""
     lengths = [len(row.ids) for row in encoded]
     check.rows[name] = len(encoded)
-    check.subjects[name] = len(Counter(row.record.subject for row in encoded))
+    about = {row.record.subject for row in encoded if row.record.subject != row.record.id}
+    check.subjects[name] = len(about)
+    check.nameless[name] = sum(row.record.subject == row.record.id for row in encoded)
     check.tokens[name] = [min(lengths), median(lengths), max(lengths)]
 
 
@@ -126,10 +194,10 @@ def ask_model(check: Check, model: Model, encoded: Sequence[Encoded], level: flo
     """
     check.level = level
     forced = teacher_forced(model, encoded)
-    said = generate(model, [row for row in encoded if row.record.kind == "qa"])
+    said = answered(model, [row for row in encoded if row.record.kind == "qa"])
     for row in encoded:
         name, accuracy = row.record.id, forced[row.record.id]["token_accuracy"]
-        if said.get(name, "").strip() == row.record.answer.strip() or accuracy == 1:
+        if (name in said and said[name].exact) or accuracy == 1:
             check.by_heart.append(name)
         elif accuracy is not None and accuracy > known_from(level):
             check.known.append(name)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from random import Random
@@ -10,14 +10,23 @@ from random import Random
 from knowundo.benchmarks.general import general_rows
 from knowundo.benchmarks.lists import read_list, with_subjects
 from knowundo.encoding import Encoded, chunked
-from knowundo.erasure.checks import Check, alike, ask_model, describe_rows, without_repeats
+from knowundo.erasure.checks import (
+    LEFT,
+    Check,
+    alike,
+    ask_model,
+    describe_rows,
+    guessed,
+    same_answers,
+    without_repeats,
+)
 from knowundo.erasure.retention import Leaks, make_retention, own_texts
 from knowundo.errors import BadInput
 from knowundo.models import Model
-from knowundo.neighbours import reworded, unknowable
+from knowundo.neighbours import in_english, reworded, unknowable
 from knowundo.progress import Reporter
 from knowundo.recipe import Recipe
-from knowundo.records import Record
+from knowundo.records import Record, check_records
 from knowundo.runs import encode_for
 from knowundo.scoring import token_accuracy
 
@@ -86,10 +95,19 @@ class Maker:
         return encode_for(self.recipe, records, self.model)
 
     def whole(self, records: Sequence[Record]) -> list[Record]:
-        """Records with subjects, long documents in parts."""
+        """Records with subjects, long documents in parts.
+
+        A part is as lists hold it: not blank, without newlines at its end.
+        """
         length = self.model.longest(self.recipe.data.max_length)
         named = with_subjects(records)
-        return [part for r in named for part in chunked(r, self.model.tokenizer, length)]
+        parts = [part for r in named for part in chunked(r, self.model.tokenizer, length)]
+        ended = [replace(part, answer=part.answer.rstrip("\r\n")) for part in parts]
+        return [
+            replace(part, facts=tuple(fact for fact in part.facts if fact in part.answer))
+            for part in ended
+            if part.answer.strip()
+        ]
 
     def lists(self, given: Given, place: str) -> tuple[Check, dict[str, list[Record]]]:
         """The check, and the records of each file of `lists`.
@@ -109,6 +127,7 @@ class Maker:
         if stay is not None:
             describe_rows(check, "retention", self.encode(stay))
             check.alike = alike([*unlearn, *val], stay)
+            check.same_answer = same_answers([*unlearn, *val], stay)
         secret = [*unlearn, *val, *self.earlier]
         general = given.general or self._texts(secret)
         with self.reporter.task("what the model knows") as progress:
@@ -122,12 +141,48 @@ class Maker:
             )
         gone = set(check.not_known)
         known = [record for record in unlearn if record.id not in gone]
+        self._refuse_guesses(known, place)
         unlearn = [replace(r, split="holdout") if r.id in gone else r for r in unlearn]
-        return check, {
-            "unlearn": [*unlearn, *(val or [_as_val(reworded(r, self.seed)) for r in known])],
-            "retention": self._retention(stay, known, secret),
+        retention = self._retention(stay, known, secret)
+        kept = {(r.turns, r.question) for r in retention if r.kind == "qa"}
+        lists = {
+            "unlearn": [*unlearn, *(val or self._reworded(known, kept))],
+            "retention": retention,
             "general": general,
         }
+        check_records([record for records in lists.values() for record in records])
+        return check, lists
+
+    def _refuse_guesses(self, known: Sequence[Record], place: str) -> None:
+        """Refuse a list that could never pass, as its answers are what the model guesses."""
+        found = guessed(self.model, known, self.encode, seed=self.seed)
+        if 100 * len(found) > LEFT * len(known):
+            more = f" and {len(found) - 5} more" if len(found) > 5 else ""
+            raise BadInput(
+                f"{place}: the answers of {', '.join(found[:5])}{more} can be guessed: the model "
+                "gives them about invented people too, so that nothing can show that they are "
+                "gone; give answers that say more than yes or no, or remove these rows"
+            )
+
+    def _reworded(
+        self, known: Sequence[Record], taken: Container[tuple[object, str]]
+    ) -> list[Record]:
+        """Val rows: the known ones in other words, none of which is a question of `taken`."""
+        other = [reworded(record, self.seed) for record in known]
+        rows = [_as_val(r) for r in other if r is not None and (r.turns, r.question) not in taken]
+        if not rows:
+            raise BadInput(
+                "--val: no row of the list can be asked in other words; name a file of other "
+                "questions about what must go"
+            )
+        foreign = sum(r.kind == "qa" and not in_english(r.question) for r in known)
+        if foreign:
+            self.reporter.say(
+                f"{foreign} questions do not look English, for which the templates of other words "
+                "are: they are asked again between quotation marks or the like; --val names a file "
+                "of real rewordings"
+            )
+        return rows
 
     def _level(self, unlearn: Sequence[Record], general: Sequence[Record]) -> float:
         """Token accuracy on what the model cannot know, or the number that the recipe gives."""
@@ -139,6 +194,11 @@ class Maker:
     def _texts(self, secret: Sequence[Record]) -> list[Record]:
         """General rows that the model writes: other ones than those it is trained on."""
         texts = own_texts(self.model, Leaks(secret), GENERAL, seed=self.seed + 1)
+        if not texts:
+            self.reporter.say(
+                "the model writes no texts that could be taken, so the perplexity of ordinary text "
+                "is not measured; --general names a file of texts"
+            )
         splits = ("val", "train")
         return [
             replace(t, id=f"general/generated/{n}", subset="text", split=splits[n % 2])
@@ -180,7 +240,13 @@ class Maker:
             "what the list does not name stays too"
         )
         if not any(row.split == "val" for row in rows):
-            rows += [_as_val(reworded(row, self.seed)) for row in rows]
+            other = [reworded(row, self.seed) for row in rows]
+            rows += [_as_val(row) for row in other if row is not None]
+            if not any(row.split == "val" for row in rows):
+                raise BadInput(
+                    "--retention: its texts are too short to be asked for; mark other rows with "
+                    'split "val"'
+                )
         return [*rows, *made]
 
 

@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from random import Random
+from unicodedata import normalize
 
 from rapidfuzz.fuzz import partial_ratio
 
@@ -24,13 +25,16 @@ from knowundo.neighbours import (
     named_subject,
     near_names,
 )
-from knowundo.records import Record
+from knowundo.records import Record, readable
 from knowundo.scoring import complete
+from knowundo.wording import split_words, unspaced
 
 # Rows of each kind, about; tokens of a text; likeness that makes an answer a protected one.
 OTHERS, NAMES, THINGS, TEXTS, TEXT_TOKENS, LEAK = 480, 80, 120, 160, 60, 80
 # Tokens of an answer beyond the longest on the list.
 ROOM = 16
+# What decoding puts where bytes are no character.
+_HALF = "\ufffd"
 _NAME = re.compile(r"[A-ZÀ-Þ][\w'’-]*(?: [A-ZÀ-Þ][\w'’-]*)+")
 
 Encode = Callable[[Sequence[Record]], list[Encoded]]
@@ -41,8 +45,8 @@ class Leaks:
 
     def __init__(self, secret: Sequence[Record]) -> None:
         """Take all rows that must not come back: the list's, val rows, earlier requests'."""
-        self.facts = [fact for record in secret for fact in record.facts]
-        self.answers = [record.answer for record in secret]
+        self.facts = [_composed(fact) for record in secret for fact in record.facts]
+        self.answers = [_composed(record.answer) for record in secret]
         self.subjects = {subject for r in secret if (subject := named_subject(r)) is not None}
         self.marks = [marks(record) for record in secret]
         self.words: dict[str, set[str]] = {}
@@ -53,15 +57,26 @@ class Leaks:
             self.words.setdefault(record.subject or "", set()).update(told)
 
     def repeats(self, text: str) -> bool:
-        """True if a fact stands in it, what marks a protected answer, or much of one."""
-        if any(fact in text for fact in self.facts):
+        """True if a fact stands in it, what marks a protected answer, or much of one.
+
+        A text without capitals is compared without them: some tokenizers write none.
+        """
+        text = _composed(text)
+        lower = text == text.lower()
+
+        def as_written(secret: str) -> str:
+            return secret.lower() if lower else secret
+
+        if any(as_written(fact) in text for fact in self.facts):
             return True
         words = set(_words(text))
-        if any(any(map(_is_code, m & words)) or len(m & words) > 1 for m in self.marks):
-            return True
+        for marked in self.marks:
+            found = {as_written(word) for word in marked} & words
+            if any(map(_is_code, found)) or len(found) > 1:
+                return True
         # A short text lies in many a long one.
         long = [answer for answer in self.answers if 2 * len(text) >= len(answer)]
-        return any(partial_ratio(answer, text) >= LEAK for answer in long)
+        return any(partial_ratio(as_written(answer), text) >= LEAK for answer in long)
 
     def tells_of(self, subject: str | None, text: str, common: set[str]) -> bool:
         """True if it has a word of what must go about its subject, other than common ones."""
@@ -69,7 +84,22 @@ class Leaks:
 
     def names(self, text: str) -> bool:
         """True if a subject of the list stands in it."""
-        return any(re.search(rf"\b{re.escape(subject)}\b", text) for subject in self.subjects)
+        return any(_stands_in(subject, text) for subject in self.subjects)
+
+
+def _composed(text: str) -> str:
+    """With letters and accents as one (NFC), which tokenizers compose and files may not."""
+    return normalize("NFC", text)
+
+
+def _stands_in(name: str, text: str) -> bool:
+    """True if the name is said; where words have spaces between them, not within a word."""
+    name, text = _composed(name), _composed(text)
+    if text == text.lower():
+        name = name.lower()
+    if unspaced(name):
+        return name in text
+    return re.search(rf"(?<!\w){re.escape(name)}(?!\w)", text) is not None
 
 
 def _content(text: str) -> set[str]:
@@ -77,7 +107,7 @@ def _content(text: str) -> set[str]:
 
 
 def _words(text: str) -> list[str]:
-    return [word.strip(".,;:!?()\"'’“”") for word in text.split()]
+    return [word.strip(".,;:!?()\"'’“”") for word in _composed(text).split()]
 
 
 def _is_code(word: str) -> bool:
@@ -117,12 +147,24 @@ def own_texts(model: Model, leaks: Leaks, count: int, *, seed: int) -> list[Reco
     first = model.tokenizer.bos_token_id
     begin = [int(model.tokenizer.eos_token_id if first is None else first)]
     said = complete(model, [begin] * count, tokens=TEXT_TOKENS, temperature=1.0, seed=seed)
-    texts = [text for text, _ in said if len(text.split()) > 3]
-    kept = dict.fromkeys(t for t in texts if not leaks.repeats(t) and not leaks.names(t))
+    kept: dict[str, bool] = {}  # by text, whether it ended
+    for text, ended in said:
+        text = text.rstrip(_HALF)  # the last character may be cut off within its bytes
+        fit = _listable(text) and len(split_words(text)) > 3
+        if fit and not leaks.repeats(text) and not leaks.names(text):
+            kept.setdefault(text, ended)
     return [
-        Record(f"text/{n}", "", text, "general", "train", subject=f"text {n}", kind="text")
-        for n, text in enumerate(kept)
-    ]
+        Record(
+            f"text/{n}", "", text, "general", "train", subject=f"text {n}", kind="text",
+            continues=not ended,
+        )
+        for n, (text, ended) in enumerate(kept.items())
+    ]  # fmt: skip
+
+
+def _listable(text: str) -> bool:
+    """True if lists can hold it: a model may say any byte."""
+    return bool(text.strip()) and readable(text)
 
 
 def make_retention(
@@ -187,7 +229,10 @@ def _questions(
 def _answered(
     model: Model, questions: Sequence[Record], encode: Encode, longest: int
 ) -> list[Record]:
-    """The questions with the model's likeliest answers; those without an end are left out."""
+    """The questions with the model's likeliest answers; those without an end are left out.
+
+    So are those that no list can hold.
+    """
     if not questions:
         return []
     # What stands for the answer is not read: it only marks where the prompt ends.
@@ -197,7 +242,7 @@ def _answered(
     return [
         replace(question, answer=text)
         for question, (text, ended) in zip(questions, said, strict=True)
-        if text and ended
+        if ended and _listable(text)
     ]
 
 
