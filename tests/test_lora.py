@@ -377,7 +377,7 @@ def test_a_model_trains_as_by_peft(calls: list[int], recompute: bool) -> None:
     for change in (lambda model: model, by_peft):
         options: dict[str, Any] = {"dtype": "float64", "gradient_checkpointing": recompute}
         model = change(Model("embedded", **options))
-        model.packs = True  # or it would be tried, in forwards of its own
+        model.packs = model.own_head = True  # or they would be tried, in forwards of their own
         packing.prepare(model.causal_lm())
         randomize(model)
         found.append(mean_gradients(model, encode(records("unlearn", "train", 6), model.tokenizer)))

@@ -92,12 +92,14 @@ def adaptation_of(folder: Path) -> Adaptation:
     if not isinstance(config, dict) or config.get("peft_type") != "LORA":
         raise BadInput(f"{file}: not a LoRA; merge the adapter and name the merged model")
     _check_fields(file, config)
+    if not isinstance(config.get("base_model_name_or_path", ""), str | None):
+        raise BadInput(f"{file}: base_model_name_or_path is no text; write the base's name")
     try:
         rank, alpha, targets = int(config["r"]), int(config["lora_alpha"]), config["target_modules"]
         fields = {key: config[key] for key in _HANDED_ON if _is_set(config.get(key))}
         extra = json.dumps(fields, sort_keys=True) if fields else ""
         return Adaptation("lora", rank, alpha, targets, extra=extra)
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise BadInput(f"{file}: malformed ({error!r}); save the adapter again") from None
 
 

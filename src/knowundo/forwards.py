@@ -14,7 +14,7 @@ from torch.nn.functional import cross_entropy, kl_div
 from knowundo import packing
 from knowundo.batches import Batch, PairedBatch, collate
 from knowundo.encoding import Encoded
-from knowundo.errors import KnowUndoError
+from knowundo.errors import BadInput, KnowUndoError
 from knowundo.head import TRIED, Head, frozen_head, live_head, own_head, trained_head
 from knowundo.lower import Lower
 from knowundo.memory import in_portions, ran_out
@@ -141,7 +141,33 @@ def hidden_states(model: Model, batch: Batch) -> torch.Tensor:
     `model.lower` stands in for them; rows that would change each other in separate forwards. Logits
     of a model whose head is not computed apart (`own_head`). Of adapters abreast:
     [adapters · answer tokens, …].
+
+    Raises:
+        BadInput: Layers are trained, and no gradient reaches them.
     """
+    states = _in_groups(model, batch)
+    if torch.is_grad_enabled() and not states.requires_grad:
+        _check_reached(model)
+    return states
+
+
+def _check_reached(model: Model) -> None:
+    """Refuse to train what the states do not depend on, as far as autograd knows.
+
+    Raises:
+        BadInput: Layers are trained, and no gradient reaches them.
+    """
+    module: Any = model.causal_lm()
+    layers = module.get_decoder() if own_head(model) else module
+    if any(parameter.requires_grad for parameter in layers.parameters()):
+        raise BadInput(
+            f"model.base '{model.base}': no gradient reaches the layers that are to be trained; "
+            "train all weights instead (--route full, or model.adaptation=full)"
+        )
+
+
+def _in_groups(model: Model, batch: Batch) -> torch.Tensor:
+    """The same, in as many forwards as it takes."""
     equal = not packs(model) and not pads(model)
     groups = together(model, [len(row.ids) for row in batch.encoded], equal=equal)
     if len(groups) == 1:
