@@ -273,6 +273,8 @@ def adapter(name: str, base: Path, into: Path, targets: str | Sequence[str]) -> 
     assert backward(model, ROWS) >= 0
     moved(model)
     save_state(model, into)
+    model.reset()
+    model.use(Variant("moved", "unlearned", into))
     plain = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base), into).eval()
     for found in own_logits(model, ROWS):
         assert difference(found, plain_logits(plain, ROWS)) < NEAR, f"{name}: other than peft"

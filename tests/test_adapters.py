@@ -22,6 +22,7 @@ IDS = torch.tensor([[5, 17, 90, 33, 41, 7, 8]])
 PLAIN: dict[str, Any] = {"r": 3, "lora_alpha": 6, "target_modules": ["q_proj", "v_proj"]}
 # Fields that change where the LoRA lies or how it computes.
 HANDED_ON: dict[str, dict[str, Any]] = {
+    "target_parameters": {"target_parameters": ["mlp.up_proj.weight"]},
     "use_rslora": {"use_rslora": True},
     "use_dora": {"use_dora": True},
     "lora_bias": {"lora_bias": True},
@@ -129,7 +130,6 @@ def test_another_shape_keeps_the_dropout_of_the_recipe(toy_base: str, tmp_path: 
 REFUSED: dict[str, dict[str, Any]] = {
     "modules_to_save": {"modules_to_save": ["embed_tokens"]},
     "trainable_token_indices": {"trainable_token_indices": [5, 6]},
-    "target_parameters": {"target_parameters": ["mlp.up_proj.weight"]},
     "layer_replication": {"layer_replication": [[0, 2], [1, 2]]},
     "alora_invocation_tokens": {"alora_invocation_tokens": [5]},
     "a_field_of_tomorrow": {"a_field_of_tomorrow": True},

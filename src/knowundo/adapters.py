@@ -27,7 +27,7 @@ TOKENIZER = ("tokenizer.json", "tokenizer_config.json")
 # Fields that change which modules have a LoRA or how it computes, and nothing of the base.
 _HANDED_ON = (
     "use_rslora", "use_dora", "lora_bias", "rank_pattern", "alpha_pattern",
-    "layers_to_transform", "layers_pattern", "exclude_modules",
+    "layers_to_transform", "layers_pattern", "exclude_modules", "target_parameters",
 )  # fmt: skip
 # A LoRA with one of these is more than x·Wᵀ + s·(x·Aᵀ)·Bᵀ.
 _MORE_THAN_A_PRODUCT = ("use_dora", "lora_bias")
