@@ -195,29 +195,61 @@ def test_pieces_hold_every_row_once_for_its_share(
         retained=retained,
     )[0]  # fmt: skip
     made = pieces(batch, tokens=tokens, rows=rows, shared=shared)
-    assert sum(weight for _, weight in made) == pytest.approx(1)
     for half in ("unlearn", "retention"):
         whole: list[Encoded] = getattr(batch, half).encoded
-        there = [getattr(piece, half).encoded for piece, _ in made]
+        there = [getattr(piece, half).encoded for piece in made]
+        assert all(getattr(piece, half).whole == whole for piece in made)
         assert sorted(row.record.id for part in there for row in part) == sorted(
             row.record.id for row in whole
         )
-        shares = [len(part) / len(whole) for part in there]
-        if retained is None or rows is None:  # the gradient is exact
-            assert shares == pytest.approx([weight for _, weight in made])
         if rows is not None and retained is None:
             assert all(len(part) <= rows for part in there)
-    for piece, _ in made if retained is None else []:
+    for piece in made if retained is None else []:
         held = [*piece.unlearn.encoded, *piece.retention.encoded]
         there = len(collate(held, toy.pad).filled) if shared else sum(len(r.ids) for r in held)
         assert there <= tokens or len(held) == 2
+
+
+@pytest.mark.parametrize(("unlearn", "retention"), [(8, 12), (5, 3), (7, 73)])
+def test_pieces_of_unequal_halves_hold_few_rows(toy: Model, unlearn: int, retention: int) -> None:
+    """Whatever divides their numbers: of 7 and 73 rows, none but 7 · 1 and 73 · 1 does."""
+    row = encode(records("unlearn", "train", 1), toy.tokenizer)[0]
+    halves = [
+        collate([replace(row, ids=tuple(range(n, n + 12))) for n in range(count)], toy.pad)
+        for count in (unlearn, retention)
+    ]
+    made = pieces(PairedBatch(*halves), tokens=1)
+    least, most = sorted((unlearn, retention))
+    assert len(made) == least
+    assert {min(len(p.unlearn), len(p.retention)) for p in made} == {1}
+    assert max(max(len(p.unlearn), len(p.retention)) for p in made) == -(-most // least)
+
+
+@torch.no_grad()
+def test_means_of_pieces_add_up(toy: Model, toy_rows: Rows) -> None:
+    """Over rows and over tokens, of each half of its own number of rows."""
+    half = collate(toy_rows["unlearn"], toy.pad)
+    sums = {"rows": 0.0, "tokens": 0.0}
+    made = pieces(half, tokens=1)
+    assert len(made) == len(half) > 1
+    for batch, weight in [(half, -1.0), *((piece, 1.0) for piece in made)]:
+        own = Half(batch, hidden_states(toy, batch), live_head(toy))
+        over_tokens = own.by_token(lambda logits: (logits.logsumexp(-1),))[0]
+        sums["rows"] += weight * float(own.mean(own.mean_nll))
+        sums["tokens"] += weight * float(own.mean(over_tokens, over="tokens"))
+        if weight < 0:
+            assert float(own.mean(own.mean_nll)) == pytest.approx(float(own.mean_nll.mean()))
+            assert float(own.mean(over_tokens, over="tokens")) == pytest.approx(
+                float(over_tokens.mean())
+            )
+    assert sums == {"rows": pytest.approx(0, abs=1e-5), "tokens": pytest.approx(0, abs=1e-5)}
 
 
 def test_pieces_are_as_few_as_can_be_and_nearly_even(toy: Model) -> None:
     """Ten rows of 12 tokens in pieces of at most 50: not 4, 4 and 2."""
     rows = encode(records("unlearn", "train", 1), toy.tokenizer)
     batch = collate([replace(rows[0], ids=tuple(range(n, n + 12))) for n in range(10)], toy.pad)
-    assert sorted(len(piece) for piece, _ in pieces(batch, tokens=50)) == [3, 3, 4]
+    assert sorted(len(piece) for piece in pieces(batch, tokens=50)) == [3, 3, 4]
     same, length = collate(rows * 5, toy.pad), len(rows[0].ids)
     assert len(pieces(same, tokens=2 * length, shared=True)) == 1  # four of them count a quarter
     assert len(pieces(same, tokens=2 * length)) == 3
@@ -238,8 +270,7 @@ def test_pieces_keep_to_the_limit_where_both_halves_begin_alike(
     ]
     batch = PairedBatch(*(collate(half, toy.pad) for half in rows))
     made = pieces(batch, tokens=limit, shared=True)
-    assert sum(weight for _, weight in made) == pytest.approx(1)
-    for piece, _ in made:
+    for piece in made:
         held = [*piece.unlearn.encoded, *piece.retention.encoded]
         assert len(collate(held, toy.pad).filled) <= limit or len(held) == 2
     assert len(made) <= max(count, 1)
@@ -270,11 +301,12 @@ def test_halves_that_nothing_reads_do_not_count(toy: Model, toy_rows: Rows) -> N
     assert len(pieces(batch, tokens=tokens)) > 1
 
 
+@pytest.mark.parametrize("retained", [None, 6, 3])
 @pytest.mark.parametrize("method", sorted(entries("method")))
 def test_unlearning_in_pieces_ends_at_the_same_weights(
-    toy_base: str, method: str, monkeypatch: pytest.MonkeyPatch
+    toy_base: str, method: str, retained: int | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Two steps of four rows, whole and in pieces of a row of each half."""
+    """Two steps of four rows and four, six or three beside them, whole and in single rows."""
     ends, curves = [], []
     for tokens in (10**6, 1):
         monkeypatch.setattr(Model, "tokens", tokens)
@@ -282,12 +314,21 @@ def test_unlearning_in_pieces_ends_at_the_same_weights(
         randomize(model)
         model.fresh = model.state()
         rows = {
-            s: encode(records(s, "train", 4), model.tokenizer) for s in ("unlearn", "retention")
+            s: encode(records(s, "train", count), model.tokenizer)
+            for s, count in (("unlearn", 4), ("retention", 6))
         }
         start = Start(
             model, rows["unlearn"], rows, seed=0, encode=lambda r, m=model: encode(r, m.tokenizer)
         )  # type: ignore[misc]
-        done = unlearn(start, method=method, lr=1e-3, epochs=2, batch_size=4, accumulation=1)
+        done = unlearn(
+            start,
+            method=method,
+            lr=1e-3,
+            epochs=2,
+            batch_size=4,
+            accumulation=1,
+            retained=retained,
+        )
         ends.append({n: v - model.fresh[n] for n, v in model.state().items()})
         curves.append([list(row["parts"].values()) for row in done.curve])
     assert curves[0] == [pytest.approx(parts, rel=1e-6, abs=1e-9) for parts in curves[1]]
@@ -306,7 +347,7 @@ def test_localizing_in_pieces_gives_the_same_gradients(
 
 def test_fixed_length_stays(toy: Model, toy_rows: Rows) -> None:
     batch = collate(toy_rows["unlearn"], toy.pad, length=64)
-    assert all(piece.ids.shape[1] == 64 for piece, _ in pieces(batch, tokens=1))
+    assert all(piece.ids.shape[1] == 64 for piece in pieces(batch, tokens=1))
 
 
 # Logits
@@ -412,7 +453,8 @@ def test_what_lies_below_a_region_is_computed_once(
         randomize(model)
         model.fresh = model.state()
         rows = {
-            s: encode(records(s, "train", 4), model.tokenizer) for s in ("unlearn", "retention")
+            s: encode(records(s, "train", count), model.tokenizer)
+            for s, count in (("unlearn", 4), ("retention", 6))
         }
         count = 0
 

@@ -46,7 +46,7 @@ def trained(model: Model, rows: list[Encoded], steps: int, **rest: Any) -> list[
 
     def loss(batch: PairedBatch) -> Parts:
         step = Step(model, batch, reference=lambda: None)  # type: ignore[arg-type, return-value]
-        return {"unlearn": step.unlearn.mean_nll.mean()}
+        return {"unlearn": step.unlearn.mean(step.unlearn.mean_nll)}
 
     batches = paired(rows[:1], rows[:1], size=1, epochs=steps, seed=0, pad=model.pad)
     with pytest.MonkeyPatch.context() as patch:

@@ -35,6 +35,7 @@ class Batch:
     again: torch.Tensor  # [repetitions], cells whose token is another cell's
     pad: int
     length: int  # padded at least so far
+    whole: Sequence[Encoded]  # rows of the batch that this is a part of, which means are over
 
     def __len__(self) -> int:
         return len(self.encoded)
@@ -63,13 +64,20 @@ class PairedBatch:
         return len(self.unlearn)
 
 
-def collate(encoded: Sequence[Encoded], pad: int, *, length: int = 0) -> Batch:
+def collate(
+    encoded: Sequence[Encoded],
+    pad: int,
+    *,
+    length: int = 0,
+    whole: Sequence[Encoded] | None = None,
+) -> Batch:
     """Pad rows on the right to the longest; padding is masked, so its id does not matter.
 
     Args:
         encoded: the rows.
         pad: id of the padding.
         length: pad at least so far.
+        whole: rows of the batch that these are a part of. If `None`, these are all.
     """
     longest = max(length, *(len(row.ids) for row in encoded))
     filled, packed, again = _in_common([row.ids for row in encoded], longest)
@@ -95,6 +103,7 @@ def collate(encoded: Sequence[Encoded], pad: int, *, length: int = 0) -> Batch:
         torch.tensor(again, dtype=torch.long),
         pad,
         length,
+        list(encoded) if whole is None else whole,
     )
 
 

@@ -379,7 +379,7 @@ class Estimator:
     def _piece(self, batch: Any, halves: Collection[str] = ()) -> Any:
         """The heaviest of the pieces that a batch is trained in."""
         made = pieces(batch, tokens=self.model.tokens, halves=halves, shared=shares(self.model))
-        return max((piece for piece, _ in made), key=self._bulk)
+        return max(made, key=self._bulk)
 
     def _stage(
         self,
@@ -466,7 +466,7 @@ class Estimator:
 
         def loss() -> Parts:
             half = Half(piece, hidden_states(model, piece), live_head(model))
-            return {"memorize": half.mean_nll.mean()}
+            return {"memorize": half.mean(half.mean_nll)}
 
         def work(ledger: Ledger) -> int:
             self._train(ledger, loss, section.accumulation)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch.nn.functional import cross_entropy, kl_div
@@ -236,6 +236,22 @@ class Half:
         size, frozen = portion(self.head.vocabulary), self.head.frozen
         return by_token(self.states, of_states, *given, size=size, frozen=frozen)
 
+    def mean(
+        self, values: torch.Tensor, *, over: Literal["rows", "tokens"] = "rows"
+    ) -> torch.Tensor:
+        """Sum of values, divided by the count of the whole batch.
+
+        A step may see a part of the batch only: then its value is that part's share of the mean,
+        so that micro-batches add up to the batch.
+
+        Args:
+            values: [rows], or [answer tokens] if the mean is over tokens.
+            over: what is counted.
+        """
+        rows = self.batch.whole
+        count = len(rows) if over == "rows" else sum(row.answer_length for row in rows)
+        return values.sum() / count
+
     def per_row(self, values: torch.Tensor) -> torch.Tensor:
         """Mean over each row's answer tokens: [answer tokens] → [rows]."""
         sums = torch.zeros(len(self.batch), dtype=values.dtype, device=values.device)
@@ -424,7 +440,8 @@ class Step:
             raise KnowUndoError("step.alternative: the method's `prepare` made no such column")
         others = self.columns["alternative"]
         rows = [others[row.record.id] for row in self.batch.unlearn.encoded]
-        return collate(rows, self.model.pad).to(self.model.device)
+        whole = [others[row.record.id] for row in self.batch.unlearn.whole]
+        return collate(rows, self.model.pad, whole=whole).to(self.model.device)
 
     def rows(self, half: str) -> Batch:
         """The rows of a half by its name."""

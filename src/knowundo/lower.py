@@ -73,7 +73,7 @@ class Lower:
         hook = self.layers[self.first].register_forward_pre_hook(take, with_kwargs=True)
         try:
             whole = collate(rows, self.model.pad)
-            for piece, _ in pieces(whole, tokens=self.model.tokens, shared=True):
+            for piece in pieces(whole, tokens=self.model.tokens, shared=True):
                 with suppress(_Reached):
                     packed_states(decoder, piece.to(self.model.device))
                 states = entered.pop()

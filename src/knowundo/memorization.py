@@ -93,7 +93,7 @@ def memorize(
     def loss(batch: Batch) -> Parts:
         batch = batch.to(model.device)
         half = Half(batch, hidden_states(model, batch), live_head(model))
-        parts = {"memorize": half.mean_nll.mean()}
+        parts = {"memorize": half.mean(half.mean_nll)}
         seen.see(half)
         return parts
 

@@ -374,13 +374,13 @@ class OriginalStart(Start):
             column = half.columns[_LABELS[method.name]]
             labels = torch.cat([column[row.record.id] for row in half.batch.encoded])
             labels = labels.to(self.model.device)
-            return {"unlearn": masked_cross_entropy(half, labels, self.model.pad).mean()}
+            return {"unlearn": half.mean(masked_cross_entropy(half, labels, self.model.pad))}
         parts: Parts = method(step, **bound)
         return parts
 
     def _divergence_parts(self, method: Entry, bound: Mapping[str, Any], step: Step) -> Parts:
         """−ascent·CE(unlearn) + kl·(divergence of the other rows, as the public code has it)."""
-        parts: Parts = {"unlearn": -bound["ascent"] * step.unlearn.mean_nll.mean()}
+        parts: Parts = {"unlearn": -bound["ascent"] * step.unlearn.mean(step.unlearn.mean_nll)}
         if isinstance(step.batch, OneSided) and step.batch.side == "unlearn":
             return parts | {"retention": parts["unlearn"].detach() * 0}
         soft = self._soft(method)
@@ -401,11 +401,14 @@ class OriginalStart(Start):
         with torch.no_grad():
             memorized = full_precision(self._memorized_head(held.flatten(0, 1)))
         states = all_hidden_states(self.model, batch)
-        return soft_cross_entropy(full_precision(head(states.flatten(0, 1))), memorized)
+        current = full_precision(head(states.flatten(0, 1)))
+        # A mean over positions: of a part of the batch, its share.
+        return soft_cross_entropy(current, memorized) * len(batch) / len(batch.whole)
 
     def _dropped_divergence(self, step: Step) -> torch.Tensor:
         """KL(memorized ‖ current) at the answers, with dropout in both."""
         batch = step.batch.retention
         with self._memorized():
             states = hidden_states(self.model, batch.apart())
-        return step.retention.divergence_from(Half(batch, states, self._memorized_head)).mean()
+        reference = Half(batch, states, self._memorized_head)
+        return step.retention.mean(step.retention.divergence_from(reference))

@@ -1,14 +1,18 @@
-"""A batch in pieces: a backward pass takes a piece, and holds no more than its activations."""
+"""Micro-batches: a backward pass takes a part of a batch, and holds no more than its activations.
+
+Means are taken over the whole batch (`Half.mean`), so the losses of its micro-batches add up to its
+loss, however its rows are divided among them.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate, pairwise
-from math import gcd, inf
+from math import inf
 from typing import Any
 
-from knowundo.batches import Batch, alike, collate, rows_of
+from knowundo.batches import Batch, alike, collate
 
 # What a token takes that is computed already: attention sees it in each of its rows.
 AGAIN = 0.25
@@ -22,7 +26,8 @@ def _cost(rows: Sequence[tuple[int, ...]], again: float) -> float:
 
 def _take(batch: Batch, numbers: Sequence[int]) -> Batch:
     """Some rows of a batch, padded as far as they need, or as far as it was told to be."""
-    return collate([batch.encoded[n] for n in numbers], batch.pad, length=batch.length)
+    rows = [batch.encoded[n] for n in numbers]
+    return collate(rows, batch.pad, length=batch.length, whole=batch.whole)
 
 
 def _spread(halves: Sequence[Batch], parts: int) -> list[list[list[int]]]:
@@ -77,12 +82,11 @@ def pieces(
     rows: int | None = None,
     halves: Collection[str] = (),
     shared: bool = False,
-) -> list[tuple[Any, float]]:
-    """A batch as smaller ones, each with its weight: the weighted sum of their losses is its loss.
+) -> list[Any]:
+    """A batch as smaller ones, the sum of whose losses is its loss.
 
-    The loss of a batch is a mean over its rows, so a piece weighs its share of them. Rows of like
-    length come together. A paired batch's pieces hold the same share of both halves, so that it has
-    as many as divide both, unless `rows` asks for more: then shares are only nearly the same.
+    Rows of like length come together. Each piece of a paired batch holds rows of both halves, as
+    nearly the same share of each as their numbers allow.
 
     Args:
         batch: a Batch or a PairedBatch.
@@ -95,9 +99,7 @@ def pieces(
     whole = [batch] if isinstance(batch, Batch) else [batch.unlearn, batch.retention]
     names = ["unlearn", "retention"][: len(whole)]
     counted = [number for number, name in enumerate(names) if not halves or name in halves]
-    parts = gcd(*map(len, whole))
-    if rows is not None and rows_of(batch) > rows * parts:
-        parts = min(map(len, whole))
+    parts = min(map(len, whole))
     runs = _spread(whole, parts)
     sizes, before, again = list[_Part](), list[tuple[int, ...]](), AGAIN if shared else 1
     for part in range(parts):
@@ -109,11 +111,11 @@ def pieces(
         before = [half[-1] for half in held]
     groups = _even(sizes, tokens, inf if rows is None else rows)
     if len(groups) == 1:
-        return [(batch, 1.0)]
-    made: list[tuple[Any, float]] = []
+        return [batch]
+    made: list[Any] = []
     for group in groups:
         taken = [[n for part in group for n in run[part]] for run in runs]
         cut = [_take(half, numbers) for half, numbers in zip(whole, taken, strict=True)]
-        piece = cut[0] if len(cut) == 1 else replace(batch, unlearn=cut[0], retention=cut[1])
-        made.append((piece, len(cut[0]) / len(whole[0])))
+        both = {"unlearn": cut[0], "retention": cut[-1]}
+        made.append(cut[0] if len(cut) == 1 else replace(batch, **both))
     return made

@@ -39,7 +39,7 @@ from knowundo.progress import Progress
 from knowundo.rounding import BFloat16AdamW, rounded_gradients
 
 Curve = list[dict[str, Any]]
-Cut = Callable[[Any, int | None], list[tuple[Any, float]]]
+Cut = Callable[[Any, int | None], list[Any]]
 
 
 class _Wrapped(torch.nn.Module):
@@ -170,16 +170,14 @@ class _PartsTrainer(Trainer):
     def training_step(self, model: Any, inputs: Any, *rest: Any) -> torch.Tensor:
         """A backward pass a piece: no more than a piece's activations are held at a time."""
         losses = []
-        for piece, weight in self.cut(inputs["batch"], self.course.rows):
+        for piece in self.cut(inputs["batch"], self.course.rows):
             self.course.tried = max(self.course.tried, rows_of(piece))
             self.freed.give_back()
-            one = {"batch": piece, "weight": weight}
-            losses.append(super().training_step(model, one, *rest))
+            losses.append(super().training_step(model, {"batch": piece}, *rest))
         return torch.stack(losses).sum()
 
     def compute_loss(self, model: Any, inputs: Any, *_: Any, **__: Any) -> Any:
-        weight, held = inputs["weight"], self.course.parts
-        parts = {name: weight * part for name, part in self.loss(inputs["batch"]).items()}
+        parts, held = self.loss(inputs["batch"]), self.course.parts
         share = 1 / self.current_gradient_accumulation_steps
         for name, part in parts.items():
             held[name] = held.get(name, 0.0) + share * part.detach()
@@ -306,7 +304,8 @@ def train(
     Args:
         model: changed in place; nothing outside the region moves by a bit.
         batches: what `loss` takes, one a micro-step.
-        loss: batch → named scalar parts, means over its rows; their sum is minimised.
+        loss: batch → named scalar parts, each a mean over the whole batch (`Half.mean`), or of a
+            piece its share of it; their sum is minimised.
         region: names of the parameters that may change.
         lr: peak learning rate.
         seed: of everything random inside the Trainer.
@@ -322,8 +321,8 @@ def train(
         stop: asked after each optimizer step.
         checkpoint: gone on from, and written now and then.
         carried: what else a checkpoint must hold for `loss` and `stop` to go on as they would have.
-        cut: batch, and rows that a piece may have → its pieces with their weights; none: pieces of
-            as many tokens as the model takes at a time.
+        cut: batch, and rows that a piece may have → its pieces, whose losses add up to the batch's.
+            If `None`, pieces of as many tokens as the model takes at a time.
 
     Returns:
         One row an optimizer step: `{"step": n, "parts": {name: mean over its micro-steps}}`.

@@ -124,7 +124,7 @@ def gentle_ascent(step, *, gentleness: float = 0.5):
     Args:
         gentleness: weight of the ascent.
     """
-    return {"unlearn": -gentleness * step.unlearn.mean_nll.mean()}
+    return {"unlearn": -gentleness * step.unlearn.mean(step.unlearn.mean_nll)}
 '''
 
 

@@ -150,7 +150,7 @@ def _summed(
         parameter.grad = None if held is None else held.to(parameter.device)
     done = 0 if begin is None else begin.batches
     for number, batch in enumerate(by_length(encoded, size, model.pad)[done:], start=done + 1):
-        for piece, _ in pieces(batch, tokens=model.tokens, shared=packs(model)):
+        for piece in pieces(batch, tokens=model.tokens, shared=packs(model)):
             piece = piece.to(model.device)
             half = Half(piece, hidden_states(model, piece), live_head(model))
             (half.mean_nll.sum() / len(encoded)).backward()

@@ -19,7 +19,7 @@ def kept(step: Step, retention: float, divergence: float) -> Parts:
     """
     terms = []
     if retention:
-        terms.append(retention * step.retention.mean_nll.mean())
+        terms.append(retention * step.retention.mean(step.retention.mean_nll))
     if divergence:
-        terms.append(divergence * divergence_from_memorized(step).mean())
+        terms.append(divergence * step.retention.mean(divergence_from_memorized(step)))
     return {"retention": torch.stack(terms).sum()} if terms else {}

@@ -34,7 +34,7 @@ def adversarial_sample(
         keep_truth: the true token may be drawn, too: KnowUnDo's `random_label` without
             `--rm_groundtruth`.
     """
-    return {"unlearn": step.unlearn.cross_entropy("adversarial").mean()}
+    return {"unlearn": step.unlearn.mean(step.unlearn.cross_entropy("adversarial"))}
 
 
 @adversarial_sample.prepare

@@ -29,7 +29,9 @@ def alternative_descent(
         retention: weight of the mean cross-entropy on retention (or general) rows.
         divergence: weight of KL(memorized ‖ current) on the same rows, mean per answer token.
     """
-    return {"unlearn": step.alternative.mean_nll.mean()} | kept(step, retention, divergence)
+    return {"unlearn": step.alternative.mean(step.alternative.mean_nll)} | kept(
+        step, retention, divergence
+    )
 
 
 alternative_descent.prepare(alternatives)

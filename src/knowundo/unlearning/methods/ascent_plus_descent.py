@@ -15,6 +15,6 @@ def ascent_plus_descent(step: Step, *, ascent: float = 1.0, descent: float = 1.0
         descent: weight of the descent on retention (or general) rows; MemFlex takes 2.0.
     """
     return {
-        "unlearn": -ascent * step.unlearn.mean_nll.mean(),
-        "retention": descent * step.retention.mean_nll.mean(),
+        "unlearn": -ascent * step.unlearn.mean(step.unlearn.mean_nll),
+        "retention": descent * step.retention.mean(step.retention.mean_nll),
     }

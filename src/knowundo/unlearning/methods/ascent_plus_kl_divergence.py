@@ -19,6 +19,6 @@ def ascent_plus_kl_divergence(step: Step, *, ascent: float = 1.0, kl: float = 1.
     """
     divergence = divergence_from_memorized(step)
     return {
-        "unlearn": -ascent * step.unlearn.mean_nll.mean(),
-        "retention": kl * divergence.mean(),
+        "unlearn": -ascent * step.unlearn.mean(step.unlearn.mean_nll),
+        "retention": kl * step.retention.mean(divergence),
     }

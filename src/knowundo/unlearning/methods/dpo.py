@@ -37,8 +37,8 @@ def dpo(
     memorized = step.reference
     gained = memorized.alternative.nll - step.alternative.nll
     held = memorized.unlearn.nll - step.unlearn.nll
-    unlearn = -2 / beta * logsigmoid(beta * (gained - held)).mean()
-    return {"unlearn": unlearn} | kept(step, retention, divergence)
+    preferred = logsigmoid(beta * (gained - held))  # [rows]
+    return {"unlearn": -2 / beta * step.unlearn.mean(preferred)} | kept(step, retention, divergence)
 
 
 dpo.prepare(alternatives)

@@ -9,4 +9,4 @@ from knowundo.registry import method
 @method
 def gradient_ascent(step: Step) -> Parts:
     """Ascend the loss on the unlearn rows: −CE(unlearn) (Jang et al. 2023, arXiv:2210.01504)."""
-    return {"unlearn": -step.unlearn.mean_nll.mean()}
+    return {"unlearn": -step.unlearn.mean(step.unlearn.mean_nll)}

@@ -28,5 +28,5 @@ def npo(
         divergence: weight of KL(memorized ‖ current) on the same rows, mean per answer token.
     """
     log_ratio = step.reference.unlearn.nll - step.unlearn.nll  # [rows], log(current / memorized)
-    unlearn = -2 / beta * logsigmoid(-beta * log_ratio).mean()
+    unlearn = -2 / beta * step.unlearn.mean(logsigmoid(-beta * log_ratio))
     return {"unlearn": unlearn} | kept(step, retention, divergence)

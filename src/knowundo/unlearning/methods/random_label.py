@@ -18,7 +18,7 @@ def random_label(step: Step) -> Parts:
 
     Golatkar et al. 2020, arXiv:1911.04933.
     """
-    return {"unlearn": step.unlearn.cross_entropy("random").mean()}
+    return {"unlearn": step.unlearn.mean(step.unlearn.cross_entropy("random"))}
 
 
 @random_label.prepare
