@@ -270,7 +270,7 @@ def adapter(name: str, base: Path, into: Path, targets: str | Sequence[str]) -> 
     """
     wanted = targets if isinstance(targets, str) else tuple(targets)
     model = Model(str(base), Adaptation("lora", rank=2, alpha=4, targets=wanted))
-    assert backward(model, ROWS) >= 0
+    assert backward(model, ROWS) > 0, f"{name}: no gradient"
     moved(model)
     save_state(model, into)
     model.reset()

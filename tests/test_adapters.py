@@ -23,6 +23,7 @@ PLAIN: dict[str, Any] = {"r": 3, "lora_alpha": 6, "target_modules": ["q_proj", "
 # Fields that change where the LoRA lies or how it computes.
 HANDED_ON: dict[str, dict[str, Any]] = {
     "target_parameters": {"target_parameters": ["mlp.up_proj.weight"]},
+    "lora_alpha, a fraction": {"lora_alpha": 4.5},
     "use_rslora": {"use_rslora": True},
     "use_dora": {"use_dora": True},
     "lora_bias": {"lora_bias": True},
@@ -321,3 +322,23 @@ def test_it_is_handed_over_as_peft_reads_it(name: str, toy_base: str, tmp_path: 
     with torch.no_grad():
         torch.testing.assert_close(loaded(input_ids=IDS).logits, before)
     torch.testing.assert_close(by_peft(toy_base, tmp_path / "out"), before)
+
+
+def test_parameters_alone_need_no_modules(toy_base: str, tmp_path: Path) -> None:
+    """peft writes null for the modules then."""
+    only = {"target_modules": None, "target_parameters": ["mlp.up_proj.weight"]}
+    config = {"peft_type": "LORA"} | PLAIN | only
+    (tmp_path / CONFIG).write_text(json.dumps(config))
+    assert adaptation_of(tmp_path).targets == ()
+    Model(toy_base, adaptation_of(tmp_path))
+
+
+@pytest.mark.parametrize(
+    "field", [{"target_modules": "("}, {"exclude_modules": "("}, {"rank_pattern": {"(": 3}}]
+)
+def test_a_pattern_that_is_none_is_one_line(
+    field: dict[str, Any], toy_base: str, tmp_path: Path
+) -> None:
+    (tmp_path / CONFIG).write_text(json.dumps({"peft_type": "LORA"} | PLAIN | field))
+    with pytest.raises(BadInput, match="no LoRA with these fields fits it"):
+        Model(toy_base, adaptation_of(tmp_path))

@@ -123,7 +123,7 @@ def test_a_row_is_that_of_the_row_alone(
         more = more | {"max_position_embeddings": 16}
     net = architectures.build(name, **more)
     net.save_pretrained(tmp_path)
-    for file in (base_file for base_file in Path(architectures.base_path("embedded")).glob("tok*")):
+    for file in Path(architectures.base_path("embedded")).glob("tok*"):
         (tmp_path / file.name).write_bytes(file.read_bytes())
     model, encoded = Model(str(tmp_path), Adaptation("full")), rows(9, 30, 14, 22)
     assert unscaled(model) == 16
@@ -147,6 +147,35 @@ def test_a_row_is_that_of_the_row_alone(
             pad_token_id=0,
         )
         assert new[0, len(row.ids) :].tolist() == ids.tolist()
+
+
+@pytest.mark.parametrize("name", ["phimoe", "qwen2_moe", "mistral"])
+def test_windows_beyond_the_rows_of_the_trial_are_kept(name: str, tmp_path: Path) -> None:
+    """Two models put them into the mask alone, which packing does not read; a third does not."""
+    more = {"use_sliding_window": True, "max_window_layers": 1} if name == "qwen2_moe" else {}
+    net = architectures.build(name, sliding_window=16, **more)
+    net.save_pretrained(tmp_path)
+    for file in Path(architectures.base_path("embedded")).glob("tok*"):
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    model, encoded = Model(str(tmp_path), Adaptation("full")), rows(40, 9, 35)
+    for found in own_logits(model, encoded):
+        assert difference(found, plain_logits(net, encoded)) < 1e-5
+    assert model.window == (float("inf") if name == "mistral" else 16)
+
+
+def test_what_packs_alone_packs_beside_other_adapters(base: Place, tmp_path: Path) -> None:
+    """Asked for the first time by the batched forward, and within it."""
+    made = []
+    for number in (0, 1):
+        (tmp_path / str(number)).mkdir()
+        adapter("llama", base("llama"), tmp_path / str(number), "all-linear")
+        made.append(Variant(str(number), "given", tmp_path / str(number)))
+    model = Model(str(base("llama")), Adaptation("lora", rank=2, alpha=4))
+    assert go_abreast(model, made)
+    assert model.packs is True
+    model.packs = None
+    with model.all_of(made):
+        assert forwards.packs(model)
 
 
 def test_rows_that_padding_changes_share_no_batch(base: Place) -> None:

@@ -23,10 +23,14 @@ from transformers import (
     LlamaForCausalLM,
     MambaConfig,
     MambaForCausalLM,
+    MptConfig,
+    MptForCausalLM,
     OPTConfig,
     OPTForCausalLM,
     PhimoeConfig,
     PhimoeForCausalLM,
+    RobertaConfig,
+    RobertaForCausalLM,
 )
 
 from conftest import records
@@ -217,6 +221,14 @@ def test_positions_are_a_limit_where_something_is_held_for_each() -> None:
     llama = LlamaConfig(**SIZES, max_position_embeddings=40)
     nets = [GPT2LMHeadModel(gpt2), OPTForCausalLM(opt), GPTJForCausalLM(gptj)]
     assert [position_limit(net) for net in nets] == [40, 40, 40]
+    # RoBERTa's positions begin behind the padding's; MPT has another name for their number.
+    roberta = RobertaConfig(
+        vocab_size=50, max_position_embeddings=42, hidden_size=16, num_hidden_layers=1,
+        num_attention_heads=2, intermediate_size=24, is_decoder=True, pad_token_id=1,
+    )  # fmt: skip
+    mpt = MptConfig(vocab_size=50, d_model=16, n_layers=1, n_heads=2, max_seq_len=40)
+    nets += [RobertaForCausalLM(roberta), MptForCausalLM(mpt)]
+    assert [position_limit(net) for net in nets[3:]] == [40, 40]
     for net in nets:
         net.eval()
         assert net(input_ids=torch.ones(1, 40, dtype=torch.long)).logits.shape == (1, 40, 50)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -269,3 +270,13 @@ def test_kept_steps_are_models_of_the_run(knowundo: Call, toy_base: str, tmp_pat
     assert removed.returncode == 0, removed.stderr
     assert sorted(path.name for path in folder.iterdir()) == ["ascent", "npo"]
     assert knowundo("verify", "run").returncode == 0
+
+
+def test_only_a_variants_own_steps_are_replaced(tmp_path: Path) -> None:
+    """A variant may be called like the steps of another one."""
+    run: Any = SimpleNamespace(out=tmp_path)
+    for name in ("ga.step-size-low", "ga.step-20", "ga.step-020"):
+        (tmp_path / "unlearned" / name).mkdir(parents=True)
+    pipeline._write_kept(run, "ga", Unlearned([]), [], {})
+    left = sorted(path.name for path in (tmp_path / "unlearned").iterdir())
+    assert left == ["ga.step-020", "ga.step-size-low"]

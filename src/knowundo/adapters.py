@@ -50,7 +50,7 @@ class Adaptation:
 
     kind: str = "lora"
     rank: int = 8
-    alpha: int = 16
+    alpha: float = 16  # peft's lora_alpha, most often a whole number
     targets: str | tuple[str, ...] = "all-linear"
     dropout: float = 0.0  # of the LoRA's input, while it is trained
     extra: str = ""  # further fields of peft's LoraConfig, as a JSON object with sorted keys
@@ -95,12 +95,25 @@ def adaptation_of(folder: Path) -> Adaptation:
     if not isinstance(config.get("base_model_name_or_path", ""), str | None):
         raise BadInput(f"{file}: base_model_name_or_path is no text; write the base's name")
     try:
-        rank, alpha, targets = int(config["r"]), int(config["lora_alpha"]), config["target_modules"]
+        rank, alpha = _number(config["r"]), _number(config["lora_alpha"])
+        if not isinstance(rank, int):
+            raise ValueError(f"r is {rank}")
+        # peft writes null where there are parameters only.
+        targets = config["target_modules"]
+        if targets is None and config.get("target_parameters"):
+            targets = []
         fields = {key: config[key] for key in _HANDED_ON if _is_set(config.get(key))}
         extra = json.dumps(fields, sort_keys=True) if fields else ""
         return Adaptation("lora", rank, alpha, targets, extra=extra)
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise BadInput(f"{file}: malformed ({error!r}); save the adapter again") from None
+
+
+def _number(value: Any) -> int | float:
+    """A number of peft's config; alpha may be a fraction."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError(f"{value!r} is no number")
+    return int(value) if value == int(value) else value
 
 
 def _is_set(value: Any) -> bool:

@@ -40,7 +40,7 @@ def all_hidden_states(model: Model, batch: Batch) -> torch.Tensor:
     """Final hidden states at every position, padding too, [rows, tokens, hidden].
 
     Logits, [rows, tokens, vocabulary], of a model whose head is not computed apart (`own_head`). Of
-    adapters abreast: [adapters · rows, tokens, …].
+    a batched multi-adapter forward: [adapters · rows, tokens, …].
     """
     module: Any = model.causal_lm()
     ids, mask = (value.repeat(model.abreast, 1) for value in (batch.ids, batch.mask))
@@ -81,8 +81,15 @@ def _two_rows(model: Model) -> Batch:
 
 def _packed(model: Model, batch: Batch) -> torch.Tensor | None:
     """States of a batch's tokens in its order; `None` where nothing took note of the packing."""
-    states, used = packing.packed_states(model.causal_lm().get_decoder(), batch)  # type: ignore[operator]
-    return states if used else None
+    module: Any = model.causal_lm()
+    states, how = packing.packed_states(module.get_decoder(), batch, model.abreast)
+    model.window = packing.unseen_window(module.config.get_text_config(), how)
+    return states[: len(batch.filled)] if how.used else None
+
+
+def packable(model: Model, batch: Batch) -> bool:
+    """True if these rows can be packed: none is longer than a window that packing cannot see."""
+    return packs(model) and batch.ids.shape[1] <= model.window
 
 
 def _padded(model: Model, batch: Batch) -> torch.Tensor:
@@ -124,6 +131,7 @@ def go_abreast(model: Model, variants: Sequence[Variant]) -> bool:
     if not model.all_linear() or not own_head(model) or trained_head(model):
         return False
     batch, head = _two_rows(model), live_head(model)
+    packs(model)  # what the model allows is tried with one adapter
     with torch.no_grad():
         with model.all_of(variants):
             together = hidden_states(model, batch).chunk(len(variants))
@@ -139,8 +147,8 @@ def hidden_states(model: Model, batch: Batch) -> torch.Tensor:
 
     Without padding where the model allows it, and without the layers below what is trained where
     `model.lower` stands in for them; rows that would change each other in separate forwards. Logits
-    of a model whose head is not computed apart (`own_head`). Of adapters abreast:
-    [adapters · answer tokens, …].
+    of a model whose head is not computed apart (`own_head`). Of a
+    batched multi-adapter forward: [adapters · answer tokens, …].
 
     Raises:
         BadInput: Layers are trained, and no gradient reaches them.
@@ -168,7 +176,7 @@ def _check_reached(model: Model) -> None:
 
 def _in_groups(model: Model, batch: Batch) -> torch.Tensor:
     """The same, in as many forwards as it takes."""
-    equal = not packs(model) and not pads(model)
+    equal = not packable(model, batch) and not pads(model)
     groups = together(model, [len(row.ids) for row in batch.encoded], equal=equal)
     if len(groups) == 1:
         reset(model)
@@ -184,7 +192,7 @@ def _in_groups(model: Model, batch: Batch) -> torch.Tensor:
 
 def _states(model: Model, batch: Batch) -> torch.Tensor:
     """The same of rows that share one forward."""
-    if not packs(model):
+    if not packable(model, batch):
         cells = _of_each(model, batch.positions, batch.ids.numel())
         return all_hidden_states(model, batch).flatten(0, 1)[cells]
     if model.drops and model.net.training:

@@ -16,6 +16,7 @@ from transformers.pytorch_utils import Conv1D
 
 from knowundo.adapters import CONFIG
 from knowundo.errors import BadInput
+from knowundo.memory import ran_out
 
 # What transformers raises at files that it can make nothing of: it checks few of their fields.
 UNREADABLE = (
@@ -149,14 +150,18 @@ def position_limit(model: Any) -> int | None:
     Args:
         model: A causal LM of transformers, without peft's wrapper.
     """
-    count = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    config = model.config.get_text_config()
+    # MPT's ALiBi is a table of so many distances.
+    count = getattr(config, "max_position_embeddings", getattr(config, "max_seq_len", None))
     words = model.get_input_embeddings()
     if not isinstance(count, int):
         return None
     for module in model.modules():
         if isinstance(module, torch.nn.Embedding):
             if module is not words and count <= module.num_embeddings <= count + 2:
-                return count
+                # RoBERTa's positions begin behind the padding's; OPT's table is that much longer.
+                first = 0 if module.padding_idx is None else module.padding_idx + 1
+                return count - first if module.num_embeddings == count else count
             continue
         held = [*module._buffers.values(), *vars(module).values()]
         tables = (value for value in held if isinstance(value, torch.Tensor) and value.ndim > 1)
@@ -208,7 +213,9 @@ def _is_special(module: torch.nn.Module) -> bool:
     module.eval()  # no noise
     try:
         output = module(token)
-    except (IndexError, RuntimeError, TypeError, ValueError):
+    except Exception as error:  # whatever custom code raises
+        if ran_out(error):
+            raise
         return True  # it takes something else than tokens, so no LoRA can be added to it
     finally:
         module.train(training)

@@ -121,8 +121,8 @@ def below(
 
     Returns:
         None where there is nothing to gain or it cannot be done: the region reaches the lowest
-        layer, something is dropped at random, positions are scaled by the batch, or the states
-        would take more than `HELD` bytes.
+        layer, something is dropped at random, positions are scaled by the batch, a row is longer
+        than what can be packed, or the states would take more than `HELD` bytes.
     """
     layers, first = layers_of(model), lowest(region)
     held = [dict.fromkeys(group) for group in groups]
@@ -131,6 +131,7 @@ def below(
     numbers *= module.config.get_text_config().hidden_size
     if not layers or not first or model.drops or numbers * module.dtype.itemsize > HELD:
         return None
-    if any(len(row.ids) > unscaled(model) for group in held for row in group):
+    longest = min(unscaled(model), model.window)
+    if any(len(row.ids) > longest for group in held for row in group):
         return None
     return Lower(model, layers, first, held)

@@ -7,6 +7,7 @@ transformers'. Loading one overwrites tensors in place; the base is never loaded
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
@@ -57,6 +58,7 @@ from knowundo.loading import (
     stored_quantization,
 )
 from knowundo.lora import abreast, all_linear, fuse
+from knowundo.memory import ran_out
 
 __all__ = [
     "ADAPTER", "CPU_TOKENS", "FULL", "GPU_TOKENS", "SMALL", "THREADS", "Adaptation", "Model",
@@ -109,8 +111,8 @@ def own_tokenizer(folder: Path, base: str, trust_remote_code: bool) -> str | Non
     Raises:
         BadInput: One of the tokenizers cannot be loaded.
     """
-    if not any((folder / name).is_file() for name in TOKENIZER):
-        return None
+    if not all((folder / name).is_file() for name in TOKENIZER):
+        return None  # a part of a tokenizer is no tokenizer
     found = []
     for path in (base_path(base), str(folder)):
         try:
@@ -257,6 +259,7 @@ class Model:
         # What this model's forward allows, tried when it is first asked for: sequence packing
         # (forwards.py), padding on the right and on the left, a head of its own (head.py).
         self.packs: bool | None = None
+        self.window = float("inf")  # longest row that is packed, see packing.unseen_window
         self.pads: bool | None = None
         self.left_pads: bool | None = None
         self.own_head: bool | None = None
@@ -400,17 +403,20 @@ class Model:
         try:
             config = LoraConfig(
                 r=self.adaptation.rank,
-                lora_alpha=self.adaptation.alpha,
+                lora_alpha=self.adaptation.alpha,  # type: ignore[arg-type]
                 lora_dropout=self.adaptation.dropout,
                 target_modules=targets if isinstance(targets, str) else list(targets),
                 task_type="CAUSAL_LM",
                 **self.adaptation.fields,
             )
             model = get_peft_model(model, config)
-        except (TypeError, ValueError, AttributeError) as error:
+        except (TypeError, ValueError, AttributeError, RuntimeError, re.error) as error:
+            if ran_out(error):
+                raise
             raise BadInput(
-                f"base '{self.base}': no such modules for a LoRA ({error}); train all weights "
-                "instead (--route full, or model.adaptation=full)"
+                f"base '{self.base}': no LoRA with these fields fits it ({error}); correct the "
+                "adapter's fields, or train all weights instead (--route full, or "
+                "model.adaptation=full)"
             ) from None
         model.peft_config["default"].base_model_name_or_path = self.base
         fuse(model)

@@ -7,7 +7,7 @@ sees them row by row. Padding on the right costs it little, and needs no mask: a
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -29,6 +29,7 @@ class Packing:
     packed: torch.Tensor  # [rows, longest], the token of each cell
     again: torch.Tensor  # [repetitions], cells whose token is another cell's
     used: int = 0  # attention layers that took note
+    windows: set[int] = field(default_factory=set)  # sliding windows that they were told of
 
     def by_row(self, value: torch.Tensor) -> torch.Tensor:
         """[1, heads, tokens, size] → [rows, heads, longest, size]."""
@@ -105,6 +106,8 @@ def attention(
         return sdpa_attention_forward(module, query, key, value, attention_mask, **options)
     packing.used += 1
     window, longest = options.get("sliding_window"), packing.packed.shape[1]
+    if window is not None:
+        packing.windows.add(int(window))
     seen = None
     if window is not None and window < longest:
         ones = torch.ones(longest, longest, dtype=torch.bool, device=query.device)
@@ -128,11 +131,12 @@ def prepare(model: Any) -> bool:
     return bool(model.config._attn_implementation == NAME)
 
 
-def packed_states(decoder: Any, batch: Batch, times: int = 1) -> tuple[torch.Tensor, bool]:
+def packed_states(decoder: Any, batch: Batch, times: int = 1) -> tuple[torch.Tensor, Packing]:
     """Final hidden states of a batch's tokens, in the order of its `filled`, [tokens, hidden].
 
-    And whether any attention layer took note of the packing: others see one long row. The batch may
-    be there several times, for adapters abreast: [times · tokens, hidden].
+    And the packing, which tells whether any attention layer took note of it: others see one long
+    row. The batch may be there several times, in a batched multi-adapter forward:
+    [times · tokens, hidden].
     """
     first = torch.arange(times, device=batch.ids.device)[:, None]
     filled = (batch.filled + first * batch.ids.numel()).flatten()
@@ -149,4 +153,19 @@ def packed_states(decoder: Any, batch: Batch, times: int = 1) -> tuple[torch.Ten
         packing=packing,
     )
     states: torch.Tensor = output.last_hidden_state[0]
-    return states, packing.used > 0
+    return states, packing
+
+
+# What configs call the tokens that a local layer looks back on.
+_WINDOWS = ("sliding_window", "attention_chunk_size", "attention_window_size", "window_size")
+
+
+def unseen_window(config: Any, packing: Packing) -> float:
+    """Tokens up to which a row may be packed: the shortest window that attention is not told of.
+
+    Some models (PhiMoE, Qwen2-MoE) put their window into the mask alone, which packing does not
+    read. Infinity if attention is told of every window that the config names.
+    """
+    named = (getattr(config, name, None) for name in _WINDOWS)
+    windows = {size for size in named if isinstance(size, int) and size > 0}
+    return min(windows - packing.windows, default=float("inf"))

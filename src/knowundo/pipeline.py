@@ -10,6 +10,7 @@ moment and continued by the same call.
 from __future__ import annotations
 
 import glob
+import re
 import shutil
 import time
 from collections.abc import Iterable, Sequence
@@ -236,10 +237,23 @@ def unlearn(run: Run, only: Iterable[str] | None = None) -> list[str]:
     for name in chosen:
         if planned[name] not in waiting:
             run.seal(run.unlearned(name))
-            run.reporter.say(f"{name}: already there, skipped")
+            run.reporter.say(f"{name}: already there, skipped{_other_steps(run, planned[name])}")
     if waiting:
         _unlearn_waiting(run, waiting)
     return [name for name in chosen if "diverged" in read_manifest(run.unlearned(name))]
+
+
+def _other_steps(run: Run, variant: Planned) -> str:
+    """A sentence, if a finished variant kept other steps than the recipe now asks for."""
+    every, held = run.recipe.unlearn.keeps(variant), read_manifest(run.unlearned(variant.name))
+    steps = held.get("kept_steps", [])
+    same = steps[0] == every if steps else every is None or held["optimizer_steps"] <= every
+    if same or "diverged" in held:  # which keeps fewer
+        return ""
+    return (
+        f"; it kept {f'the steps {steps}' if steps else 'its end only'}, not what keep_every={every} "
+        f"asks for: remove {run.unlearned(variant.name)} and run this again to have that"
+    )
 
 
 def _unlearn_waiting(run: Run, waiting: Sequence[Planned]) -> None:
@@ -358,7 +372,10 @@ def _write_kept(
     run: Run, name: str, done: Unlearned, inputs: Sequence[Any], facts: dict[str, Any]
 ) -> None:
     """Write what a variant was on the way: before its end, which says that all of it is there."""
+    step = re.compile(re.escape(name) + r"\.step-[1-9][0-9]*")  # not a variant named so
     for old in (run.out / "unlearned").glob(f"{glob.escape(name)}.step-*"):
+        if not step.fullmatch(old.name):
+            continue
         unseal(run.out, str(old.relative_to(run.out)))
         shutil.rmtree(old)
     if not done.kept:

@@ -133,8 +133,9 @@ def _continued(
 ) -> torch.Tensor:
     """New ids after each prompt, [prompts × each, at most `tokens`]; without temperature, greedy.
 
-    Of adapters abreast: [adapters × prompts × each, at most `tokens`]. Prompts that would change
-    what follows another, in a batch padded on the left, are continued in batches of their own.
+    Of a batched multi-adapter forward: [adapters × prompts × each, at most `tokens`]. Prompts that
+    would change what follows another, in a batch padded on the left, are continued in batches of
+    their own.
     """
     how: dict[str, Any] = {"stops": stops, "each": each, "temperature": temperature}
     groups = _groups(model, [len(prompt) for prompt in prompts], tokens)
@@ -216,7 +217,7 @@ def _generated(
 
 @torch.no_grad()
 def _generate(model: Model, prompts: Sequence[Sequence[int]], **how: Any) -> Any:
-    """transformers' output of `generate` on prompts in one batch, for each adapter abreast.
+    """transformers' output of `generate` on prompts in one batch, for each batched adapter.
 
     Prompts are padded on the left, so that what is generated begins in one column. How is said
     here, whatever the model's generation_config.json holds. A model that reads padding gets no
