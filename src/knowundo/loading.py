@@ -151,21 +151,20 @@ def position_limit(model: Any) -> int | None:
         model: A causal LM of transformers, without peft's wrapper.
     """
     config = model.config.get_text_config()
-    # MPT's ALiBi is a table of so many distances.
-    count = getattr(config, "max_position_embeddings", getattr(config, "max_seq_len", None))
-    words = model.get_input_embeddings()
+    count, words = getattr(config, "max_position_embeddings", None), model.get_input_embeddings()
     if not isinstance(count, int):
-        return None
+        most = getattr(config, "max_seq_len", None)  # MPT makes its biases for so many
+        return most if isinstance(most, int) else None
+    tables = [m for m in model.modules() if isinstance(m, torch.nn.Embedding) and m is not words]
+    for table in tables:
+        if count <= table.num_embeddings <= count + 2:
+            # RoBERTa's positions begin behind the padding's; OPT's table is that much longer.
+            first = 0 if table.padding_idx is None else table.padding_idx + 1
+            return count - first if table.num_embeddings == count else count
     for module in model.modules():
-        if isinstance(module, torch.nn.Embedding):
-            if module is not words and count <= module.num_embeddings <= count + 2:
-                # RoBERTa's positions begin behind the padding's; OPT's table is that much longer.
-                first = 0 if module.padding_idx is None else module.padding_idx + 1
-                return count - first if module.num_embeddings == count else count
-            continue
         held = [*module._buffers.values(), *vars(module).values()]
-        tables = (value for value in held if isinstance(value, torch.Tensor) and value.ndim > 1)
-        if any(count in table.shape for table in tables):
+        shapes = (one.shape for one in held if isinstance(one, torch.Tensor) and one.ndim > 1)
+        if not isinstance(module, torch.nn.Embedding) and any(count in shape for shape in shapes):
             return count
     return None
 

@@ -250,10 +250,9 @@ def _other_steps(run: Run, variant: Planned) -> str:
     same = steps[0] == every if steps else every is None or held["optimizer_steps"] <= every
     if same or "diverged" in held:  # which keeps fewer
         return ""
-    return (
-        f"; it kept {f'the steps {steps}' if steps else 'its end only'}, not what keep_every={every} "
-        f"asks for: remove {run.unlearned(variant.name)} and run this again to have that"
-    )
+    kept = f"the steps {steps}" if steps else "its end only"
+    folder = run.unlearned(variant.name)
+    return f"; it kept {kept}, not what keep_every={every} asks for: remove {folder} and run again"
 
 
 def _unlearn_waiting(run: Run, waiting: Sequence[Planned]) -> None:
