@@ -342,3 +342,11 @@ def test_a_pattern_that_is_none_is_one_line(
     (tmp_path / CONFIG).write_text(json.dumps({"peft_type": "LORA"} | PLAIN | field))
     with pytest.raises(BadInput, match="no LoRA with these fields fits it"):
         Model(toy_base, adaptation_of(tmp_path))
+
+
+def test_checkpoints_of_a_trainer_are_named(tmp_path: Path) -> None:
+    for step in (100, 200):
+        (tmp_path / f"checkpoint-{step}").mkdir()
+        (tmp_path / f"checkpoint-{step}" / CONFIG).write_text("{}")
+    with pytest.raises(BadInput, match=r"2 adapters below it \(checkpoint-100, checkpoint-200\)"):
+        adaptation_of(tmp_path)

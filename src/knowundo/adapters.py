@@ -123,8 +123,11 @@ def _is_set(value: Any) -> bool:
 def _without_weights(folder: Path) -> str:
     """What is wrong with a folder that holds neither weights nor an adapter, and what to do."""
     below = sorted(file.parent for file in folder.glob(f"*/{CONFIG}"))
-    if below:
+    if len(below) == 1:
         return f"holds no weights, but an adapter lies in {below[0]}; name that folder"
+    if below:  # a Trainer's checkpoints
+        names = ", ".join(path.name for path in below[:5]) + (", …" if len(below) > 5 else "")
+        return f"holds no weights, but {len(below)} adapters below it ({names}); name one of them"
     return "holds no .safetensors; save the weights in that form"
 
 
