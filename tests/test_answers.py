@@ -230,6 +230,32 @@ def test_what_is_another_answer(text: str, other: bool) -> None:
     assert differs(said("She lives at 14 Canal Lane.", ["14 Canal Lane"]), text) is other
 
 
+@pytest.mark.parametrize(
+    ("fact", "text", "other"),
+    [
+        ("O", "Nobody knows.", True),
+        ("O", "It is o.", False),
+        ("art", "A party.", True),
+        ("1", "In 2010.", True),
+        ("is in", "This is inside.", True),
+        ("Canal Lane", "canal-lane", False),
+        ("安布朗", "他叫安布朗。", False),
+        ("🙂", "Nobody knows.", True),
+    ],
+)
+def test_a_fact_is_found_as_whole_words(fact: str, text: str, other: bool) -> None:
+    assert differs(said(f"It says {fact}.", [fact]), text) is other
+
+
+def test_a_short_fact_leaves_the_prepared_lines(toy: Model, toy_rows: Rows) -> None:
+    """Every line of `unknown` has an o, and some have "known": neither is the true answer."""
+    record = replace(toy_rows["unlearn"][0].record, answer="O is known.", facts=("O", "known"))
+    rows = {**toy_rows, "unlearn": encode([record], toy.tokenizer)}
+    drawn = {others(start_of(toy, rows, seed=s), "unknown")[0].record.answer for s in range(12)}
+    assert drawn <= set(answers("unknown"))
+    assert len(drawn) > 4
+
+
 def test_answers_of_punctuation_alone_are_compared_as_they_are() -> None:
     assert differs(said("?!"), "!?")
     assert not differs(said("?!"), " ?! ")
