@@ -22,7 +22,7 @@ from knowundo.erasure.checks import (
     short,
     without_repeats,
 )
-from knowundo.erasure.making import Maker
+from knowundo.erasure.making import Given, Maker
 from knowundo.erasure.retention import Leaks, marks, own_texts
 from knowundo.errors import BadInput
 from knowundo.evaluation.collapse import collapsed, repeats_itself
@@ -282,6 +282,30 @@ def test_answers_that_invented_people_get_too_are_guesses(
     assert found == ["yes"]
     assert len(asked) == 2 * STRANGERS
     assert not any("Clara" in record.question for record in asked)
+
+
+def test_the_file_of_other_questions_is_guarded_too(
+    toy: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Val rows that can be guessed could never pass the verdict either."""
+    maker = Maker(load_recipe("demo", [])[0], toy, Reporter(), [])
+    stay = replace(
+        CLARA, id="s", question="Who is Ivo Lund?", answer="A baker.", subject="Ivo Lund"
+    )
+    val = [replace(MAIL, id="v", question="Does Clara Dorin sing?", answer="Yes")]
+    general = [replace(stay, id=f"g{n}", scope="general", kind="text") for n in range(2)]
+    given = Given([CLARA], val, [replace(stay, scope="retention")], general)
+    monkeypatch.setattr(Maker, "encode", lambda _, rows: encode(rows, toy.tokenizer))
+    monkeypatch.setattr(Maker, "_level", lambda *_: 0.0)
+    monkeypatch.setattr(
+        "knowundo.erasure.making.ask_model", lambda check, *_: check.by_heart.append("1")
+    )
+    monkeypatch.setattr(
+        "knowundo.erasure.making.guessed",
+        lambda _, rows, *__, **___: [r.id for r in rows if r in val],
+    )
+    with pytest.raises(BadInput, match=r"^other\.csv: the answers of v can be guessed"):
+        maker.lists(given, "list.csv", "other.csv")
 
 
 def texts(monkeypatch: pytest.MonkeyPatch, toy: Model, *said: tuple[str, bool]) -> list[Record]:

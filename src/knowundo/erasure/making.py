@@ -109,15 +109,19 @@ class Maker:
             if part.answer.strip()
         ]
 
-    def lists(self, given: Given, place: str) -> tuple[Check, dict[str, list[Record]]]:
+    def lists(
+        self, given: Given, place: str, val_place: str = "--val"
+    ) -> tuple[Check, dict[str, list[Record]]]:
         """The check, and the records of each file of `lists`.
 
         Args:
             given: the user's rows.
             place: of the unlearn list, for errors.
+            val_place: likewise of the file of other questions.
 
         Raises:
-            BadInput: a row stands in two lists, or the model knows none of them.
+            BadInput: a row stands in two lists, the model knows none of them, or answers of the
+                list or of the file of other questions can be guessed.
         """
         check = Check()
         unlearn, check.repeated = without_repeats(self.whole(given.unlearn))
@@ -142,6 +146,8 @@ class Maker:
         gone = set(check.not_known)
         known = [record for record in unlearn if record.id not in gone]
         self._refuse_guesses(known, place)
+        # The verdict asks the same of val rows as of the list's.
+        self._refuse_guesses(val, val_place)
         unlearn = [replace(r, split="holdout") if r.id in gone else r for r in unlearn]
         retention = self._retention(stay, known, secret)
         kept = {(r.turns, r.question) for r in retention if r.kind == "qa"}
@@ -153,10 +159,10 @@ class Maker:
         check_records([record for records in lists.values() for record in records])
         return check, lists
 
-    def _refuse_guesses(self, known: Sequence[Record], place: str) -> None:
+    def _refuse_guesses(self, rows: Sequence[Record], place: str) -> None:
         """Refuse a list that could never pass, as its answers are what the model guesses."""
-        found = guessed(self.model, known, self.encode, seed=self.seed)
-        if 100 * len(found) > LEFT * len(known):
+        found = guessed(self.model, rows, self.encode, seed=self.seed)
+        if 100 * len(found) > LEFT * len(rows):
             more = f" and {len(found) - 5} more" if len(found) > 5 else ""
             raise BadInput(
                 f"{place}: the answers of {', '.join(found[:5])}{more} can be guessed: the model "
