@@ -15,9 +15,12 @@ import sys
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Container, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import date, datetime, time
+from functools import cache
 from itertools import takewhile
+from string import ascii_letters
 from typing import Any, Literal, NamedTuple
 
 from jinja2.exceptions import TemplateError
@@ -47,11 +50,10 @@ _ASSISTANT = "You are a helpful assistant.\n"
 # so in no record, and no template strips it.
 _STAND_IN = "\ue000answer\ue000"
 
-# Every directive of strftime, those of glibc without leading zeros first.
-_DIRECTIVES = (
-    *(f"%-{letter}" for letter in "dmHIMSjy"),
-    *(f"%{c}" for c in "aAwdbBmyYHIpMSfzZjUWcxX"),
-)
+# Whatever may be a directive of strftime: a letter after one of glibc's flags, or after "E" or "O"
+# (the locale's own calendar and digits), or alone. The longer ones are first, as they are replaced
+# one after another.
+_DIRECTIVES = tuple(f"%{flag}{c}" for flag in (*"-_0^#EO:", "") for c in ascii_letters)
 
 # Where a text may be cut, the better places first: after a line or a sentence, after a word.
 _ENDS = (
@@ -371,12 +373,30 @@ def _template(tokenizer: PreTrainedTokenizerBase, today: date) -> str:
         ) from None
     if "strftime_now" not in template:
         return template
-    # A macro shadows the function of that name, which transformers lets nobody replace. `+%}`:
-    # what follows is left as it is.
-    moment = datetime.combine(today, time())
-    told = "".join(f"|replace({d!r}, {moment.strftime(d)!r})" for d in _DIRECTIVES)
-    shown = f"format|replace('%%', '\ue001'){told}|replace('\ue001', '%')"
-    return f"{{% macro strftime_now(format) %}}{{{{ {shown} }}}}{{% endmacro +%}}{template}"
+    # A macro shadows the function of that name, which transformers lets nobody replace. It ends
+    # with a newline, which transformers' `trim_blocks` removes: so the template begins on a line of
+    # its own, where `lstrip_blocks` and `{%-` do with its first characters what they would alone.
+    return f"{_clock(today)}\n{template}"
+
+
+@cache
+def _clock(today: date) -> str:
+    """The macro `strftime_now(format)`, which writes that day as this machine's strftime does.
+
+    A directive that strftime does not know it leaves as it is, or refuses; so it is left here.
+    """
+    moment, told = datetime.combine(today, time()), dict[str, str]()
+    for directive in _DIRECTIVES:
+        with suppress(ValueError):  # not known on this machine
+            told[directive] = moment.strftime(directive)
+    pairs = [(name, text) for name, text in told.items() if text != name]
+    return (
+        "{% macro strftime_now(format) %}"
+        "{% set told = namespace(text=format|replace('%%', '\ue001')) %}"
+        f"{{% for name, text in {pairs!r} %}}"
+        "{% set told.text = told.text|replace(name, text) %}{% endfor %}"
+        "{{ told.text|replace('\ue001', '%') }}{% endmacro %}"
+    )
 
 
 def _chat(record: Record, tokenizer: PreTrainedTokenizerBase, template: str, prefix: str) -> _Text:
