@@ -32,7 +32,9 @@ from knowundo.neighbours import (
     about_others,
     in_english,
     invented_names,
+    named_subject,
     near_names,
+    renamed,
     reworded,
     unknowable,
 )
@@ -73,6 +75,22 @@ def test_questions_about_others_and_other_things() -> None:
     assert all("Clara Dorin" in r.question for r in things)
     assert not {r.question for r in things} & {CLARA.question, MAIL.question}
     assert len({r.id for r in [*others, *things]}) == len(others) + len(things)
+
+
+@pytest.mark.parametrize(
+    ("question", "other"),
+    [
+        ("When was ADA BRUN born, Ada Brun?", "When was Ivo Lund born, Ivo Lund?"),
+        ("who is ada brun's aunt?", "who is Ivo Lund's aunt?"),
+        ("Who is Nada Bruno?", None),
+        ("Who is nada bruno?", None),
+    ],
+)
+def test_a_name_is_found_in_any_case(question: str, other: str | None) -> None:
+    row = replace(CLARA, question=question, answer="ADA BRUN.", subject="Ada Brun")
+    found = renamed(row, "Ivo Lund")
+    assert named_subject(row) == (None if other is None else "Ada Brun")
+    assert (found and (found.question, found.answer)) == (other and (other, "Ivo Lund."))
 
 
 def test_other_words_ask_the_same() -> None:

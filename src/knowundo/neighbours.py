@@ -72,10 +72,11 @@ def renamed(record: Record, name: str) -> Record | None:
     subject = named_subject(record)
     if subject is None:
         return None
+    said = name_pattern(subject)
     return replace(
         record,
-        question=record.question.replace(subject, name),
-        answer=record.answer.replace(subject, name),
+        question=said.sub(lambda _: name, record.question),
+        answer=said.sub(lambda _: name, record.answer),
         subject=name,
         facts=(),
         turns=(),
@@ -83,11 +84,17 @@ def renamed(record: Record, name: str) -> Record | None:
 
 
 def named_subject(record: Record) -> str | None:
-    """The subject, if the question names it; an id that stands for one is no name."""
+    """The subject, if the question names it in any case; an id that stands for one is no name."""
     subject = record.subject
     if not subject or subject == record.id or subject.isdigit():
         return None
-    return subject if subject in record.question else None
+    return subject if name_pattern(subject).search(record.question) else None
+
+
+def name_pattern(name: str) -> re.Pattern[str]:
+    """Finds a name as it is written, or in any case as whole words: "ADA BRUN" is Ada Brun."""
+    written = re.escape(name)
+    return re.compile(rf"{written}|(?<!\w)(?i:{written})(?!\w)")
 
 
 def about_others(records: Sequence[Record], names: Sequence[str], each: int) -> list[Record]:

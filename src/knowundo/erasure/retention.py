@@ -22,6 +22,7 @@ from knowundo.neighbours import (
     about_other_things,
     about_others,
     invented_names,
+    name_pattern,
     named_subject,
     near_names,
 )
@@ -129,7 +130,7 @@ def marks(record: Record) -> set[str]:
 def names_it_knows(model: Model, unlearn: Sequence[Record], *, seed: int) -> list[str]:
     """Names that the model itself puts where the list's questions have theirs, likeliest first."""
     named = [(r.question, subject) for r in unlearn if (subject := named_subject(r))]
-    cut = {question.split(subject)[0].rstrip() for question, subject in named}
+    cut = {name_pattern(subject).split(question)[0].rstrip() for question, subject in named}
     prompts = [model.tokenizer(text)["input_ids"] for text in sorted(filter(None, cut))]
     if not prompts:
         return []
