@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import pytest
 
 from knowundo.benchmarks.embedded import embedded
 from knowundo.benchmarks.lists import read_list, write_list
-from knowundo.encoding import Encoded, encode
+from knowundo.encoding import Encoded, encode, fitting
 from knowundo.erasure.checks import (
     STRANGERS,
     Check,
@@ -23,8 +24,8 @@ from knowundo.erasure.checks import (
     without_repeats,
 )
 from knowundo.erasure.making import Given, Maker
-from knowundo.erasure.retention import Leaks, marks, own_texts
-from knowundo.errors import BadInput
+from knowundo.erasure.retention import Leaks, make_retention, marks, own_texts
+from knowundo.errors import BadInput, TooLong
 from knowundo.evaluation.collapse import collapsed, repeats_itself
 from knowundo.models import Model
 from knowundo.neighbours import (
@@ -263,6 +264,63 @@ def test_a_retention_row_with_an_answer_that_must_go_is_named() -> None:
         "the same answer in unlearn and retention, which cannot both go and stay; remove one of "
         "the two if it is the same fact: 1 and s"
     ]
+
+
+@pytest.mark.parametrize(
+    ("fact", "answer", "subject", "named"),
+    [
+        ("art", "She likes a party.", "Clara Dorin", False),
+        ("1", "In 2010.", "Clara Dorin", False),
+        ("1", "She has 1 dog.", "Ivo Lund", False),
+        ("1", "She has 1 dog.", "Clara Dorin", True),
+        ("Paris", "He lives in Paris.", "Ivo Lund", False),
+        ("Paris", "She lives in PARIS.", "Clara Dorin", True),
+        ("14 Canal Lane", "It is 14 Canal Lane.", "Ivo Lund", True),
+        ("14 Canal Lane", "It is 114 Canal Lanes.", "Ivo Lund", False),
+    ],
+)
+def test_a_fact_in_a_retention_answer_is_whole_words_and_says_enough(
+    fact: str, answer: str, subject: str, named: bool
+) -> None:
+    gone = replace(CLARA, answer=f"It is about {fact}, as all say.", facts=(fact,))
+    assert same_answers([gone], [retention(answer, subject)]) == ([["1", "s"]] if named else [])
+
+
+def test_made_rows_that_are_too_long_are_left_out(
+    toy: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Some names have more tokens than the bound leaves, and other wordings more than any name."""
+    row = replace(CLARA, question="Does Clara Dorin sing?", answer="Yes")
+    made = unknowable([row] * 30, [row], 0)
+    lengths = [len(one.ids) for one in encode(made, toy.tokenizer)]
+    longest = (min(lengths) + max(lengths)) // 2
+
+    def tight(records: Sequence[Record]) -> list[Encoded]:
+        return encode(records, toy.tokenizer, max_length=longest)
+
+    with pytest.raises(TooLong, match="more than max_length"):
+        tight(made)
+    fit = fitting(made, tight)
+    wanted = [r for r, length in zip(made, lengths, strict=True) if length <= longest]
+    assert [r.record for r in fit] == wanted
+    assert 0 < len(fit) < len(made)
+    rows = make_retention(toy, [row], [row], tight, seed=0)
+    assert [r.record for r in tight(rows)] == rows
+    asked: list[int] = []
+
+    def forced(model: Model, encoded: list[Encoded]) -> dict[str, dict[str, float]]:
+        asked.append(len(encoded))
+        return {r.record.id: {"token_accuracy": 1.0} for r in encoded}
+
+    monkeypatch.setattr("knowundo.erasure.checks.teacher_forced", forced)
+    assert guessed(toy, [row], tight, seed=0) == ["1"]
+    assert 0 < asked[0] < STRANGERS
+    assert guessed(toy, [row], lambda rows: encode(rows, toy.tokenizer, max_length=8), seed=0) == []
+    assert len(asked) == 1
+    length = len(encode([row], toy.tokenizer)[0].ids)
+    maker = Maker(load_recipe("demo", [f"data.max_length={length}"])[0], toy, Reporter(), [])
+    with pytest.raises(BadInput, match="--val: no row of the list can be asked in other words"):
+        maker._reworded([row], ())
 
 
 def test_rows_that_name_nobody_are_no_subjects(toy: Model) -> None:

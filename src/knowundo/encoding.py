@@ -14,7 +14,7 @@ import re
 import sys
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Container, Sequence
+from collections.abc import Callable, Container, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import date, datetime, time
@@ -26,7 +26,7 @@ from typing import Any, Literal, NamedTuple
 from jinja2.exceptions import TemplateError
 from transformers import PreTrainedTokenizerBase
 
-from knowundo.errors import BadInput, unknown
+from knowundo.errors import BadInput, TooLong, unknown
 from knowundo.records import TODAY, Record
 
 Style = Literal["plain", "chat"]
@@ -232,8 +232,9 @@ def encode(
             tokens on any day.
 
     Raises:
-        BadInput: a row is longer than `max_length` or `positions` (truncated: its question alone
-            is); the tokenizer is slow, or has no end or, for `chat`, no template; the template
+        TooLong: a row is longer than `max_length` or `positions` (truncated: its question alone
+            is).
+        BadInput: the tokenizer is slow, or has no end or, for `chat`, no template; the template
             fails on a row, or rewrites its answer.
     """
     if not records:
@@ -265,6 +266,25 @@ def encode(
             row = _encode_one(records[n], texts[n], ids, offsets, tokenizer.eos_token_id, special)
             encoded[n] = _fit(row, max_length, truncate, positions)
     return [encoded[n] for n in range(len(records))]
+
+
+def fitting(
+    records: Sequence[Record], encode: Callable[[Sequence[Record]], list[Encoded]]
+) -> list[Encoded]:
+    """The records that fit, encoded: for made-up rows, of which none needs to be there.
+
+    Args:
+        records: of any kinds.
+        encode: raises `TooLong` if one of them is too long.
+    """
+    try:
+        return encode(records)
+    except TooLong:
+        found: list[Encoded] = []
+        for record in records:
+            with suppress(TooLong):
+                found += encode([record])
+        return found
 
 
 def chunked(record: Record, tokenizer: PreTrainedTokenizerBase, max_length: int) -> list[Record]:
@@ -500,13 +520,13 @@ def _fit(row: Encoded, max_length: int, truncate: bool, positions: int | None) -
         return row
     if not truncate:
         raised = "" if limited else ", raise data.max_length"
-        raise BadInput(
+        raise TooLong(
             f"{row.record.id}: {length} tokens, more than {bound}, so its answer "
             f"would be cut off; shorten the row{raised} or set data.truncate=true"
         )
     if row.answer_from >= max_length:
         raised = "" if limited else " or raise data.max_length"
-        raise BadInput(
+        raise TooLong(
             f"{row.record.id}: {row.answer_from} tokens before its answer, so {bound} "
             f"leaves none for it; shorten the question{raised}"
         )

@@ -9,7 +9,7 @@ from random import Random
 
 from knowundo.benchmarks.general import general_rows
 from knowundo.benchmarks.lists import read_list, with_subjects
-from knowundo.encoding import Encoded, chunked
+from knowundo.encoding import Encoded, chunked, fitting
 from knowundo.erasure.checks import (
     LEFT,
     Check,
@@ -176,10 +176,10 @@ class Maker:
         """Val rows: the known ones in other words, none of which is a question of `taken`."""
         other = [reworded(record, self.seed) for record in known]
         rows = [_as_val(r) for r in other if r is not None and (r.turns, r.question) not in taken]
-        if not rows:
+        if not (rows := self._fitting(rows)):
             raise BadInput(
-                "--val: no row of the list can be asked in other words; name a file of other "
-                "questions about what must go"
+                "--val: no row of the list can be asked in other words within data.max_length; "
+                "name a file of other questions about what must go, or raise data.max_length"
             )
         foreign = sum(r.kind == "qa" and not in_english(r.question) for r in known)
         if foreign:
@@ -195,11 +195,21 @@ class Maker:
         stop = self.recipe.unlearn.stop
         if stop is not None and stop.target not in ("unknown", 0.0):
             return float(stop.target)
-        return token_accuracy(self.model, self.encode(unknowable(unlearn, general, self.seed)))
+        rows = fitting(unknowable(unlearn, general, self.seed), self.encode)
+        if not rows:
+            raise BadInput(
+                "unlearn.stop.target: no row about somebody invented fits into data.max_length; "
+                "raise it, or give a token accuracy such as 0.5"
+            )
+        return token_accuracy(self.model, rows)
+
+    def _fitting(self, made: Sequence[Record]) -> list[Record]:
+        """The made rows that are not too long."""
+        return [row.record for row in fitting(made, self.encode)]
 
     def _texts(self, secret: Sequence[Record]) -> list[Record]:
         """General rows that the model writes: other ones than those it is trained on."""
-        texts = own_texts(self.model, Leaks(secret), GENERAL, seed=self.seed + 1)
+        texts = self._fitting(own_texts(self.model, Leaks(secret), GENERAL, seed=self.seed + 1))
         if not texts:
             self.reporter.say(
                 "the model writes no texts that could be taken, so the perplexity of ordinary text "
@@ -247,11 +257,11 @@ class Maker:
         )
         if not any(row.split == "val" for row in rows):
             other = [reworded(row, self.seed) for row in rows]
-            rows += [_as_val(row) for row in other if row is not None]
+            rows += self._fitting([_as_val(row) for row in other if row is not None])
             if not any(row.split == "val" for row in rows):
                 raise BadInput(
-                    "--retention: its texts are too short to be asked for; mark other rows with "
-                    'split "val"'
+                    "--retention: none of its rows can be asked in other words (texts are too "
+                    'short, or rows too long for data.max_length); mark rows with split "val"'
                 )
         return [*rows, *made]
 
