@@ -33,6 +33,7 @@ from knowundo.neighbours import (
     about_others,
     in_english,
     invented_names,
+    mostly_english,
     named_subject,
     near_names,
     renamed,
@@ -202,10 +203,29 @@ CHINESE = Record("c", "安布朗住在哪里？", "安布朗住在桦树街十�
         ("Где живёт Ада?", False),
         ("Wo wohnt Ada?", False),
         ("Où habite Ada ?", False),
+        ("Qual é o endereço do João Silva?", False),
+        ("Wat is het adres van Jan Jansen?", False),
+        ("Hvad laver Jens Hansen for at leve?", False),
+        ("Was Clara born in Rome?", True),
+        ("Is Clara in Rome?", True),
     ],
 )
 def test_english_is_told_by_its_little_words(question: str, english: bool) -> None:
     assert in_english(question) is english
+
+
+def test_a_list_has_one_language() -> None:
+    dutch = [replace(CLARA, question=f"Wat is het adres van {n}?", subject=n) for n in "ABC"]
+    odd = replace(CLARA, question="Is Clara Dorin in Rome?")
+    assert not mostly_english([*dutch, odd])
+    assert about_other_things([*dutch, odd]) == []
+    terse = replace(CLARA, question="Is Clara Dorin tall?")
+    assert mostly_english([CLARA, MAIL, terse])
+    framed, worded = (reworded(terse, 0, english=english) for english in (False, True))
+    assert framed is not None
+    assert worded is not None
+    assert framed.question.replace(terse.question, "").strip(' "“”-1.()') == ""
+    assert any(word in worded.question.lower() for word in ("please", "tell", "question", "know"))
 
 
 def test_other_languages_are_asked_without_english_words() -> None:

@@ -23,7 +23,7 @@ from knowundo.erasure.checks import (
 from knowundo.erasure.retention import Leaks, make_retention, own_texts
 from knowundo.errors import BadInput
 from knowundo.models import Model
-from knowundo.neighbours import in_english, reworded, unknowable
+from knowundo.neighbours import mostly_english, reworded, unknowable
 from knowundo.progress import Reporter
 from knowundo.recipe import Recipe
 from knowundo.records import Record, check_records
@@ -174,15 +174,16 @@ class Maker:
         self, known: Sequence[Record], taken: Container[tuple[object, str]]
     ) -> list[Record]:
         """Val rows: the known ones in other words, none of which is a question of `taken`."""
-        other = [reworded(record, self.seed) for record in known]
+        english = mostly_english(known)
+        other = [reworded(record, self.seed, english=english) for record in known]
         rows = [_as_val(r) for r in other if r is not None and (r.turns, r.question) not in taken]
         if not (rows := self._fitting(rows)):
             raise BadInput(
                 "--val: no row of the list can be asked in other words within data.max_length; "
                 "name a file of other questions about what must go, or raise data.max_length"
             )
-        foreign = sum(r.kind == "qa" and not in_english(r.question) for r in known)
-        if foreign:
+        if not english:
+            foreign = sum(record.kind == "qa" for record in known)
             self.reporter.say(
                 f"{foreign} questions do not look English, for which the templates of other words "
                 "are: they are asked again between quotation marks or the like; --val names a file "
@@ -256,7 +257,8 @@ class Maker:
             "what the list does not name stays too"
         )
         if not any(row.split == "val" for row in rows):
-            other = [reworded(row, self.seed) for row in rows]
+            english = mostly_english(rows)
+            other = [reworded(row, self.seed, english=english) for row in rows]
             rows += self._fitting([_as_val(row) for row in other if row is not None])
             if not any(row.split == "val" for row in rows):
                 raise BadInput(
