@@ -347,6 +347,31 @@ def test_instructed_answers_are_asked_for_with_question_and_answer(
         assert other.record.answer == "At sea."
 
 
+def test_instructed_draws_are_as_long_as_the_rows_own_answer(
+    toy: Model, toy_rows: Rows, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With truncation the instruction leaves one token for the answer, which is not drawn by it."""
+    told = Told(["At sea."])
+    monkeypatch.setattr(Scorer, "sample", staticmethod(told))
+    rows = {**toy_rows, "unlearn": toy_rows["unlearn"][:1]}
+    (row,) = rows["unlearn"]
+    others(start_of(toy, rows), "instructed")
+    prompt = told.asked[0][0].prompt
+    tight = {"max_length": len(prompt) + 1}
+    others(start_of(toy, rows, truncate=True, **tight), "instructed")
+    (asked,) = told.asked[1]
+    assert asked.prompt == prompt
+    assert asked.ids[asked.answer_from :] == row.ids[row.answer_from :]
+    assert (asked.tail, len(asked.fact)) == (row.tail, len(asked.ids))
+    with pytest.raises(
+        BadInput, match=f"^{row.record.id}: question, answer and the instruction of"
+    ):
+        others(start_of(toy, rows, **tight), "instructed")
+    monkeypatch.setattr(Scorer, "positions", len(prompt) + 1)
+    with pytest.raises(BadInput, match=rf"more than the model's {len(prompt) + 1} positions"):
+        others(start_of(toy, rows), "instructed")
+
+
 def test_own_answers_are_of_the_memorized_model(toy: Model, toy_rows: Rows) -> None:
     wanted = sample(toy, toy_rows["unlearn"], n=DRAWS, temperature=1.0, seed=7)
     found = others(start_of(toy, toy_rows, seed=7), "model")

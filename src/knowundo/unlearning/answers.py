@@ -13,7 +13,7 @@ from typing import Annotated
 from pydantic import AfterValidator
 
 from knowundo.encoding import Encoded
-from knowundo.errors import BadInput
+from knowundo.errors import BadInput, TooLong
 from knowundo.forwards import Columns
 from knowundo.records import Record
 from knowundo.unlearning import Scorer
@@ -148,11 +148,31 @@ def _sampled(records: Sequence[Encoded], scorer: Scorer, *, instructed: bool) ->
 
 
 def _instructed(row: Encoded, scorer: Scorer) -> Encoded:
-    """The row with question, answer and instruction in place of the question."""
+    """The row with question, answer and instruction in place of the question.
+
+    What may be drawn is as long as the row's own answer, however much of it was cut off here.
+
+    Raises:
+        BadInput: So many tokens do not fit.
+    """
     record = row.record
-    return scorer.asked(
-        row, INSTRUCTION.format(question=record.question.strip(), answer=record.answer.strip())
-    )
+    question = INSTRUCTION.format(question=record.question.strip(), answer=record.answer.strip())
+    try:
+        prompt = scorer.asked(row, question).prompt
+    except TooLong:
+        raise BadInput(
+            f"{record.id}: question, answer and the instruction of answers 'instructed' do not fit "
+            "into data.max_length or the model's positions; raise data.max_length, or say answers: "
+            "model"
+        ) from None
+    ids = (*prompt, *row.ids[row.answer_from :])
+    if scorer.positions is not None and len(ids) > scorer.positions:
+        raise BadInput(
+            f"{record.id}: {len(ids)} tokens with the instruction of answers 'instructed', more "
+            f"than the model's {scorer.positions} positions; shorten the row, or say answers: model"
+        )
+    fact = (*[False] * len(prompt), *row.fact[row.answer_from :])
+    return replace(row, ids=ids, answer_from=len(prompt), fact=fact)
 
 
 def _other(row: Encoded, text: str, scorer: Scorer) -> Encoded | None:
