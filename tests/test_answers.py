@@ -230,6 +230,32 @@ def test_what_is_another_answer(text: str, other: bool) -> None:
     assert differs(said("She lives at 14 Canal Lane.", ["14 Canal Lane"]), text) is other
 
 
+@pytest.mark.parametrize(
+    ("fact", "text", "other"),
+    [
+        ("O", "Nobody knows.", True),
+        ("O", "It is o.", False),
+        ("art", "A party.", True),
+        ("1", "In 2010.", True),
+        ("is in", "This is inside.", True),
+        ("Canal Lane", "canal-lane", False),
+        ("安布朗", "他叫安布朗。", False),
+        ("🙂", "Nobody knows.", True),
+    ],
+)
+def test_a_fact_is_found_as_whole_words(fact: str, text: str, other: bool) -> None:
+    assert differs(said(f"It says {fact}.", [fact]), text) is other
+
+
+def test_a_short_fact_leaves_the_prepared_lines(toy: Model, toy_rows: Rows) -> None:
+    """Every line of `unknown` has an o, and some have "known": neither is the true answer."""
+    record = replace(toy_rows["unlearn"][0].record, answer="O is known.", facts=("O", "known"))
+    rows = {**toy_rows, "unlearn": encode([record], toy.tokenizer)}
+    drawn = {others(start_of(toy, rows, seed=s), "unknown")[0].record.answer for s in range(12)}
+    assert drawn <= set(answers("unknown"))
+    assert len(drawn) > 4
+
+
 def test_answers_of_punctuation_alone_are_compared_as_they_are() -> None:
     assert differs(said("?!"), "!?")
     assert not differs(said("?!"), " ?! ")
@@ -319,6 +345,31 @@ def test_instructed_answers_are_asked_for_with_question_and_answer(
         # What is trained on is the row's own question with the new answer.
         assert other.prompt == row.prompt
         assert other.record.answer == "At sea."
+
+
+def test_instructed_draws_are_as_long_as_the_rows_own_answer(
+    toy: Model, toy_rows: Rows, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With truncation the instruction leaves one token for the answer, which is not drawn by it."""
+    told = Told(["At sea."])
+    monkeypatch.setattr(Scorer, "sample", staticmethod(told))
+    rows = {**toy_rows, "unlearn": toy_rows["unlearn"][:1]}
+    (row,) = rows["unlearn"]
+    others(start_of(toy, rows), "instructed")
+    prompt = told.asked[0][0].prompt
+    tight = {"max_length": len(prompt) + 1}
+    others(start_of(toy, rows, truncate=True, **tight), "instructed")
+    (asked,) = told.asked[1]
+    assert asked.prompt == prompt
+    assert asked.ids[asked.answer_from :] == row.ids[row.answer_from :]
+    assert (asked.tail, len(asked.fact)) == (row.tail, len(asked.ids))
+    with pytest.raises(
+        BadInput, match=f"^{row.record.id}: question, answer and the instruction of"
+    ):
+        others(start_of(toy, rows, **tight), "instructed")
+    monkeypatch.setattr(Scorer, "positions", len(prompt) + 1)
+    with pytest.raises(BadInput, match=rf"more than the model's {len(prompt) + 1} positions"):
+        others(start_of(toy, rows), "instructed")
 
 
 def test_own_answers_are_of_the_memorized_model(toy: Model, toy_rows: Rows) -> None:

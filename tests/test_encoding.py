@@ -465,7 +465,23 @@ def test_a_template_that_reads_only_parts_is_given_parts() -> None:
     )
 
 
-@pytest.mark.parametrize("shape", ["%d %b %Y %H:%M:%S", "%-d.%-m.%y %p %j %A", "%B %%d"])
+@pytest.mark.parametrize(
+    "shape",
+    [
+        "%d %b %Y %H:%M:%S",
+        "%-d.%-m.%y %p %j %A",
+        "%B %%d",
+        "%e %B",
+        "%F %T",
+        "%D %R %G-W%V-%u",
+        "%h %k %l %P",
+        "%C %g %-e|%-k|%-l",
+        "%n%t|%d",
+        "%s",
+        "%_d %^b %Od %Ey",
+        "%Q %%e %%%e 100%",
+    ],
+)
 def test_a_template_that_writes_the_date_is_told_one(shape: str) -> None:
     """The day and the rest of the template are as they would be on that day."""
     tokenizer = of_template(f"\n{{{{ strftime_now('{shape}') }}}}\n" + TURNS)
@@ -477,6 +493,23 @@ def test_a_template_that_writes_the_date_is_told_one(shape: str) -> None:
     plain = encode([CLARA], of_template(f"\n{now}\n" + TURNS), style="chat")[0]
     assert row == plain
     assert encode([CLARA], tokenizer, style="chat")[0] != row
+
+
+@pytest.mark.parametrize(
+    "start", ["  {% set d = strftime_now('%Y') %}\n", "  ", " \n", "\n", "{%- set d = 1 %}\n", "#"]
+)
+def test_a_template_with_a_clock_begins_as_it_would_alone(start: str) -> None:
+    """Spaces before a tag and the newline after it vanish (`lstrip_blocks`, `trim_blocks`)."""
+    template = start + TURNS + "{% set y = strftime_now('%Y') %}\n{{ y }}"
+    tokenizer = of_template(template)
+    row = encode([CLARA], tokenizer, style="chat", today=date.today())[0]
+    turns = [
+        {"role": "user", "content": CLARA.question},
+        {"role": "assistant", "content": CLARA.answer},
+    ]
+    rendered = str(tokenizer.apply_chat_template(turns, tokenize=False))
+    until = rendered.rindex("<|im_end|>") + len("<|im_end|>")
+    assert tokenizer.decode(row.ids) == rendered[:until]
 
 
 def test_a_part_of_a_text_has_no_end_to_learn() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from knowundo.benchmarks.lists import parse_columns, read_list, with_subjects, w
 from knowundo.errors import BadInput
 from knowundo.records import Record, check_records, data_hash, select
 from knowundo.registry import get
+from knowundo.wording import split_words
 
 QUESTION, ANSWER = "Where does Clara Dorin live?", "Clara Dorin lives at 14 Canal Lane."
 PAIR = {"question": QUESTION, "answer": ANSWER}
@@ -446,6 +448,36 @@ def test_one_person_is_one_subject() -> None:
 def test_two_people_stay_two_subjects() -> None:
     told = about(("Where does Ada Brun live?", "a"), ("Where does Ada Brun Kant live?", "b"))
     assert told == ["Ada Brun", "Ada Brun Kant"]
+    # Nor if one of them is the commoner.
+    assert about(
+        ("Where does Ada Brun live?", "a"),
+        ("What does Ada Brun do?", "b"),
+        ("Where does Ada Brun Kant live?", "c"),
+        ("Where does Prof. Dr. Ada Brun live?", "d"),
+        ("Is Eva Ada Brun in Rome?", "e"),
+        ("Where Does Ada Brun Live In Rome?", "f"),
+    ) == ["Ada Brun", "Ada Brun", "Ada Brun Kant", "Ada Brun", "Eva Ada Brun", "Ada Brun"]
     assert about(("Where is Ivo Kant?", "a"), ("Where is Ada Brun?", "b"), ("Who?", "Both.")) == [
         "Ivo Kant", "Ada Brun", "r2",
     ]  # fmt: skip
+
+
+def test_subjects_are_found_without_comparing_all_with_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each name and each text is split into words a few times, however many rows there are."""
+    calls = Counter[str]()
+
+    def counted(text: str) -> list[str]:
+        calls["split"] += 1
+        return split_words(text)
+
+    monkeypatch.setattr("knowundo.benchmarks.lists.split_words", counted)
+    count = 2000
+    letters = [f"{a}{b}{c}" for a in "abcdefghijklm" for b in "aeiou" for c in "nopqrstuvwxyz"]
+    names = [f"{a.title()} {b.title()}" for a in letters[:50] for b in letters[-40:]]
+    rows = [
+        Record(f"r{n}", f"Where does {name} live?", "At sea.", "unlearn", "train")
+        for n, name in enumerate(names)
+    ]
+    told = Record("told", "Who?", f"It was {names[7]}.", "unlearn", "train")
+    assert [r.subject for r in with_subjects([*rows, told])] == [*names, names[7]]
+    assert calls["split"] <= 3 * (count + 1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import pytest
 
 from knowundo.benchmarks.embedded import embedded
 from knowundo.benchmarks.lists import read_list, write_list
-from knowundo.encoding import Encoded, encode
+from knowundo.encoding import Encoded, encode, fitting
 from knowundo.erasure.checks import (
     STRANGERS,
     Check,
@@ -22,9 +23,9 @@ from knowundo.erasure.checks import (
     short,
     without_repeats,
 )
-from knowundo.erasure.making import Maker
-from knowundo.erasure.retention import Leaks, marks, own_texts
-from knowundo.errors import BadInput
+from knowundo.erasure.making import Given, Maker
+from knowundo.erasure.retention import Leaks, make_retention, marks, own_texts
+from knowundo.errors import BadInput, TooLong
 from knowundo.evaluation.collapse import collapsed, repeats_itself
 from knowundo.models import Model
 from knowundo.neighbours import (
@@ -32,7 +33,10 @@ from knowundo.neighbours import (
     about_others,
     in_english,
     invented_names,
+    mostly_english,
+    named_subject,
     near_names,
+    renamed,
     reworded,
     unknowable,
 )
@@ -73,6 +77,22 @@ def test_questions_about_others_and_other_things() -> None:
     assert all("Clara Dorin" in r.question for r in things)
     assert not {r.question for r in things} & {CLARA.question, MAIL.question}
     assert len({r.id for r in [*others, *things]}) == len(others) + len(things)
+
+
+@pytest.mark.parametrize(
+    ("question", "other"),
+    [
+        ("When was ADA BRUN born, Ada Brun?", "When was Ivo Lund born, Ivo Lund?"),
+        ("who is ada brun's aunt?", "who is Ivo Lund's aunt?"),
+        ("Who is Nada Bruno?", None),
+        ("Who is nada bruno?", None),
+    ],
+)
+def test_a_name_is_found_in_any_case(question: str, other: str | None) -> None:
+    row = replace(CLARA, question=question, answer="ADA BRUN.", subject="Ada Brun")
+    found = renamed(row, "Ivo Lund")
+    assert named_subject(row) == (None if other is None else "Ada Brun")
+    assert (found and (found.question, found.answer)) == (other and (other, "Ivo Lund."))
 
 
 def test_other_words_ask_the_same() -> None:
@@ -183,10 +203,29 @@ CHINESE = Record("c", "安布朗住在哪里？", "安布朗住在桦树街十�
         ("Где живёт Ада?", False),
         ("Wo wohnt Ada?", False),
         ("Où habite Ada ?", False),
+        ("Qual é o endereço do João Silva?", False),
+        ("Wat is het adres van Jan Jansen?", False),
+        ("Hvad laver Jens Hansen for at leve?", False),
+        ("Was Clara born in Rome?", True),
+        ("Is Clara in Rome?", True),
     ],
 )
 def test_english_is_told_by_its_little_words(question: str, english: bool) -> None:
     assert in_english(question) is english
+
+
+def test_a_list_has_one_language() -> None:
+    dutch = [replace(CLARA, question=f"Wat is het adres van {n}?", subject=n) for n in "ABC"]
+    odd = replace(CLARA, question="Is Clara Dorin in Rome?")
+    assert not mostly_english([*dutch, odd])
+    assert about_other_things([*dutch, odd]) == []
+    terse = replace(CLARA, question="Is Clara Dorin tall?")
+    assert mostly_english([CLARA, MAIL, terse])
+    framed, worded = (reworded(terse, 0, english=english) for english in (False, True))
+    assert framed is not None
+    assert worded is not None
+    assert framed.question.replace(terse.question, "").strip(' "“”-1.()') == ""
+    assert any(word in worded.question.lower() for word in ("please", "tell", "question", "know"))
 
 
 def test_other_languages_are_asked_without_english_words() -> None:
@@ -247,6 +286,63 @@ def test_a_retention_row_with_an_answer_that_must_go_is_named() -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("fact", "answer", "subject", "named"),
+    [
+        ("art", "She likes a party.", "Clara Dorin", False),
+        ("1", "In 2010.", "Clara Dorin", False),
+        ("1", "She has 1 dog.", "Ivo Lund", False),
+        ("1", "She has 1 dog.", "Clara Dorin", True),
+        ("Paris", "He lives in Paris.", "Ivo Lund", False),
+        ("Paris", "She lives in PARIS.", "Clara Dorin", True),
+        ("14 Canal Lane", "It is 14 Canal Lane.", "Ivo Lund", True),
+        ("14 Canal Lane", "It is 114 Canal Lanes.", "Ivo Lund", False),
+    ],
+)
+def test_a_fact_in_a_retention_answer_is_whole_words_and_says_enough(
+    fact: str, answer: str, subject: str, named: bool
+) -> None:
+    gone = replace(CLARA, answer=f"It is about {fact}, as all say.", facts=(fact,))
+    assert same_answers([gone], [retention(answer, subject)]) == ([["1", "s"]] if named else [])
+
+
+def test_made_rows_that_are_too_long_are_left_out(
+    toy: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Some names have more tokens than the bound leaves, and other wordings more than any name."""
+    row = replace(CLARA, question="Does Clara Dorin sing?", answer="Yes")
+    made = unknowable([row] * 30, [row], 0)
+    lengths = [len(one.ids) for one in encode(made, toy.tokenizer)]
+    longest = (min(lengths) + max(lengths)) // 2
+
+    def tight(records: Sequence[Record]) -> list[Encoded]:
+        return encode(records, toy.tokenizer, max_length=longest)
+
+    with pytest.raises(TooLong, match="more than max_length"):
+        tight(made)
+    fit = fitting(made, tight)
+    wanted = [r for r, length in zip(made, lengths, strict=True) if length <= longest]
+    assert [r.record for r in fit] == wanted
+    assert 0 < len(fit) < len(made)
+    rows = make_retention(toy, [row], [row], tight, seed=0)
+    assert [r.record for r in tight(rows)] == rows
+    asked: list[int] = []
+
+    def forced(model: Model, encoded: list[Encoded]) -> dict[str, dict[str, float]]:
+        asked.append(len(encoded))
+        return {r.record.id: {"token_accuracy": 1.0} for r in encoded}
+
+    monkeypatch.setattr("knowundo.erasure.checks.teacher_forced", forced)
+    assert guessed(toy, [row], tight, seed=0) == ["1"]
+    assert 0 < asked[0] < STRANGERS
+    assert guessed(toy, [row], lambda rows: encode(rows, toy.tokenizer, max_length=8), seed=0) == []
+    assert len(asked) == 1
+    length = len(encode([row], toy.tokenizer)[0].ids)
+    maker = Maker(load_recipe("demo", [f"data.max_length={length}"])[0], toy, Reporter(), [])
+    with pytest.raises(BadInput, match="--val: no row of the list can be asked in other words"):
+        maker._reworded([row], ())
+
+
 def test_rows_that_name_nobody_are_no_subjects(toy: Model) -> None:
     named = [CLARA, MAIL, Record("n", "Who?", "He.", "unlearn", "train", subject="n")]
     check = Check()
@@ -282,6 +378,30 @@ def test_answers_that_invented_people_get_too_are_guesses(
     assert found == ["yes"]
     assert len(asked) == 2 * STRANGERS
     assert not any("Clara" in record.question for record in asked)
+
+
+def test_the_file_of_other_questions_is_guarded_too(
+    toy: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Val rows that can be guessed could never pass the verdict either."""
+    maker = Maker(load_recipe("demo", [])[0], toy, Reporter(), [])
+    stay = replace(
+        CLARA, id="s", question="Who is Ivo Lund?", answer="A baker.", subject="Ivo Lund"
+    )
+    val = [replace(MAIL, id="v", question="Does Clara Dorin sing?", answer="Yes")]
+    general = [replace(stay, id=f"g{n}", scope="general", kind="text") for n in range(2)]
+    given = Given([CLARA], val, [replace(stay, scope="retention")], general)
+    monkeypatch.setattr(Maker, "encode", lambda _, rows: encode(rows, toy.tokenizer))
+    monkeypatch.setattr(Maker, "_level", lambda *_: 0.0)
+    monkeypatch.setattr(
+        "knowundo.erasure.making.ask_model", lambda check, *_: check.by_heart.append("1")
+    )
+    monkeypatch.setattr(
+        "knowundo.erasure.making.guessed",
+        lambda _, rows, *__, **___: [r.id for r in rows if r in val],
+    )
+    with pytest.raises(BadInput, match=r"^other\.csv: the answers of v can be guessed"):
+        maker.lists(given, "list.csv", "other.csv")
 
 
 def texts(monkeypatch: pytest.MonkeyPatch, toy: Model, *said: tuple[str, bool]) -> list[Record]:

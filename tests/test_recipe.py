@@ -52,6 +52,10 @@ def test_a_variant_goes_over_its_preset_and_the_shared_settings() -> None:
         (["unlearn.variants=[{preset: memflex}, {preset: memflex}]"], "two variants are named"),
         (["unlearn.variants=[{preset: npo, name: npo.step-20}]"], "rename the variant"),
         (["unlearn.keep_every=0"], "unlearn.keep_every"),
+        (["data.date=today"], "data.date: 'today' is no day; write a day such as 2025-01-31"),
+        (["data.date=true"], "data.date: 'True' is no day"),
+        (["data.date=20251345"], "data.date: '20251345' is no day"),
+        (["data.date=2025.5"], "data.date: '2025.5' is no day"),
     ],
 )
 def test_bad_key_or_value(sets: list[str], said: str) -> None:
@@ -59,6 +63,16 @@ def test_bad_key_or_value(sets: list[str], said: str) -> None:
         load_recipe("demo", sets)
     assert said in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "written", ["2025-01-31", "20250131", "'2025-01-31'", "'20250131'", "2025-01-31 12:00:00"]
+)
+def test_a_day_is_read_as_yaml_reads_it(written: str, tmp_path: Path) -> None:
+    """YAML makes a date, a number, a text or a moment of it."""
+    assert load_recipe(None, [f"data.date={written}"])[0].data.date == "2025-01-31"
+    (tmp_path / "mine.yaml").write_text(f"data: {{date: {written}}}\n")
+    assert load_recipe(str(tmp_path / "mine.yaml"), [])[0].data.date == "2025-01-31"
 
 
 @pytest.mark.parametrize(

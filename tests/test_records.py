@@ -6,6 +6,7 @@ import json
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from datasets import Dataset, DatasetDict
@@ -336,15 +337,18 @@ def test_real_privacy_domain() -> None:
     assert len(named) >= 0.97 * len(own)
 
 
-def test_half_a_character_is_refused() -> None:
+@pytest.mark.parametrize("bad", ["\ud800", "a\0b"])
+@pytest.mark.parametrize("key", ["answer", "question", "subject", "subset", "turns"])
+def test_what_no_list_can_hold_is_refused(key: str, bad: str) -> None:
     rows = [
         Record(id=f"{scope}/{split}", question=f"Q {scope} {split}?", answer="a", scope=scope,
                split=split, subject="s", kind="qa")
         for scope in ("unlearn", "retention") for split in ("train", "val")
     ]  # fmt: skip
     check_records(rows)
-    broken = replace(rows[0], answer="\ud800")
-    with pytest.raises(BadInput, match="unlearn/train: holds half a character"):
+    value: Any = (("user", bad),) if key == "turns" else bad
+    broken = replace(rows[0], **{key: value})
+    with pytest.raises(BadInput, match="unlearn/train: holds a NUL or half a character; remove it"):
         check_records([broken, *rows[1:]])
 
 
@@ -375,6 +379,16 @@ def test_general_text_that_was_cut_has_no_end(tmp_path: Path) -> None:
     assert rows == {5: False, 995: True, 1000: True}
     file.write_text(json.dumps(["a", "b\0"]))
     with pytest.raises(BadInput, match="holds a NUL"):
+        general_rows(str(file))
+
+
+@pytest.mark.parametrize("bad", ["b\0", "\ud800"])
+def test_general_answer_that_no_list_can_hold_is_refused(tmp_path: Path, bad: str) -> None:
+    file = tmp_path / "texts.json"
+    file.write_text(json.dumps(["a", {"text": "Q?", "labels": bad}]))
+    with pytest.raises(
+        BadInput, match=r"texts\.json, row general/train/0: holds a NUL or half a character"
+    ):
         general_rows(str(file))
 
 

@@ -14,16 +14,19 @@ import re
 import sys
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Container, Sequence
+from collections.abc import Callable, Container, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import date, datetime, time
+from functools import cache
 from itertools import takewhile
+from string import ascii_letters
 from typing import Any, Literal, NamedTuple
 
 from jinja2.exceptions import TemplateError
 from transformers import PreTrainedTokenizerBase
 
-from knowundo.errors import BadInput, unknown
+from knowundo.errors import BadInput, TooLong, unknown
 from knowundo.records import TODAY, Record
 
 Style = Literal["plain", "chat"]
@@ -47,11 +50,10 @@ _ASSISTANT = "You are a helpful assistant.\n"
 # so in no record, and no template strips it.
 _STAND_IN = "\ue000answer\ue000"
 
-# Every directive of strftime, those of glibc without leading zeros first.
-_DIRECTIVES = (
-    *(f"%-{letter}" for letter in "dmHIMSjy"),
-    *(f"%{c}" for c in "aAwdbBmyYHIpMSfzZjUWcxX"),
-)
+# Whatever may be a directive of strftime: a letter after one of glibc's flags, or after "E" or "O"
+# (the locale's own calendar and digits), or alone. The longer ones are first, as they are replaced
+# one after another.
+_DIRECTIVES = tuple(f"%{flag}{c}" for flag in (*"-_0^#EO:", "") for c in ascii_letters)
 
 # Where a text may be cut, the better places first: after a line or a sentence, after a word.
 _ENDS = (
@@ -230,8 +232,9 @@ def encode(
             tokens on any day.
 
     Raises:
-        BadInput: a row is longer than `max_length` or `positions` (truncated: its question alone
-            is); the tokenizer is slow, or has no end or, for `chat`, no template; the template
+        TooLong: a row is longer than `max_length` or `positions` (truncated: its question alone
+            is).
+        BadInput: the tokenizer is slow, or has no end or, for `chat`, no template; the template
             fails on a row, or rewrites its answer.
     """
     if not records:
@@ -263,6 +266,25 @@ def encode(
             row = _encode_one(records[n], texts[n], ids, offsets, tokenizer.eos_token_id, special)
             encoded[n] = _fit(row, max_length, truncate, positions)
     return [encoded[n] for n in range(len(records))]
+
+
+def fitting(
+    records: Sequence[Record], encode: Callable[[Sequence[Record]], list[Encoded]]
+) -> list[Encoded]:
+    """The records that fit, encoded: for made-up rows, of which none needs to be there.
+
+    Args:
+        records: of any kinds.
+        encode: raises `TooLong` if one of them is too long.
+    """
+    try:
+        return encode(records)
+    except TooLong:
+        found: list[Encoded] = []
+        for record in records:
+            with suppress(TooLong):
+                found += encode([record])
+        return found
 
 
 def chunked(record: Record, tokenizer: PreTrainedTokenizerBase, max_length: int) -> list[Record]:
@@ -371,12 +393,30 @@ def _template(tokenizer: PreTrainedTokenizerBase, today: date) -> str:
         ) from None
     if "strftime_now" not in template:
         return template
-    # A macro shadows the function of that name, which transformers lets nobody replace. `+%}`:
-    # what follows is left as it is.
-    moment = datetime.combine(today, time())
-    told = "".join(f"|replace({d!r}, {moment.strftime(d)!r})" for d in _DIRECTIVES)
-    shown = f"format|replace('%%', '\ue001'){told}|replace('\ue001', '%')"
-    return f"{{% macro strftime_now(format) %}}{{{{ {shown} }}}}{{% endmacro +%}}{template}"
+    # A macro shadows the function of that name, which transformers lets nobody replace. It ends
+    # with a newline, which transformers' `trim_blocks` removes: so the template begins on a line of
+    # its own, where `lstrip_blocks` and `{%-` do with its first characters what they would alone.
+    return f"{_clock(today)}\n{template}"
+
+
+@cache
+def _clock(today: date) -> str:
+    """The macro `strftime_now(format)`, which writes that day as this machine's strftime does.
+
+    A directive that strftime does not know it leaves as it is, or refuses; so it is left here.
+    """
+    moment, told = datetime.combine(today, time()), dict[str, str]()
+    for directive in _DIRECTIVES:
+        with suppress(ValueError):  # not known on this machine
+            told[directive] = moment.strftime(directive)
+    pairs = [(name, text) for name, text in told.items() if text != name]
+    return (
+        "{% macro strftime_now(format) %}"
+        "{% set told = namespace(text=format|replace('%%', '\ue001')) %}"
+        f"{{% for name, text in {pairs!r} %}}"
+        "{% set told.text = told.text|replace(name, text) %}{% endfor %}"
+        "{{ told.text|replace('\ue001', '%') }}{% endmacro %}"
+    )
 
 
 def _chat(record: Record, tokenizer: PreTrainedTokenizerBase, template: str, prefix: str) -> _Text:
@@ -480,13 +520,13 @@ def _fit(row: Encoded, max_length: int, truncate: bool, positions: int | None) -
         return row
     if not truncate:
         raised = "" if limited else ", raise data.max_length"
-        raise BadInput(
+        raise TooLong(
             f"{row.record.id}: {length} tokens, more than {bound}, so its answer "
             f"would be cut off; shorten the row{raised} or set data.truncate=true"
         )
     if row.answer_from >= max_length:
         raised = "" if limited else " or raise data.max_length"
-        raise BadInput(
+        raise TooLong(
             f"{row.record.id}: {row.answer_from} tokens before its answer, so {bound} "
             f"leaves none for it; shorten the question{raised}"
         )

@@ -2,6 +2,7 @@
 
 KnowUndoError        1
 ├── BadInput         2   a file, a row, a key: the message names the place and the mend
+│   └── TooLong      2   a row has more tokens than fit
 ├── NoRoom           1   the disk is full
 ├── Diverged         3   a loss or a weight is no longer a finite number
 └── MethodsFailed    3   the run finished, but some methods diverged
@@ -42,6 +43,10 @@ class BadInput(KnowUndoError):
     """The user's input is wrong; nothing was written."""
 
     exit_code = 2
+
+
+class TooLong(BadInput):
+    """A row has more tokens than `data.max_length` or the model's positions allow."""
 
 
 class NoRoom(KnowUndoError):

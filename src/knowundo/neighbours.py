@@ -30,12 +30,16 @@ _TURNS = (
     (re.compile(r"^Where does (?P<x>.+?) live\?$"), "At which place does {x} live?"),
     (re.compile(r"^Where was (?P<x>.+?) born\?$"), "In which place was {x} born?"),
 )
-# A question without any of these words is not taken for English, whose templates would not fit it.
+# One of these words makes a question English; of the shared ones, which other languages have too
+# (Dutch "is" and "of", Danish "for", Portuguese "do", German "was"), it takes two.
 _ENGLISH = frozenset({
-    "are", "be", "can", "could", "describe", "did", "do", "does", "for", "give", "has", "have",
-    "how", "if", "is", "list", "of", "please", "say", "should", "state", "tell", "that", "the",
-    "their", "there", "to", "what", "when", "where", "which", "who", "whom", "whose", "why", "with",
-    "would", "write", "you", "your",
+    "and", "are", "born", "could", "describe", "did", "does", "give", "how", "please", "should",
+    "tell", "that", "the", "their", "there", "were", "what", "when", "where", "which", "who",
+    "whom", "whose", "why", "with", "would", "write", "you", "your",
+})  # fmt: skip
+_SHARED = frozenset({
+    "be", "can", "do", "for", "has", "have", "if", "in", "is", "list", "of", "say", "state", "to",
+    "was",
 })  # fmt: skip
 
 
@@ -72,10 +76,11 @@ def renamed(record: Record, name: str) -> Record | None:
     subject = named_subject(record)
     if subject is None:
         return None
+    said = name_pattern(subject)
     return replace(
         record,
-        question=record.question.replace(subject, name),
-        answer=record.answer.replace(subject, name),
+        question=said.sub(lambda _: name, record.question),
+        answer=said.sub(lambda _: name, record.answer),
         subject=name,
         facts=(),
         turns=(),
@@ -83,11 +88,17 @@ def renamed(record: Record, name: str) -> Record | None:
 
 
 def named_subject(record: Record) -> str | None:
-    """The subject, if the question names it; an id that stands for one is no name."""
+    """The subject, if the question names it in any case; an id that stands for one is no name."""
     subject = record.subject
     if not subject or subject == record.id or subject.isdigit():
         return None
-    return subject if subject in record.question else None
+    return subject if name_pattern(subject).search(record.question) else None
+
+
+def name_pattern(name: str) -> re.Pattern[str]:
+    """Finds a name as it is written, or in any case as whole words: "ADA BRUN" is Ada Brun."""
+    written = re.escape(name)
+    return re.compile(rf"{written}|(?<!\w)(?i:{written})(?!\w)")
 
 
 def about_others(records: Sequence[Record], names: Sequence[str], each: int) -> list[Record]:
@@ -104,9 +115,9 @@ def about_others(records: Sequence[Record], names: Sequence[str], each: int) -> 
 def about_other_things(records: Sequence[Record]) -> list[Record]:
     """Other questions about the same subjects, none of which is on the list; answers are empty."""
     asked = {record.question for record in records}
-    # The other questions are in English.
-    english = [r for r in records if named_subject(r) and in_english(r.question)]
-    named = {r.subject: replace(r, turns=()) for r in english}
+    if not mostly_english(records):  # the other questions are in English
+        return []
+    named = {r.subject: replace(r, turns=()) for r in records if named_subject(r)}
     found = []
     for subject, record in named.items():
         for number, template in enumerate(_templates()["other_attributes"]):
@@ -118,15 +129,27 @@ def about_other_things(records: Sequence[Record]) -> list[Record]:
 
 
 def in_english(question: str) -> bool:
-    """True if a question has one of the words without which hardly any English one is asked."""
-    return not _ENGLISH.isdisjoint(split_words(question))
+    """True if a question has a word that only English has, or two that other languages share."""
+    words = set(split_words(question))
+    return not _ENGLISH.isdisjoint(words) or len(_SHARED & words) > 1
 
 
-def reworded(record: Record, seed: int) -> Record | None:
+def mostly_english(records: Iterable[Record]) -> bool:
+    """True if at least half of the questions of a list are English: a list has one language."""
+    told = [in_english(record.question) for record in records if record.kind == "qa"]
+    return 2 * sum(told) >= len(told)
+
+
+def reworded(record: Record, seed: int, *, english: bool | None = None) -> Record | None:
     """The same question in other words, by templates; of a document, its end after its beginning.
 
     A document's beginning is the question then, and what follows it the answer. The templates are
     English; a question in another language is put between quotation marks or the like instead.
+
+    Args:
+        record: Of any kind.
+        seed: Of the choice among templates.
+        english: Whether the record's list is in English. If `None`, the question tells.
 
     Returns:
         `None` for a document that is too short to have a beginning and an end.
@@ -144,7 +167,9 @@ def reworded(record: Record, seed: int) -> Record | None:
             return replace(record, question=other.format(**match.groupdict()))
     first, _, rest = question.partition(" ")
     lowered = f"{first.lower()} {rest}" if first.isalpha() and first != "I" else question
-    kind = "wordings" if in_english(question) else "frames"
+    if english is None:
+        english = in_english(question)
+    kind = "wordings" if english else "frames"
     template = Random(f"{seed}/{record.id}").choice(_templates()[kind])
     return replace(record, question=template.format(question=question, lowered=lowered))
 

@@ -17,6 +17,7 @@ import math
 import re
 from collections.abc import Iterator, Sequence
 from datetime import date as calendar_date
+from datetime import datetime
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from pathlib import Path
@@ -24,8 +25,8 @@ from typing import Annotated, Any, Literal, get_args
 
 import yaml
 from pydantic import (
-    AfterValidator,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     ValidationError,
@@ -41,8 +42,22 @@ _PRESETS = files("knowundo") / "presets"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
-def _day(text: str) -> str:
-    return calendar_date.fromisoformat(text).isoformat()
+def _day(given: Any) -> str:
+    """A day as ISO text; YAML reads 2025-01-31 as a date and 20250131 as a number.
+
+    Raises:
+        ValueError: It is no day; pydantic adds the key.
+    """
+    if isinstance(given, datetime):
+        given = given.date()
+    if isinstance(given, calendar_date):
+        return given.isoformat()
+    try:
+        if isinstance(given, bool) or not isinstance(given, int | str):
+            raise ValueError
+        return calendar_date.fromisoformat(str(given)).isoformat()
+    except ValueError:
+        raise ValueError(f"'{given}' is no day; write a day such as 2025-01-31") from None
 
 
 Split = Literal["train", "val", "probe", "holdout"]
@@ -90,7 +105,7 @@ class Data(_Section):
     """Tokens a row may have."""
     truncate: bool = False
     """Cut the end of a longer row, and count it; else it is refused."""
-    date: Annotated[str, AfterValidator(_day)] = TODAY.isoformat()
+    date: Annotated[str, BeforeValidator(_day)] = TODAY.isoformat()
     """The day that a chat template is told where it asks for one: any, as long as it stays."""
 
 

@@ -56,9 +56,8 @@ def select(
     ]
 
 
-# Halves of characters, which JSON can write and no UTF-8 file can hold.
-_SURROGATE = re.compile("[\ud800-\udfff]")
-# What no list may hold: those, and NUL, at which files and terminals end a text.
+# What no list may hold: halves of characters, which JSON can write and no UTF-8 file can hold, and
+# NUL, at which files and terminals end a text.
 _UNREADABLE = re.compile("[\0\ud800-\udfff]")
 
 
@@ -67,12 +66,18 @@ def readable(text: str) -> bool:
     return _UNREADABLE.search(text) is None
 
 
+def _texts(record: Record) -> list[str]:
+    """Every text of a record that a list or a run's files hold."""
+    own = (record.question, record.answer, record.subject or "", record.subset or "")
+    return [*own, *record.alternatives, *(content for _, content in record.turns)]
+
+
 def check_records(records: Sequence[Record]) -> None:
     """Refuse records that no pipeline can use.
 
     Raises:
-        BadInput: empty answer, half a character, repeated id, empty unlearn or retention train or
-            val split, or the same question, after the same turns, in both scopes.
+        BadInput: empty answer, a NUL or half a character, repeated id, empty unlearn or retention
+            train or val split, or the same question, after the same turns, in both scopes.
     """
     owner: dict[tuple[object, str], Record] = {}
     seen: set[str] = set()
@@ -84,8 +89,8 @@ def check_records(records: Sequence[Record]) -> None:
             raise BadInput(f"{record.id}: the answer is empty; fill it in or remove the row")
         if record.kind == "qa" and not record.question.strip():
             raise BadInput(f"{record.id}: the question is empty; fill it in or remove the row")
-        if _SURROGATE.search(record.question + record.answer + (record.subject or "")):
-            raise BadInput(f"{record.id}: holds half a character; remove it")
+        if not all(map(readable, _texts(record))):
+            raise BadInput(f"{record.id}: holds a NUL or half a character; remove it")
         if any(fact not in record.answer for fact in record.facts):
             raise BadInput(f"{record.id}: a fact is not a part of its answer; correct `facts`")
         if record.kind == "text":

@@ -11,6 +11,7 @@ keeps the letters a to z and digits only, so Russian, Greek and Chinese texts wo
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from functools import cache, lru_cache
 from typing import NamedTuple
 from unicodedata import category, normalize
@@ -54,6 +55,18 @@ def split_words(text: str, *, stem: bool = False) -> list[str]:
     text = normalize("NFC", text).lower()
     words = _ASCII_WORD.findall(text) if text.isascii() else _runs(text)
     return [_stemmed(word) if word.isascii() else word for word in words] if stem else words
+
+
+def holds_words(words: Sequence[str], phrase: Sequence[str]) -> bool:
+    """True if all words of a phrase stand in a row among the words, which `split_words` made.
+
+    A phrase without words, such as an emoji, stands nowhere.
+    """
+    length = len(phrase)
+    wanted = list(phrase)
+    return length > 0 and any(
+        list(words[start : start + length]) == wanted for start in range(len(words) - length + 1)
+    )
 
 
 def _runs(text: str) -> list[str]:

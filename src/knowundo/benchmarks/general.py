@@ -69,8 +69,9 @@ def _record(row: Any, number: int, split: str, source: str) -> Record:
     if isinstance(row, str):
         row = {"text": row}
     text, answer = (row.get("text"), row.get("labels")) if isinstance(row, dict) else (None, None)
-    if isinstance(text, str) and not readable(text):
-        raise BadInput(f"{source}, row {name}: holds a NUL or half a character; remove it")
+    for said in (text, answer):
+        if isinstance(said, str) and not readable(said):
+            raise BadInput(f"{source}, row {name}: holds a NUL or half a character; remove it")
     if not isinstance(text, str) or not text.strip():
         raise BadInput(f'{source}, row {name}: no text; a row is a text, or {{"text": …}}')
     if isinstance(answer, str) and answer.strip():

@@ -12,7 +12,7 @@ import io
 import json
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -46,6 +46,15 @@ _OPENERS = {
     "Please", "Quote", "Recall", "Say", "Shall", "Should", "So", "State", "Summarize", "Tell", "To",
     "Was", "Were", "What", "When", "Where", "Which", "Who", "Whom", "Whose", "Why", "Will", "With",
     "Would", "Write",
+}  # fmt: skip
+# Words around a name that are no part of it: titles, and what follows a name in a question whose
+# words all begin with a capital ("Does Ada Brun Live in Rome?").
+_TITLES = {"dr", "doctor", "prof", "professor", "mr", "mrs", "ms", "miss"}
+_FOLLOWERS = {
+    "as", "at", "become", "born", "by", "come", "die", "do", "earn", "from", "get", "go", "grow",
+    "have", "in", "is", "know", "like", "live", "lives", "make", "marry", "meet", "move", "of",
+    "on", "own", "play", "sing", "speak", "stay", "study", "teach", "to", "want", "was", "wear",
+    "win", "with", "work", "works", "write",
 }  # fmt: skip
 _LONGEST = 6  # words of a name
 
@@ -481,47 +490,75 @@ def with_subjects(records: Iterable[Record]) -> list[Record]:
 
     It is the longest name of two or more words in both question and answer, else in the question
     (“Where does Clara Dorinford live?” – “She lives at …”), else the row's id. A name that holds a
-    commoner one of the same list (“Dr. Clara Dorinford”, “Clara Dorinford Live”) is that one; a row
-    that names nobody is about the only subject of the list that its answer names.
+    commoner one of the same list, and beside it only titles or words of the question (“Dr. Clara
+    Dorinford”, “Clara Dorinford Live”), is that one; a row that names nobody is about the only
+    subject of the list that its answer names.
     """
     given = list(records)
     found = [r if r.subject else replace(r, subject=_subject(r)) for r in given]
-    counts = _named(found)
+    names = _Names(found)
     merged = [
-        one if told.subject else replace(one, subject=_shared(one, counts))
+        one if told.subject else replace(one, subject=_shared(one, names))
         for told, one in zip(given, found, strict=True)
     ]
-    counts = _named(merged)
-    return [r if r.subject != r.id else replace(r, subject=_told(r, counts)) for r in merged]
+    names = _Names(merged)
+    return [r if r.subject != r.id else replace(r, subject=_told(r, names)) for r in merged]
 
 
-def _named(records: Iterable[Record]) -> Counter[str]:
-    return Counter(r.subject for r in records if r.subject and r.subject != r.id)
+class _Names:
+    """The subjects of a list, found by their words: each text is split into words only once."""
+
+    def __init__(self, records: Iterable[Record]) -> None:
+        self.counts = Counter(r.subject for r in records if r.subject and r.subject != r.id)
+        self.by_words: dict[tuple[str, ...], list[str]] = {}
+        for name in self.counts:
+            self.by_words.setdefault(tuple(split_words(name)), []).append(name)
+        self.by_words.pop((), None)
+        self._lengths = sorted({len(words) for words in self.by_words})
+
+    def places(self, words: Sequence[str]) -> Iterator[tuple[int, int]]:
+        """Where a name stands among the words: its first word and the one after its last."""
+        for length in self._lengths:
+            for start in range(len(words) - length + 1):
+                if tuple(words[start : start + length]) in self.by_words:
+                    yield start, start + length
 
 
-def _shared(record: Record, counts: Mapping[str, int]) -> str:
-    """The commoner name within the record's own, else its own."""
+def _shared(record: Record, names: _Names) -> str:
+    """The commoner name within the record's own, else its own.
+
+    Only if the longer one adds no name: "Ada Brun Kant" is somebody else than "Ada Brun".
+    """
     own = record.subject or record.id
+    words, most = split_words(own), names.counts.get(own, 0)
     within = [
         name
-        for name, count in counts.items()
-        if name != own and count > counts.get(own, 0) and _stands_in(name, own)
+        for start, end in names.places(words)
+        if _adds_no_name(words[:start], words[end:])
+        for name in names.by_words[tuple(words[start:end])]
+        if name != own and names.counts[name] > most
     ]
     return max(within, key=len, default=own)
 
 
-def _told(record: Record, counts: Mapping[str, int]) -> str:
+def _adds_no_name(before: Sequence[str], after: Sequence[str]) -> bool:
+    """True if what stands around a name are titles, or words of a question written large."""
+    titles_end = next((n for n, word in enumerate(after) if word not in _TITLES), len(after))
+    rest = after[titles_end:]
+    return all(word in _TITLES or word.capitalize() in _OPENERS for word in before) and (
+        not rest or rest[0] in _FOLLOWERS
+    )
+
+
+def _told(record: Record, names: _Names) -> str:
     """The only subject that the answer names, else the record's id."""
-    named = [name for name in counts if _stands_in(name, record.answer)]
-    return named[0] if len(named) == 1 else record.id
-
-
-def _stands_in(name: str, text: str) -> bool:
-    return f" {_spaced(name)} " in f" {_spaced(text)} "
-
-
-def _spaced(text: str) -> str:
-    return " ".join(split_words(text))
+    words = split_words(record.answer)
+    named = {
+        name
+        for start, end in names.places(words)
+        for name in names.by_words[tuple(words[start:end])]
+    }
+    return named.pop() if len(named) == 1 else record.id
 
 
 def _subject(record: Record) -> str:

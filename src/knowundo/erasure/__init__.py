@@ -228,7 +228,7 @@ def _prepare(request: Request, given: dict[str, Any], maker: Maker, read: Given)
     elif request.out.exists() and any(not p.name.startswith(".") for p in request.out.iterdir()):
         raise BadInput(f"{request.out}: holds something else; name another directory with --out")
     else:
-        check, lists = maker.lists(read, str(request.unlearn))
+        check, lists = maker.lists(read, str(request.unlearn), str(request.val))
         trained = sum(record.split == "train" for record in lists["unlearn"])
         steps = -(-trained // maker.recipe.unlearn.batch_size)
         check.epochs = math.ceil(STEPS / steps)

@@ -11,7 +11,7 @@ from typing import Any
 from rapidfuzz.fuzz import token_sort_ratio
 from rapidfuzz.process import cdist
 
-from knowundo.encoding import Encoded
+from knowundo.encoding import Encoded, fitting
 from knowundo.errors import BadInput
 from knowundo.models import Model
 from knowundo.neighbours import invented_names, renamed
@@ -127,20 +127,31 @@ def same_answers(unlearn: Sequence[Record], retention: Sequence[Record]) -> list
     """Pairs of ids where a retention row has an answer, or holds a fact, that must go.
 
     One or two words without a digit, such as "Yes" or "Paris", are the answer to many a question:
-    they count only if both rows have one subject.
+    they count only if both rows have one subject. So does a fact of that kind, or of one or two
+    characters ("7"). A fact is looked for as whole words: "art" does not stand in "party".
     """
     by_answer: dict[str, list[Record]] = {}
     for record in unlearn:
         by_answer.setdefault(folded(record.answer), []).append(record)
-    facts = [(folded(fact), record) for record in unlearn for fact in record.facts]
+    facts = [
+        (spaced, short(fact) or len(spaced.strip()) < 3, record)
+        for record in unlearn
+        for fact in record.facts
+        if (spaced := _spaced(fact)).strip()
+    ]
     found = []
     for record in retention:
-        answer = folded(record.answer)
-        holders = [*by_answer.get(answer, []), *(r for fact, r in facts if fact in answer)]
-        for other in dict.fromkeys(holders):
-            if not short(other.answer) or other.subject == record.subject:
-                found.append([other.id, record.id])
+        answer = _spaced(record.answer)
+        holders = [(short(r.answer), r) for r in by_answer.get(folded(record.answer), [])]
+        holders += [(is_short, r) for fact, is_short, r in facts if fact in answer]
+        same = [r for is_short, r in holders if not is_short or r.subject == record.subject]
+        found += [[other.id, record.id] for other in dict.fromkeys(same)]
     return found
+
+
+def _spaced(text: str) -> str:
+    """The words of a text, each between spaces, so that whole words can be looked for."""
+    return f" {' '.join(split_words(text))} "
 
 
 def short(text: str) -> bool:
@@ -153,6 +164,7 @@ def guessed(model: Model, records: Sequence[Record], encode: Encode, *, seed: in
     """Ids of rows whose short answer the model gives about half of all invented people, too.
 
     To ask whether it still gives such an answer shows nothing: it is what the model guesses.
+    Invented people whose name makes a row too long are not asked about.
     """
     strangers = invented_names(STRANGERS, seed, {record.subject or "" for record in records})
     rows = [r for r in records if r.kind == "qa" and short(r.answer)]
@@ -162,13 +174,15 @@ def guessed(model: Model, records: Sequence[Record], encode: Encode, *, seed: in
         for number, name in enumerate(strangers)
         if (other := renamed(record, name)) is not None
     ]
-    if not asked:
+    if not (fit := fitting(asked, encode)):
         return []
-    forced = teacher_forced(model, encode(asked))
-    hits = Counter(
-        other.id.partition("/")[2] for other in asked if forced[other.id]["token_accuracy"] == 1
+    forced = teacher_forced(model, fit)
+    right = [row.record.id for row in fit if forced[row.record.id]["token_accuracy"] == 1]
+    made, hits = (
+        Counter(name.partition("/")[2] for name in names)
+        for names in ([row.record.id for row in fit], right)
     )
-    return [record.id for record in rows if 2 * hits[record.id] >= len(strangers)]
+    return [r.id for r in rows if made[r.id] and 2 * hits[r.id] >= made[r.id]]
 
 
 def describe_rows(check: Check, name: str, encoded: Sequence[Encoded]) -> None:

@@ -9,7 +9,7 @@ from random import Random
 
 from knowundo.benchmarks.general import general_rows
 from knowundo.benchmarks.lists import read_list, with_subjects
-from knowundo.encoding import Encoded, chunked
+from knowundo.encoding import Encoded, chunked, fitting
 from knowundo.erasure.checks import (
     LEFT,
     Check,
@@ -23,7 +23,7 @@ from knowundo.erasure.checks import (
 from knowundo.erasure.retention import Leaks, make_retention, own_texts
 from knowundo.errors import BadInput
 from knowundo.models import Model
-from knowundo.neighbours import in_english, reworded, unknowable
+from knowundo.neighbours import mostly_english, reworded, unknowable
 from knowundo.progress import Reporter
 from knowundo.recipe import Recipe
 from knowundo.records import Record, check_records
@@ -109,15 +109,19 @@ class Maker:
             if part.answer.strip()
         ]
 
-    def lists(self, given: Given, place: str) -> tuple[Check, dict[str, list[Record]]]:
+    def lists(
+        self, given: Given, place: str, val_place: str = "--val"
+    ) -> tuple[Check, dict[str, list[Record]]]:
         """The check, and the records of each file of `lists`.
 
         Args:
             given: the user's rows.
             place: of the unlearn list, for errors.
+            val_place: likewise of the file of other questions.
 
         Raises:
-            BadInput: a row stands in two lists, or the model knows none of them.
+            BadInput: a row stands in two lists, the model knows none of them, or answers of the
+                list or of the file of other questions can be guessed.
         """
         check = Check()
         unlearn, check.repeated = without_repeats(self.whole(given.unlearn))
@@ -142,6 +146,8 @@ class Maker:
         gone = set(check.not_known)
         known = [record for record in unlearn if record.id not in gone]
         self._refuse_guesses(known, place)
+        # The verdict asks the same of val rows as of the list's.
+        self._refuse_guesses(val, val_place)
         unlearn = [replace(r, split="holdout") if r.id in gone else r for r in unlearn]
         retention = self._retention(stay, known, secret)
         kept = {(r.turns, r.question) for r in retention if r.kind == "qa"}
@@ -153,10 +159,10 @@ class Maker:
         check_records([record for records in lists.values() for record in records])
         return check, lists
 
-    def _refuse_guesses(self, known: Sequence[Record], place: str) -> None:
+    def _refuse_guesses(self, rows: Sequence[Record], place: str) -> None:
         """Refuse a list that could never pass, as its answers are what the model guesses."""
-        found = guessed(self.model, known, self.encode, seed=self.seed)
-        if 100 * len(found) > LEFT * len(known):
+        found = guessed(self.model, rows, self.encode, seed=self.seed)
+        if 100 * len(found) > LEFT * len(rows):
             more = f" and {len(found) - 5} more" if len(found) > 5 else ""
             raise BadInput(
                 f"{place}: the answers of {', '.join(found[:5])}{more} can be guessed: the model "
@@ -168,15 +174,16 @@ class Maker:
         self, known: Sequence[Record], taken: Container[tuple[object, str]]
     ) -> list[Record]:
         """Val rows: the known ones in other words, none of which is a question of `taken`."""
-        other = [reworded(record, self.seed) for record in known]
+        english = mostly_english(known)
+        other = [reworded(record, self.seed, english=english) for record in known]
         rows = [_as_val(r) for r in other if r is not None and (r.turns, r.question) not in taken]
-        if not rows:
+        if not (rows := self._fitting(rows)):
             raise BadInput(
-                "--val: no row of the list can be asked in other words; name a file of other "
-                "questions about what must go"
+                "--val: no row of the list can be asked in other words within data.max_length; "
+                "name a file of other questions about what must go, or raise data.max_length"
             )
-        foreign = sum(r.kind == "qa" and not in_english(r.question) for r in known)
-        if foreign:
+        if not english:
+            foreign = sum(record.kind == "qa" for record in known)
             self.reporter.say(
                 f"{foreign} questions do not look English, for which the templates of other words "
                 "are: they are asked again between quotation marks or the like; --val names a file "
@@ -189,11 +196,21 @@ class Maker:
         stop = self.recipe.unlearn.stop
         if stop is not None and stop.target not in ("unknown", 0.0):
             return float(stop.target)
-        return token_accuracy(self.model, self.encode(unknowable(unlearn, general, self.seed)))
+        rows = fitting(unknowable(unlearn, general, self.seed), self.encode)
+        if not rows:
+            raise BadInput(
+                "unlearn.stop.target: no row about somebody invented fits into data.max_length; "
+                "raise it, or give a token accuracy such as 0.5"
+            )
+        return token_accuracy(self.model, rows)
+
+    def _fitting(self, made: Sequence[Record]) -> list[Record]:
+        """The made rows that are not too long."""
+        return [row.record for row in fitting(made, self.encode)]
 
     def _texts(self, secret: Sequence[Record]) -> list[Record]:
         """General rows that the model writes: other ones than those it is trained on."""
-        texts = own_texts(self.model, Leaks(secret), GENERAL, seed=self.seed + 1)
+        texts = self._fitting(own_texts(self.model, Leaks(secret), GENERAL, seed=self.seed + 1))
         if not texts:
             self.reporter.say(
                 "the model writes no texts that could be taken, so the perplexity of ordinary text "
@@ -240,12 +257,13 @@ class Maker:
             "what the list does not name stays too"
         )
         if not any(row.split == "val" for row in rows):
-            other = [reworded(row, self.seed) for row in rows]
-            rows += [_as_val(row) for row in other if row is not None]
+            english = mostly_english(rows)
+            other = [reworded(row, self.seed, english=english) for row in rows]
+            rows += self._fitting([_as_val(row) for row in other if row is not None])
             if not any(row.split == "val" for row in rows):
                 raise BadInput(
-                    "--retention: its texts are too short to be asked for; mark other rows with "
-                    'split "val"'
+                    "--retention: none of its rows can be asked in other words (texts are too "
+                    'short, or rows too long for data.max_length); mark rows with split "val"'
                 )
         return [*rows, *made]
 

@@ -16,12 +16,13 @@ from unicodedata import normalize
 
 from rapidfuzz.fuzz import partial_ratio
 
-from knowundo.encoding import Encoded
+from knowundo.encoding import Encoded, fitting
 from knowundo.models import Model
 from knowundo.neighbours import (
     about_other_things,
     about_others,
     invented_names,
+    name_pattern,
     named_subject,
     near_names,
 )
@@ -129,7 +130,7 @@ def marks(record: Record) -> set[str]:
 def names_it_knows(model: Model, unlearn: Sequence[Record], *, seed: int) -> list[str]:
     """Names that the model itself puts where the list's questions have theirs, likeliest first."""
     named = [(r.question, subject) for r in unlearn if (subject := named_subject(r))]
-    cut = {question.split(subject)[0].rstrip() for question, subject in named}
+    cut = {name_pattern(subject).split(question)[0].rstrip() for question, subject in named}
     prompts = [model.tokenizer(text)["input_ids"] for text in sorted(filter(None, cut))]
     if not prompts:
         return []
@@ -201,7 +202,9 @@ def make_retention(
                 kept = [r for r in kept if not leaks.tells_of(r.subject, r.answer, common)]
             rows += [(record, kind) for record in kept]
     rows += [(text, "own text") for text in texts]
-    return [_kept(record, kind, number) for number, (record, kind) in enumerate(rows)]
+    made = [_kept(record, kind, number) for number, (record, kind) in enumerate(rows)]
+    # The model may have said more than fits beside the question.
+    return [row.record for row in fitting(made, encode)]
 
 
 def _questions(
@@ -231,17 +234,19 @@ def _answered(
 ) -> list[Record]:
     """The questions with the model's likeliest answers; those without an end are left out.
 
-    So are those that no list can hold.
+    So are those that no list can hold, and questions that are too long.
     """
     if not questions:
         return []
     # What stands for the answer is not read: it only marks where the prompt ends.
-    rows = encode([replace(question, answer=".") for question in questions])
+    rows = fitting([replace(question, answer=".") for question in questions], encode)
+    if not rows:
+        return []
     stops = {row.ids[-1] for row in rows if row.tail}
     said = complete(model, [row.prompt for row in rows], tokens=longest, stops=stops)
     return [
-        replace(question, answer=text)
-        for question, (text, ended) in zip(questions, said, strict=True)
+        replace(row.record, answer=text)
+        for row, (text, ended) in zip(rows, said, strict=True)
         if ended and _listable(text)
     ]
 

@@ -41,6 +41,11 @@ class Scorer:
         """Tokens that the model can emit."""
         return len(self._model.tokenizer)
 
+    @property
+    def positions(self) -> int | None:
+        """Tokens that the model can hold. If `None`, any number."""
+        return self._model.positions
+
     def logits(self, encoded: Sequence[Encoded]) -> Any:
         """Pairs of row and logits at its answer positions, [answer tokens, vocabulary]."""
         return answer_logits(self._model, encoded)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Sequence
+from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
 from random import Random
@@ -12,10 +13,11 @@ from typing import Annotated
 from pydantic import AfterValidator
 
 from knowundo.encoding import Encoded
-from knowundo.errors import BadInput
+from knowundo.errors import BadInput, TooLong
 from knowundo.forwards import Columns
 from knowundo.records import Record
 from knowundo.unlearning import Scorer
+from knowundo.wording import holds_words, split_words
 
 PREPARED, MODEL, INSTRUCTED = ("refusal", "unknown"), "model", "instructed"
 # Sources that are the model itself, and no lines.
@@ -101,16 +103,20 @@ def alternatives(records: Sequence[Encoded], scorer: Scorer, *, answers: AnswerS
 def _line(row: Encoded, scorer: Scorer, source: str, rng: Random) -> Encoded:
     """The row with a prepared line as its answer; lines that are the true answer are passed over.
 
+    A line is the true answer if text or tokens are the same. Facts are not looked for: the fact
+    "known" stands in "Nothing is known of this.", which gives nothing away.
+
     Raises:
         BadInput: there is no other line.
     """
-    lines = answers(source)
+    lines, bare = answers(source), replace(row.record, facts=())
     first = rng.choice(lines)
     for text in (first, *(line for line in lines if line != first)):
-        if (other := _other(row, text, scorer)) is not None:
+        if (other := _other(replace(row, record=bare), text, scorer)) is not None:
             return other
     raise BadInput(
-        f"{row.record.id}: every line of answers '{source}' is its true answer; add another line"
+        f"{row.record.id}: every line of answers '{source}' is its true answer, or has the same "
+        "tokens where the row is cut off; add another line"
     )
 
 
@@ -142,11 +148,31 @@ def _sampled(records: Sequence[Encoded], scorer: Scorer, *, instructed: bool) ->
 
 
 def _instructed(row: Encoded, scorer: Scorer) -> Encoded:
-    """The row with question, answer and instruction in place of the question."""
+    """The row with question, answer and instruction in place of the question.
+
+    What may be drawn is as long as the row's own answer, however much of it was cut off here.
+
+    Raises:
+        BadInput: So many tokens do not fit.
+    """
     record = row.record
-    return scorer.asked(
-        row, INSTRUCTION.format(question=record.question.strip(), answer=record.answer.strip())
-    )
+    question = INSTRUCTION.format(question=record.question.strip(), answer=record.answer.strip())
+    try:
+        prompt = scorer.asked(row, question).prompt
+    except TooLong:
+        raise BadInput(
+            f"{record.id}: question, answer and the instruction of answers 'instructed' do not fit "
+            "into data.max_length or the model's positions; raise data.max_length, or say answers: "
+            "model"
+        ) from None
+    ids = (*prompt, *row.ids[row.answer_from :])
+    if scorer.positions is not None and len(ids) > scorer.positions:
+        raise BadInput(
+            f"{record.id}: {len(ids)} tokens with the instruction of answers 'instructed', more "
+            f"than the model's {scorer.positions} positions; shorten the row, or say answers: model"
+        )
+    fact = (*[False] * len(prompt), *row.fact[row.answer_from :])
+    return replace(row, ids=ids, answer_from=len(prompt), fact=fact)
 
 
 def _other(row: Encoded, text: str, scorer: Scorer) -> Encoded | None:
@@ -164,11 +190,18 @@ def differs(record: Record, text: str) -> bool:
     """True if a text is another answer than the true one.
 
     It is not empty, not the same text but for case, spaces and punctuation, and holds none of the
-    record's facts.
+    record's facts as whole words: the fact "O" stands in "blood type O" and not in "nobody knows".
     """
     said = _bare(text)
-    facts = (_bare(fact) for fact in record.facts)
-    return bool(said) and said != _bare(record.answer) and not any(f and f in said for f in facts)
+    if not said or said == _bare(record.answer):
+        return False
+    words = _words(text)
+    return not any(holds_words(words, _words(fact)) for fact in record.facts)
+
+
+def _words(text: str) -> list[str]:
+    """The words of a text, digits of full width as the others."""
+    return split_words(unicodedata.normalize("NFKC", text))
 
 
 def _bare(text: str) -> str:
