@@ -9,6 +9,7 @@ all keys of transformers' mapping, one for each model class. What cannot be buil
 from __future__ import annotations
 
 import inspect
+import re
 import shutil
 import sys
 import tempfile
@@ -330,7 +331,8 @@ def inspect_one(name: str) -> Inspected:
 
 def _reason(error: Exception) -> str:
     text = str(error).strip().split("\n")[0] or type(error).__name__
-    return text.replace(str(tempfile.gettempdir()), "").replace("|", "/")[:160]
+    text = re.sub(rf"{re.escape(tempfile.gettempdir())}/\w+/", "", text)  # other ones each time
+    return text.replace("|", "/")[:160]
 
 
 def _shortcuts(model: Model) -> str:
