@@ -32,7 +32,7 @@ from knowundo.artifacts import (
     write_text,
 )
 from knowundo.checkpoints import Checkpoint
-from knowundo.encoding import Encoded, count_cut
+from knowundo.encoding import Encoded, count_cut, fitting
 from knowundo.errors import BadInput, MethodsFailed, unknown
 from knowundo.evaluation import Evaluation
 from knowundo.evaluation.collapse import collapsed
@@ -311,7 +311,12 @@ def _aim(run: Run, rows: Sequence[Encoded], stop: Stop | None) -> Aim:
     if stop is not None:
         run.model.use(run.start)
         strangers = unknowable([row.record for row in rows], run.records, run.recipe.seed)
-        return Aim("rows that it cannot know", token_accuracy(run.model, run.encode(strangers)))
+        if not (encoded := fitting(strangers, run.encode)):
+            raise BadInput(
+                "unlearn.stop.target unknown: rows about invented people are longer than "
+                "data.max_length; raise it, or give a token accuracy such as 0.5"
+            )
+        return Aim("rows that it cannot know", token_accuracy(run.model, encoded))
     never_saw = run.never_saw()
     run.model.use(never_saw)
     return Aim(f"the {never_saw.name} model", token_accuracy(run.model, rows))
