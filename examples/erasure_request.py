@@ -16,7 +16,7 @@ from pathlib import Path
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from knowundo import Run, load_recipe, memorize
-from knowundo.erasure import Erased, Request, erase
+from knowundo.erasure.erase import Erased, Request, erase
 from knowundo.progress import RichReporter
 
 

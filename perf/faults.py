@@ -35,9 +35,10 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from knowundo.artifacts import file_hash, surroundings, write_json
 from knowundo.errors import KnowUndoError
-from knowundo.seals import read_seal
+from knowundo.storage.environment import surroundings
+from knowundo.storage.files import file_hash, write_json
+from knowundo.storage.integrity import read_seal
 
 COMMAND = [sys.executable, "-c", "from knowundo.cli import main; main()"]
 MIB = 2**20

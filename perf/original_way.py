@@ -22,9 +22,10 @@ from torch.nn.functional import kl_div
 from torch.nn.utils import clip_grad_norm_
 from transformers import get_scheduler
 
-from knowundo.batches import PairedBatch
-from knowundo.encoding import Encoded
-from knowundo.models import Model, Variant
+from knowundo.data.batches import PairedBatch
+from knowundo.data.encoded import Encoded
+from knowundo.modeling.model import Model
+from knowundo.modeling.variant import Variant
 
 LENGTH, IGNORED = 256, -100
 

@@ -32,7 +32,8 @@ from rich.console import Console
 from rich.table import Table
 from speed import BATCH, SCORED, apart, matmul_rate, measure
 
-from knowundo.artifacts import surroundings, write_json, write_text
+from knowundo.storage.environment import surroundings
+from knowundo.storage.files import write_json, write_text
 
 WAYS = "ours", "original"
 ROWS = {"embedded": 16, "llama": 4}  # of a scope, at ×1

@@ -38,16 +38,23 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
-from knowundo.artifacts import surroundings, write_json
-from knowundo.batches import paired, shuffled
-from knowundo.encoding import Encoded
-from knowundo.localization import mean_gradients, noisy_copies
+from knowundo.data.batches import paired, shuffled
+from knowundo.data.encoded import Encoded
+from knowundo.data.records import Record
+from knowundo.localization.gradients import mean_gradients
+from knowundo.localization.noise import noisy_copies
 from knowundo.memorization import memorize
-from knowundo.models import Adaptation, Model, Variant, base_path, save_state
-from knowundo.records import Record
+from knowundo.modeling.adapters import Adaptation
+from knowundo.modeling.base import base_path
+from knowundo.modeling.model import Model
+from knowundo.modeling.variant import Variant
+from knowundo.modeling.weights import save_state
 from knowundo.registry import get
-from knowundo.scoring import fill_a_batch, score_abreast
-from knowundo.unlearning import Start, unlearn
+from knowundo.scoring.table import fill_a_batch, score_abreast
+from knowundo.storage.environment import surroundings
+from knowundo.storage.files import write_json
+from knowundo.unlearning.start import Start
+from knowundo.unlearning.training import unlearn
 
 BATCH, LR, SEED = 8, 1e-4, 0
 PROCESSES = multiprocessing.get_context("forkserver")

@@ -3,7 +3,7 @@
     python scripts/build_embedded_base.py --out src/knowundo/embedded
 
 A Llama of 1.1 M parameters and a byte-level BPE tokenizer of 2,048 tokens learn text that this
-repository generates (`knowundo.fiction`) and the prose of Python's own language reference
+repository generates (`knowundo.data.fiction`) and the prose of Python's own language reference
 (`pydoc_data.topics`, PSF licence), so that ordinary English is cheap too. Forty countries, forty
 people and twenty books recur until they are known by heart: the base's general knowledge.
 """
@@ -27,7 +27,7 @@ import transformers
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from knowundo.fiction import Subject, World, everyday_sentence, known_subjects
+from knowundo.data.fiction.world import Subject, World, everyday_sentence, known_subjects
 
 END, PAD = "<|endoftext|>", "<|pad|>"
 # Shares of the rows. Known subjects recur; fresh ones never do and teach only the format.

@@ -24,18 +24,21 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from knowundo.artifacts import write_json
-from knowundo.benchmarks.embedded import embedded
-from knowundo.benchmarks.knowundo import knowundo
-from knowundo.encoding import encode
-from knowundo.erasure import Erased, Request, erase
-from knowundo.models import Model, Variant, adaptation_of
-from knowundo.pipeline import memorize
+from knowundo.data.benchmarks.embedded import embedded
+from knowundo.data.benchmarks.knowundo import knowundo
+from knowundo.data.encoding import encode
+from knowundo.data.records import Record
+from knowundo.erasure.erase import Erased, Request, erase
+from knowundo.modeling.adapters import adaptation_of
+from knowundo.modeling.model import Model
+from knowundo.modeling.variant import Variant
+from knowundo.pipeline.memorization import memorize
 from knowundo.progress import Reporter, RichReporter
-from knowundo.recipe import load_recipe
-from knowundo.records import Record
-from knowundo.runs import Run
-from knowundo.scoring import generate, teacher_forced
+from knowundo.recipes.reading import load_recipe
+from knowundo.runs.run import Run
+from knowundo.scoring.answers import generate
+from knowundo.scoring.teacher_forcing import teacher_forced
+from knowundo.storage.files import write_json
 
 ROUTES = ("adapter", "lora", "full")
 

@@ -10,8 +10,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from statistics import mean
 
+from knowundo.reporting.sentences import matched
 from knowundo.reporting.tables import COLUMNS
-from knowundo.reporting.words import matched
 from knowundo.results import Results, read_results
 
 

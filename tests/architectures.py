@@ -25,14 +25,19 @@ from peft import PeftModel
 from transformers import CONFIG_MAPPING, AutoModelForCausalLM, PreTrainedModel
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
-from knowundo.batches import collate
-from knowundo.encoding import Encoded
+from knowundo.data.batches import collate
+from knowundo.data.encoded import Encoded
+from knowundo.data.records import Record
 from knowundo.errors import BadInput
-from knowundo.forwards import Half, hidden_states
-from knowundo.head import frozen_head, live_head
-from knowundo.models import Adaptation, Model, Variant, base_path, save_state
-from knowundo.records import Record
-from knowundo.scoring import _continued
+from knowundo.modeling.adapters import Adaptation
+from knowundo.modeling.base import base_path
+from knowundo.modeling.forward import hidden_states
+from knowundo.modeling.half import Half
+from knowundo.modeling.head import frozen_head, live_head
+from knowundo.modeling.model import Model
+from knowundo.modeling.variant import Variant
+from knowundo.modeling.weights import save_state
+from knowundo.scoring.generation import continue_prompts
 
 VOCABULARY, LARGEST = 96, 10_000_000
 
@@ -234,8 +239,8 @@ ROWS, PROMPTS = rows(14, 9, 20, 14), [tuple(range(3, 15)), tuple(range(5, 11)), 
 def same_answers(model: Model) -> bool:
     """True if prompts in one call get the tokens that each gets in a call of its own."""
     how: dict[str, Any] = {"tokens": 5, "stops": [VOCABULARY]}  # no token ends an answer
-    alone = torch.cat([_continued(model, [prompt], **how) for prompt in PROMPTS])
-    return torch.equal(_continued(model, PROMPTS, **how), alone)
+    alone = torch.cat([continue_prompts(model, [prompt], **how) for prompt in PROMPTS])
+    return torch.equal(continue_prompts(model, PROMPTS, **how), alone)
 
 
 def all_weights(name: str, base: Path, into: Path) -> Model:

@@ -15,9 +15,12 @@ import torch
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 from knowundo.cli import main
-from knowundo.encoding import Encoded, encode
-from knowundo.models import Adaptation, Model, base_path
-from knowundo.records import Record
+from knowundo.data.encoded import Encoded
+from knowundo.data.encoding import encode
+from knowundo.data.records import Record
+from knowundo.modeling.adapters import Adaptation
+from knowundo.modeling.base import base_path
+from knowundo.modeling.model import Model
 
 REAL = Path(__file__).parents[2] / "shared" / "data" / "knowundo"
 

@@ -30,31 +30,29 @@ import torch
 import yaml
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
-from knowundo.artifacts import MANIFEST, is_done, new_folder
-from knowundo.benchmarks.knowundo import knowundo
-from knowundo.benchmarks.lists import lists, read_list
-from knowundo.checkpoints import Checkpoint
-from knowundo.encoding import encode
+from knowundo.data.benchmarks.knowundo import knowundo
+from knowundo.data.benchmarks.lists import lists
+from knowundo.data.encoding import encode
+from knowundo.data.lists.reading import read_list
+from knowundo.data.records import Record
 from knowundo.erasure.ledger import LEDGER, Erasure, Ledger, read_ledger
 from knowundo.errors import KnowUndoError
-from knowundo.locks import _holder
-from knowundo.models import (
-    ADAPTER,
-    Adaptation,
-    Model,
-    Variant,
-    adaptation_of,
-    base_path,
-    load_state,
-    save_state,
-)
-from knowundo.recipe import load_recipe
-from knowundo.records import Record
-from knowundo.regions import read_region
+from knowundo.modeling.adapters import ADAPTER, Adaptation, adaptation_of
+from knowundo.modeling.base import base_path
+from knowundo.modeling.model import Model
+from knowundo.modeling.regions import read_region
+from knowundo.modeling.variant import Variant
+from knowundo.modeling.weights import load_state, save_state
+from knowundo.recipes.reading import load_recipe
 from knowundo.results import Results, read_results
-from knowundo.runs import Run, check, effective
-from knowundo.scoring import complete, read_scores
-from knowundo.seals import seal, verify
+from knowundo.runs.checks import check, effective
+from knowundo.runs.run import Run
+from knowundo.scoring.generation import complete
+from knowundo.scoring.table import read_scores
+from knowundo.storage.artifacts import MANIFEST, is_done, new_folder
+from knowundo.storage.checkpoints import Checkpoint
+from knowundo.storage.integrity import seal, verify
+from knowundo.storage.locks import _holder
 from knowundo.unlearning.answers import answers
 from toy_tokenizers import TEMPLATES
 

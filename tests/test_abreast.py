@@ -11,12 +11,19 @@ import pytest
 import torch
 
 from conftest import randomize, records
-from knowundo.batches import collate
-from knowundo.encoding import Encoded, encode
-from knowundo.forwards import answer_logits, go_abreast, hidden_states, packs
-from knowundo.lower import layers_of
-from knowundo.models import Adaptation, Model, Variant, save_state
-from knowundo.scoring import BATCH, fill_a_batch, score, score_abreast
+from knowundo.data.batches import collate
+from knowundo.data.encoded import Encoded
+from knowundo.data.encoding import encode
+from knowundo.modeling.adapters import Adaptation
+from knowundo.modeling.capabilities import packs
+from knowundo.modeling.fast.prefix_cache import layers_of
+from knowundo.modeling.forward import answer_logits, hidden_states
+from knowundo.modeling.model import Model
+from knowundo.modeling.multi_adapter import go_abreast
+from knowundo.modeling.variant import Variant
+from knowundo.modeling.weights import save_state
+from knowundo.scoring.generation import BATCH
+from knowundo.scoring.table import fill_a_batch, score, score_abreast
 
 Rows = dict[str, list[Encoded]]
 

@@ -13,10 +13,12 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from knowundo.adapters import ADAPTER, CONFIG, Adaptation, adaptation_of, file_name
 from knowundo.errors import BadInput
-from knowundo.models import Model, Variant, save_state
-from knowundo.runs import model_with_adapters, tokenizer_of
+from knowundo.modeling.adapters import ADAPTER, CONFIG, Adaptation, adaptation_of, file_name
+from knowundo.modeling.model import Model
+from knowundo.modeling.variant import Variant
+from knowundo.modeling.weights import save_state
+from knowundo.runs.base import model_with_adapters, tokenizer_of
 
 IDS = torch.tensor([[5, 17, 90, 33, 41, 7, 8]])
 PLAIN: dict[str, Any] = {"r": 3, "lora_alpha": 6, "target_modules": ["q_proj", "v_proj"]}
@@ -311,14 +313,14 @@ def test_adapters_with_several_tokenizers_get_the_bases(toy_base: str, tmp_path:
 
 @pytest.mark.parametrize("name", ["use_rslora", "use_dora", "embeddings"])
 def test_it_is_handed_over_as_peft_reads_it(name: str, toy_base: str, tmp_path: Path) -> None:
-    from knowundo.export import _write_adapter
+    from knowundo.exports.adapters import write_adapter
 
     folder = write(toy_base, tmp_path / "adapter", **HANDED_ON[name])
     model = Model(toy_base, adaptation_of(folder))
     model.use(given(folder))
     before = by_ours(model)
     (tmp_path / "out").mkdir()
-    loaded = _write_adapter(model, tmp_path / "out").eval()
+    loaded = write_adapter(model, tmp_path / "out").eval()
     with torch.no_grad():
         torch.testing.assert_close(loaded(input_ids=IDS).logits, before)
     torch.testing.assert_close(by_peft(toy_base, tmp_path / "out"), before)

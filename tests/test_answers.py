@@ -12,20 +12,23 @@ import pytest
 import torch
 
 from conftest import naive_log_probs, records
-from knowundo import scoring
-from knowundo.batches import PairedBatch, collate
-from knowundo.encoding import SEPARATOR, Encoded, encode
+from knowundo.data.batches import PairedBatch, collate
+from knowundo.data.encoded import Encoded
+from knowundo.data.encoding import SEPARATOR, encode
+from knowundo.data.records import Record
 from knowundo.errors import BadInput, KnowUndoError
-from knowundo.forwards import Step
-from knowundo.models import Model
-from knowundo.original import OneSided, OriginalStart
-from knowundo.recipe import load_recipe
-from knowundo.records import Record
+from knowundo.modeling.model import Model
+from knowundo.modeling.step import Step
+from knowundo.recipes.reading import load_recipe
 from knowundo.registry import Entry, get
-from knowundo.runs import check
-from knowundo.scoring import sample
-from knowundo.unlearning import Scorer, Start, unlearn
+from knowundo.runs.checks import check
+from knowundo.scoring import generation
+from knowundo.scoring.generation import sample
 from knowundo.unlearning.answers import DRAWS, PREPARED, ROUNDS, answers, differs
+from knowundo.unlearning.original.losses import OneSided
+from knowundo.unlearning.original.start import OriginalStart
+from knowundo.unlearning.start import Scorer, Start
+from knowundo.unlearning.training import unlearn
 from toy_tokenizers import TEMPLATES
 
 Rows = dict[str, list[Encoded]]
@@ -177,13 +180,13 @@ def test_samples_are_seeded_and_leave_the_global_state_alone(toy: Model, toy_row
 def test_samples_are_no_longer_than_the_true_answer(
     toy: Model, toy_rows: Rows, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    read, taken = list[int](), scoring.decoded_all
+    read, taken = list[int](), generation.decoded_all
 
     def reading(tokenizer: Any, rows: list[list[int]], **rest: Any) -> list[str]:
         read.append(len(rows[0]))
         return taken(tokenizer, rows, **rest)
 
-    monkeypatch.setattr(scoring, "decoded_all", reading)
+    monkeypatch.setattr(generation, "decoded_all", reading)
     rows = toy_rows["unlearn"]
     sample(toy, rows, n=4, temperature=1.0, seed=0)
     assert read == [row.answer_length - row.tail for row in rows]

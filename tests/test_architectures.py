@@ -11,12 +11,17 @@ from transformers import AutoModelForCausalLM
 
 import architectures
 from architectures import ROWS, adapter, all_weights, difference, own_logits, plain_logits, rows
-from knowundo import forwards, head
+from knowundo.data.batches import collate
 from knowundo.errors import BadInput
-from knowundo.forwards import go_abreast, hidden_states
-from knowundo.models import Adaptation, Model, Variant
-from knowundo.positions import scaling, unscaled
-from knowundo.scoring import _continued, left_pads
+from knowundo.modeling import head
+from knowundo.modeling.adapters import Adaptation
+from knowundo.modeling.capabilities import packs
+from knowundo.modeling.forward import hidden_states
+from knowundo.modeling.model import Model
+from knowundo.modeling.multi_adapter import go_abreast
+from knowundo.modeling.positions import scaling, unscaled
+from knowundo.modeling.variant import Variant
+from knowundo.scoring.generation import continue_prompts, left_pads
 
 # Scaled logits, soft-capping, renamed heads, fused experts, masks by keyword, learned positions, a
 # decoder below the model's first part, multipliers, no attention, and a router that is a layer.
@@ -71,7 +76,7 @@ def test_adapters_on_the_head_are_those_of_plain_peft(
     plain = next(iter(own_logits(model, ROWS)))
     frozen = head.frozen_head(model)
     with torch.no_grad():
-        states = hidden_states(model, forwards.collate(ROWS, model.pad))
+        states = hidden_states(model, collate(ROWS, model.pad))
         for parameter in head.live_head(model).module.parameters():  # type: ignore[union-attr]
             parameter.add_(1.0)
     assert torch.equal(frozen(states), plain)
@@ -94,7 +99,7 @@ def test_a_head_that_cannot_be_taken_apart_is_never_wrong(
         return output
 
     monkeypatch.setattr(type(module), "forward", by_length)
-    batch = forwards.collate(rows(12, 12), model.pad)
+    batch = collate(rows(12, 12), model.pad)
     with torch.no_grad():
         found = head.live_head(model)(hidden_states(model, batch))
         expected = plain_logits(model.net, batch.encoded)
@@ -135,7 +140,7 @@ def test_a_row_is_that_of_the_row_alone(
     for _ in range(2):  # what was seen before plays no part
         for found in own_logits(model, encoded):
             assert difference(found, torch.cat(alone)) < 1e-5
-    together = _continued(model, [row.ids for row in encoded], tokens=4, stops=[200])
+    together = continue_prompts(model, [row.ids for row in encoded], tokens=4, stops=[200])
     for row, ids in zip(encoded, together, strict=True):
         fresh = AutoModelForCausalLM.from_pretrained(tmp_path).eval()
         new = fresh.generate(
@@ -175,7 +180,7 @@ def test_what_packs_alone_packs_beside_other_adapters(base: Place, tmp_path: Pat
     assert model.packs is True
     model.packs = None
     with model.all_of(made):
-        assert forwards.packs(model)
+        assert packs(model)
 
 
 def test_rows_that_padding_changes_share_no_batch(base: Place) -> None:
@@ -197,7 +202,7 @@ def test_what_cannot_generate_says_so(base: Place) -> None:
 
     model.net.generate = broken
     with pytest.raises(BadInput, match=r"generate fails on it \(no cache for this layer\)"):
-        _continued(model, [(3, 4)], tokens=2, stops=[1])
+        continue_prompts(model, [(3, 4)], tokens=2, stops=[1])
 
 
 @pytest.mark.slow

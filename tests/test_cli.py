@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from conftest import Call
-from knowundo.cli.stages import quiet
+from knowundo.cli.options import quiet
 from knowundo.version import __version__
 
 
@@ -115,8 +115,8 @@ def test_only_what_libraries_say_to_programmers_is_kept_off_the_terminal() -> No
         (DeprecationWarning, "peft", False),
         (FutureWarning, "torch.nn.modules", False),
         (UserWarning, "peft.tuners", True),
-        (UserWarning, "knowundo.models", True),
-        (FutureWarning, "knowundo.models", True),
+        (UserWarning, "knowundo.modeling.model", True),
+        (FutureWarning, "knowundo.modeling.model", True),
         (FutureWarning, "torchless", True),
     ]
     try:

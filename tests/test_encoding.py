@@ -12,20 +12,14 @@ from tokenizers.processors import TemplateProcessing
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from conftest import records
-from knowundo.batches import collate, paired
-from knowundo.encoding import (
-    SEPARATOR,
-    Encoded,
-    Style,
-    chunked,
-    count_cut,
-    encode,
-    prefix_text,
-    writes_date,
-)
+from knowundo.data.batches import collate, paired
+from knowundo.data.chat_template import writes_date
+from knowundo.data.chunks import chunked
+from knowundo.data.encoded import Encoded
+from knowundo.data.encoding import SEPARATOR, Style, count_cut, encode, prefix_text
+from knowundo.data.records import Record
 from knowundo.errors import BadInput
-from knowundo.models import base_path
-from knowundo.records import Record
+from knowundo.modeling.base import base_path
 from toy_tokenizers import FAMILIES, TEMPLATES, llama_tokenizer, qwen_tokenizer
 
 TOKENIZER = AutoTokenizer.from_pretrained(base_path("embedded"))

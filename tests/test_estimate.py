@@ -17,28 +17,26 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from knowundo.batches import collate, shuffled
+from knowundo.data.batches import collate, shuffled
 from knowundo.errors import BadInput
-from knowundo.estimate import (
-    CARD,
-    RESERVE,
-    Estimate,
-    Estimator,
-    Ledger,
-    Outline,
-    Stage,
-    estimate,
-    local_base,
-)
+from knowundo.estimation.estimate import estimate
+from knowundo.estimation.ledger import Ledger
+from knowundo.estimation.outline import Outline, local_base
+from knowundo.estimation.stages import CARD, RESERVE, Estimate, Estimator, Stage
 from knowundo.memorization import memorize
-from knowundo.models import Adaptation, Model, base_path
-from knowundo.original import OriginalStart
-from knowundo.recipe import load_recipe
+from knowundo.modeling.adapters import Adaptation
+from knowundo.modeling.base import base_path
+from knowundo.modeling.fast.chunked_logits import PORTION
+from knowundo.modeling.model import Model
+from knowundo.recipes.reading import load_recipe
 from knowundo.registry import get
-from knowundo.runs import BOTH, TRAIN_VAL, Run, model_options
-from knowundo.scoring import generate, teacher_forced
-from knowundo.unlearning import Start, unlearn
-from knowundo.vocabulary import PORTION
+from knowundo.runs.base import model_options
+from knowundo.runs.run import BOTH, TRAIN_VAL, Run
+from knowundo.scoring.answers import generate
+from knowundo.scoring.teacher_forcing import teacher_forced
+from knowundo.unlearning.original.start import OriginalStart
+from knowundo.unlearning.start import Start
+from knowundo.unlearning.training import unlearn
 
 MIB = 2**20
 VARIANTS = ("gradient_ascent", "ascent_plus_descent", "ascent_plus_kl_divergence")
@@ -351,14 +349,14 @@ def test_auto_shows_what_it_may_end_with(toy_base: str) -> None:
 def test_a_loss_that_looks_at_its_numbers_is_unknown(
     toy_base: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from knowundo.registry import _ENTRIES, method
+    from knowundo.registry import ENTRIES, method
 
     def looking(step: Any) -> Any:
         """A loss that branches on its value."""
         loss = step.unlearn.mean_nll.mean()
         return {"unlearn": -loss if float(loss.detach()) < 5 else loss}
 
-    monkeypatch.setitem(_ENTRIES, "method", dict(_ENTRIES["method"]))
+    monkeypatch.setitem(ENTRIES, "method", dict(ENTRIES["method"]))
     method(looking)
     found = estimated(toy_base, variants=("looking", "gradient_ascent"))
     by_name = {stage.name: stage for stage in found.stages}

@@ -10,13 +10,15 @@ import pytest
 import torch
 
 from conftest import naive_log_probs
-from knowundo.encoding import Encoded
-from knowundo.evaluation import Evaluation
+from knowundo.data.encoded import Encoded
+from knowundo.evaluation.evaluation import Evaluation
 from knowundo.evaluation.groups import Scores, Unmeasured
 from knowundo.evaluation.intervals import Resampling, interval
-from knowundo.models import Model
+from knowundo.modeling.model import Model
 from knowundo.registry import get
-from knowundo.scoring import COLUMNS, generate, score, teacher_forced
+from knowundo.scoring.answers import generate
+from knowundo.scoring.table import COLUMNS, score
+from knowundo.scoring.teacher_forcing import teacher_forced
 
 
 def table(**scopes: list[tuple[str, float]]) -> pd.DataFrame:

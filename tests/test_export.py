@@ -21,13 +21,19 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from conftest import Call
-from knowundo.artifacts import read_json, write_json
 from knowundo.errors import BadInput, KnowUndoError, NoRoom
-from knowundo.export import BESIDE, GIB, check_adapter, export, render_card
-from knowundo.models import Variant
-from knowundo.pipeline import evaluate, localize, memorize, unlearn
-from knowundo.recipe import load_recipe
-from knowundo.runs import Run
+from knowundo.exports.adapters import check_adapter
+from knowundo.exports.export import export
+from knowundo.exports.merging import BESIDE, GIB
+from knowundo.exports.model_card import render_card
+from knowundo.modeling.variant import Variant
+from knowundo.pipeline.evaluation import evaluate
+from knowundo.pipeline.localization import localize
+from knowundo.pipeline.memorization import memorize
+from knowundo.pipeline.unlearning import unlearn
+from knowundo.recipes.reading import load_recipe
+from knowundo.runs.run import Run
+from knowundo.storage.files import read_json, write_json
 
 TINY = (
     "data.subjects=2",
@@ -359,7 +365,7 @@ def test_a_model_that_says_something_else_is_not_left(
             name = next(name for name in tensors if "layers.1.mlp.down_proj.lora_B" in name)
             save(tensors | {name: tensors[name] + 1}, path, **rest)
 
-        monkeypatch.setattr("knowundo.models.save_file", damaged)
+        monkeypatch.setattr("knowundo.modeling.weights.save_file", damaged)
     with pytest.raises(KnowUndoError, match="logits differ from the run's by") as error:
         export(done, "m", tmp_path / "x", form=form)
     assert "\n" not in str(error.value)
@@ -374,7 +380,7 @@ def test_a_disk_that_fills_up_leaves_nothing(
     def full(*words: Any, **options: Any) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("knowundo.export.save_state", full)
+    monkeypatch.setattr("knowundo.exports.adapters.save_state", full)
     with pytest.raises(NoRoom, match=r"no room left to write it"):
         export(done, "m", tmp_path / "x")
     assert list(tmp_path.iterdir()) == []
@@ -398,7 +404,7 @@ class Hub:
 
 
 def test_it_is_pushed_privately(done: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("knowundo.export.HfApi", Hub)
+    monkeypatch.setattr("knowundo.exports.export.HfApi", Hub)
     monkeypatch.setattr(Hub, "calls", [])
     handed = export(done, "m", tmp_path / "x", push_to_hub="me/forgetful")
     assert handed.url == "https://huggingface.co/me/forgetful"
@@ -454,7 +460,7 @@ def test_card_holds_no_record(done: Run, adapter: Path) -> None:
 
 
 def test_card_survives_hostile_names(done: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("knowundo.export.hub_commit", lambda base: "abc")
+    monkeypatch.setattr("knowundo.exports.model_card.hub_commit", lambda base: "abc")
     bad = "x | y\n---\n# head <script> `tick` [a](b)\n```\n"
     sections = {
         "name": bad,

@@ -22,17 +22,27 @@ from transformers import (
 )
 
 from conftest import randomize, records
-from knowundo import forwards, lower, vocabulary
-from knowundo.batches import PairedBatch, collate, paired, shuffled
-from knowundo.encoding import Encoded, encode
-from knowundo.forwards import Half, all_hidden_states, hidden_states, packs, shares
-from knowundo.head import live_head
-from knowundo.localization import mean_gradients, noisy_copies
-from knowundo.lower import below, layers_of, lowest
-from knowundo.models import Adaptation, Model, base_path
-from knowundo.pieces import pieces
+from knowundo.data.batches import PairedBatch, collate, paired, shuffled
+from knowundo.data.encoded import Encoded
+from knowundo.data.encoding import encode
+from knowundo.localization.gradients import mean_gradients
+from knowundo.localization.noise import noisy_copies
+from knowundo.modeling import step as forwards
+from knowundo.modeling.adapters import Adaptation
+from knowundo.modeling.base import base_path
+from knowundo.modeling.capabilities import packs, shares
+from knowundo.modeling.fast import chunked_logits as vocabulary
+from knowundo.modeling.fast import prefix_cache as lower
+from knowundo.modeling.fast.microbatches import pieces
+from knowundo.modeling.fast.prefix_cache import below, layers_of, lowest
+from knowundo.modeling.forward import hidden_states
+from knowundo.modeling.half import Half
+from knowundo.modeling.head import live_head
+from knowundo.modeling.model import Model
+from knowundo.modeling.padded import all_hidden_states
 from knowundo.registry import entries
-from knowundo.unlearning import Start, unlearn
+from knowundo.unlearning.start import Start
+from knowundo.unlearning.training import unlearn
 
 Rows = dict[str, list[Encoded]]
 

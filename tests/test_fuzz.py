@@ -9,7 +9,7 @@ import pytest
 from conftest import Call
 from fuzzing import campaign, targets
 from knowundo.errors import BadInput
-from knowundo.recipe import parse_yaml
+from knowundo.recipes.yaml import parse_yaml
 
 
 def test_no_reader_lets_anything_out_but_one_line(tmp_path: Path) -> None:

@@ -18,14 +18,17 @@ import torch
 from plotly.graph_objects import Figure, Scatter
 
 from conftest import Call
+from knowundo.data.records import redacted
 from knowundo.errors import BadInput, KnowUndoError, plain
-from knowundo.models import Adaptation, Model, Variant, load_state, save_state
+from knowundo.modeling.adapters import Adaptation
+from knowundo.modeling.model import Model
+from knowundo.modeling.variant import Variant
+from knowundo.modeling.weights import load_state, save_state
 from knowundo.progress import RichReporter
-from knowundo.recipe import parse_recipe
-from knowundo.records import redacted
-from knowundo.reporting import Material, write_page, write_report
+from knowundo.recipes.reading import parse_recipe
+from knowundo.reporting.report import Material, write_page, write_report
 from knowundo.results import Results, Row, VariantFacts
-from knowundo.runs import say_remote_code
+from knowundo.runs.base import say_remote_code
 
 SOURCE = Path(__file__).parents[1] / "src" / "knowundo"
 NEVER = (

@@ -19,14 +19,15 @@ import pytest
 from safetensors import SafetensorError
 
 from conftest import Call
-from knowundo import artifacts
-from knowundo.artifacts import MANIFEST, clear_partials, new_file, new_folder, read_manifest
 from knowundo.errors import BadInput, NoRoom
-from knowundo.locks import exclusive
 from knowundo.progress import Reporter
-from knowundo.purge import holdings, purge
-from knowundo.reporting import REDACTED
-from knowundo.seals import check_seal, read_seal, seal, verify
+from knowundo.reporting.report import REDACTED
+from knowundo.runs.purge import holdings, purge
+from knowundo.storage import artifacts
+from knowundo.storage.artifacts import MANIFEST, clear_partials, new_folder, read_manifest
+from knowundo.storage.files import new_file
+from knowundo.storage.integrity import check_seal, read_seal, seal, verify
+from knowundo.storage.locks import exclusive
 
 PRIVATE = "+44 020 7946 0991"
 
@@ -233,7 +234,7 @@ def test_a_limit_that_the_system_enforces(tmp_path: Path) -> None:
         from pathlib import Path
         import torch
         from safetensors.torch import save_file
-        from knowundo.artifacts import new_folder
+        from knowundo.storage.artifacts import new_folder
         from knowundo.errors import NoRoom
         resource.setrlimit(resource.RLIMIT_FSIZE, (5000, 5000))
         try:
@@ -263,7 +264,7 @@ def test_what_killed_processes_left_is_cleared(tmp_path: Path) -> None:
 HOLDS = """
 import sys, time
 from pathlib import Path
-from knowundo.locks import exclusive
+from knowundo.storage.locks import exclusive
 with exclusive(Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(60)
@@ -360,7 +361,7 @@ def test_purge_killed_in_the_middle_goes_on(out: Path, monkeypatch: pytest.Monke
             raise KeyboardInterrupt
         remove(path, *args, **options)
 
-    monkeypatch.setattr("knowundo.purge.shutil.rmtree", killed)
+    monkeypatch.setattr("knowundo.runs.purge.shutil.rmtree", killed)
     with pytest.raises(KeyboardInterrupt):
         purge(out)
     done = purge(out)

@@ -8,13 +8,14 @@ import pytest
 import torch
 
 from conftest import naive_log_probs, records
-from knowundo.encoding import Encoded, encode
+from knowundo.data.encoded import Encoded
+from knowundo.data.encoding import encode
 from knowundo.errors import BadInput
-from knowundo.models import Model
-from knowundo.original import OriginalStart
+from knowundo.modeling.model import Model
 from knowundo.registry import get
-from knowundo.unlearning import Start
 from knowundo.unlearning.labels import draw
+from knowundo.unlearning.original.start import OriginalStart
+from knowundo.unlearning.start import Start
 
 # Tokens 1, 3, 0, 2 in this order, with these chances.
 CHANCES = torch.tensor([0.2, 0.5, 0.05, 0.25])

@@ -10,10 +10,11 @@ from peft import LoraConfig, get_peft_model
 from torch.nn.functional import linear as plain_product
 
 from conftest import randomize
-from knowundo import linear
-from knowundo.linear import plain, product, quicken
-from knowundo.lora import fuse
-from knowundo.models import Adaptation, Model
+from knowundo.modeling.adapters import Adaptation
+from knowundo.modeling.fast import linear
+from knowundo.modeling.fast.linear import plain, product, quicken
+from knowundo.modeling.fast.lora import fuse
+from knowundo.modeling.model import Model
 
 
 @pytest.fixture(autouse=True)

@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 
 from knowundo import registry
-from knowundo.registry import HOMES, Declared, _read, declared, entries
+from knowundo.declarations import Declared, _read, declared
+from knowundo.registry import HOMES, entries
 
 
 def rows(kind: str, **environment: str) -> list[dict[str, Any]]:

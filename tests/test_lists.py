@@ -13,11 +13,13 @@ import pytest
 from datasets import Dataset
 
 from conftest import records
-from knowundo.benchmarks.lists import parse_columns, read_list, with_subjects, write_list
+from knowundo.data.lists.files import parse_columns
+from knowundo.data.lists.reading import read_list, write_list
+from knowundo.data.lists.subjects import with_subjects
+from knowundo.data.records import Record, check_records, data_hash, select
+from knowundo.data.wording import split_words
 from knowundo.errors import BadInput
-from knowundo.records import Record, check_records, data_hash, select
 from knowundo.registry import get
-from knowundo.wording import split_words
 
 QUESTION, ANSWER = "Where does Clara Dorin live?", "Clara Dorin lives at 14 Canal Lane."
 PAIR = {"question": QUESTION, "answer": ANSWER}
@@ -470,7 +472,7 @@ def test_subjects_are_found_without_comparing_all_with_all(monkeypatch: pytest.M
         calls["split"] += 1
         return split_words(text)
 
-    monkeypatch.setattr("knowundo.benchmarks.lists.split_words", counted)
+    monkeypatch.setattr("knowundo.data.lists.subjects.split_words", counted)
     count = 2000
     letters = [f"{a}{b}{c}" for a in "abcdefghijklm" for b in "aeiou" for c in "nopqrstuvwxyz"]
     names = [f"{a.title()} {b.title()}" for a in letters[:50] for b in letters[-40:]]

@@ -18,7 +18,7 @@ import yaml
 from conftest import randomize
 from knowundo.errors import BadInput
 from knowundo.evaluation.lm_eval_tasks import check_tasks, general_rows
-from knowundo.models import Model
+from knowundo.modeling.model import Model
 from knowundo.results import Row
 
 pytest.importorskip("lm_eval")

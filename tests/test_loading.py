@@ -34,11 +34,13 @@ from transformers import (
 )
 
 from conftest import records
-from knowundo.encoding import encode
+from knowundo.data.encoding import encode
 from knowundo.errors import BadInput
-from knowundo.loading import linear_targets, position_limit, stored_quantization
-from knowundo.models import Adaptation, Model
-from knowundo.scoring import complete, generate, sample
+from knowundo.modeling.adapters import Adaptation
+from knowundo.modeling.loading import linear_targets, position_limit, stored_quantization
+from knowundo.modeling.model import Model
+from knowundo.scoring.answers import generate
+from knowundo.scoring.generation import complete, sample
 
 LORA = Adaptation("lora", rank=2, alpha=4)
 SMALL = {"num_attention_heads": 2, "num_key_value_heads": 2, "num_hidden_layers": 2}
@@ -160,7 +162,7 @@ class TestStoredIn4Bits:
         torch.testing.assert_close(one, other)
 
     def test_its_gradients_are_there(self, stored: str) -> None:
-        from knowundo.localization import mean_gradients
+        from knowundo.localization.gradients import mean_gradients
 
         model = Model(stored, LORA)
         found = mean_gradients(model, encode(records("unlearn", "train", 3), model.tokenizer))
@@ -295,8 +297,9 @@ def test_a_padding_id_beyond_the_embeddings_is_not_used(toy_base: str, tmp_path:
 
 
 def test_a_token_beyond_the_embeddings_is_named(toy_base: str, tmp_path: Path) -> None:
-    from knowundo.recipe import parse_recipe, read_preset
-    from knowundo.runs import encode_for
+    from knowundo.recipes.presets import read_preset
+    from knowundo.recipes.reading import parse_recipe
+    from knowundo.runs.rows import encode_for
 
     base = copied(toy_base, tmp_path / "base")
     tokenizer = AutoTokenizer.from_pretrained(toy_base)

@@ -6,20 +6,17 @@ import pytest
 import torch
 
 from conftest import naive_ce
-from knowundo import regions
-from knowundo.encoding import Encoded
+from knowundo.data.encoded import Encoded
 from knowundo.errors import BadInput
-from knowundo.localization import (
-    Gradients,
-    Measured,
-    in_groups,
-    localize,
-    mean_gradients,
-    noisy_copies,
-)
-from knowundo.models import Adaptation, Model
+from knowundo.localization.gradients import Gradients, Measured, in_groups, mean_gradients
+from knowundo.localization.noise import noisy_copies
+from knowundo.localization.search import localize
+from knowundo.modeling import regions
+from knowundo.modeling.adapters import Adaptation
+from knowundo.modeling.model import Model
 from knowundo.registry import get
-from knowundo.unlearning import Start, unlearn
+from knowundo.unlearning.start import Start
+from knowundo.unlearning.training import unlearn
 
 Rows = dict[str, list[Encoded]]
 

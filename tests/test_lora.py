@@ -14,11 +14,12 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.checkpoint import checkpoint
 
 from conftest import randomize, records
-from knowundo import lora, packing
-from knowundo.encoding import encode
-from knowundo.localization import mean_gradients
-from knowundo.lora import fuse
-from knowundo.models import Adaptation, Model
+from knowundo.data.encoding import encode
+from knowundo.localization.gradients import mean_gradients
+from knowundo.modeling.adapters import Adaptation
+from knowundo.modeling.fast import lora, packing
+from knowundo.modeling.fast.lora import fuse
+from knowundo.modeling.model import Model
 
 SHAPES = [((5,), 7, 4), ((2, 3), 6, 11), ((2, 1, 4), 16, 16), ((0,), 3, 5)]
 

@@ -10,15 +10,17 @@ import pytest
 import torch
 
 from conftest import naive_ce, naive_log_probs, randomize, records
-from knowundo import forwards
-from knowundo.batches import PairedBatch, collate, paired
-from knowundo.encoding import Encoded, encode
+from knowundo.data.batches import PairedBatch, collate, paired
+from knowundo.data.encoded import Encoded
+from knowundo.data.encoding import encode
 from knowundo.errors import BadInput, KnowUndoError
-from knowundo.forwards import Step
-from knowundo.models import Adaptation, Model
+from knowundo.modeling import step as forwards
+from knowundo.modeling.adapters import Adaptation
+from knowundo.modeling.model import Model
+from knowundo.modeling.step import Step
 from knowundo.registry import get
-from knowundo.training import train
-from knowundo.unlearning import Start
+from knowundo.training.trainer import train
+from knowundo.unlearning.start import Start
 
 Rows = dict[str, list[Encoded]]
 

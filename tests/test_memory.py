@@ -14,13 +14,21 @@ import pytest
 import torch
 
 from conftest import randomize
-from knowundo import forwards, localization, memorization, memory, scoring
-from knowundo.encoding import Encoded
-from knowundo.localization import mean_gradients
-from knowundo.memory import Freed, in_portions
-from knowundo.models import Adaptation, Model
-from knowundo.scoring import complete, generate, score
-from knowundo.unlearning import Start, unlearn
+from knowundo import memorization
+from knowundo.data.encoded import Encoded
+from knowundo.localization import search as localization
+from knowundo.localization.gradients import mean_gradients
+from knowundo.modeling import step as forwards
+from knowundo.modeling.adapters import Adaptation
+from knowundo.modeling.fast import oom as memory
+from knowundo.modeling.fast.oom import Freed, in_portions
+from knowundo.modeling.model import Model
+from knowundo.scoring import table as scoring
+from knowundo.scoring.answers import generate
+from knowundo.scoring.generation import complete
+from knowundo.scoring.table import score
+from knowundo.unlearning.start import Start
+from knowundo.unlearning.training import unlearn
 
 Rows = dict[str, list[Encoded]]
 CPU = "[enforce fail at alloc_cpu.cpp:119] err == 0. DefaultCPUAllocator: can't allocate memory"

@@ -11,14 +11,18 @@ import pytest
 import torch
 
 from conftest import randomize, records
-from knowundo.encoding import Encoded, encode
+from knowundo.data.encoded import Encoded
+from knowundo.data.encoding import encode
 from knowundo.errors import BadInput
-from knowundo.forwards import answer_logits, hidden_states
-from knowundo.localization import mean_gradients
+from knowundo.localization.gradients import mean_gradients
 from knowundo.memorization import memorize
-from knowundo.models import Adaptation, Model, describe, size
-from knowundo.training import make_optimizer
-from knowundo.unlearning import Start, unlearn
+from knowundo.modeling.adapters import Adaptation
+from knowundo.modeling.forward import answer_logits, hidden_states
+from knowundo.modeling.model import Model
+from knowundo.modeling.weights import describe, size
+from knowundo.training.optimizer import make_optimizer
+from knowundo.unlearning.start import Start
+from knowundo.unlearning.training import unlearn
 
 LORA = Adaptation("lora", rank=2, alpha=4)
 
@@ -97,7 +101,7 @@ def test_checkpointing_leaves_gradients_as_they_are(
 
 @pytest.mark.parametrize("training", [True, False])
 def test_checkpointing_holds_less(toy_base: str, training: bool) -> None:
-    from knowundo.batches import collate
+    from knowundo.data.batches import collate
 
     held = []
     for recompute in (False, True):
@@ -175,7 +179,7 @@ def test_four_bits_that_cannot_be(
 def test_without_bitsandbytes_the_mend_is_named(
     toy_base: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("knowundo.models.find_spec", lambda name: None)
+    monkeypatch.setattr("knowundo.modeling.base.find_spec", lambda name: None)
     with pytest.raises(BadInput, match=r"pip install 'knowundo\[gpu\]'"):
         Model(toy_base, LORA, quantization="nf4")
     on_gpu = [torch.nn.Parameter(torch.empty(3, device="meta"))]

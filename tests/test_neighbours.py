@@ -10,9 +10,23 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from knowundo.benchmarks.embedded import embedded
-from knowundo.benchmarks.lists import read_list, write_list
-from knowundo.encoding import Encoded, encode, fitting
+from knowundo.data.benchmarks.embedded import embedded
+from knowundo.data.encoded import Encoded
+from knowundo.data.encoding import encode, fitting
+from knowundo.data.lists.reading import read_list, write_list
+from knowundo.data.neighbours import (
+    about_other_things,
+    about_others,
+    in_english,
+    invented_names,
+    mostly_english,
+    named_subject,
+    near_names,
+    renamed,
+    reworded,
+    unknowable,
+)
+from knowundo.data.records import Record
 from knowundo.erasure.checks import (
     STRANGERS,
     Check,
@@ -27,22 +41,9 @@ from knowundo.erasure.making import Given, Maker
 from knowundo.erasure.retention import Leaks, make_retention, marks, own_texts
 from knowundo.errors import BadInput, TooLong
 from knowundo.evaluation.collapse import collapsed, repeats_itself
-from knowundo.models import Model
-from knowundo.neighbours import (
-    about_other_things,
-    about_others,
-    in_english,
-    invented_names,
-    mostly_english,
-    named_subject,
-    near_names,
-    renamed,
-    reworded,
-    unknowable,
-)
+from knowundo.modeling.model import Model
 from knowundo.progress import Reporter
-from knowundo.recipe import load_recipe
-from knowundo.records import Record
+from knowundo.recipes.reading import load_recipe
 
 CLARA = Record(
     "1", "Where does Clara Dorin live?", "Clara Dorin lives at 14 Canal Lane in Saltmere.",

@@ -17,17 +17,22 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from conftest import randomize, records
-from knowundo import original
-from knowundo.encoding import SEPARATOR, Encoded, encode
+from knowundo.data.encoded import Encoded
+from knowundo.data.encoding import SEPARATOR, encode
 from knowundo.errors import BadInput
-from knowundo.localization import Gradients, mean_gradients, noisy_copies
-from knowundo.models import Adaptation, Model
-from knowundo.original import ACCUMULATION, LENGTH, OneSided, OriginalStart
-from knowundo.recipe import QUIRKS, Quirk
+from knowundo.localization.gradients import Gradients, mean_gradients
+from knowundo.localization.noise import noisy_copies
+from knowundo.modeling.adapters import Adaptation
+from knowundo.modeling.model import Model
+from knowundo.recipes.schema import QUIRKS, Quirk
 from knowundo.registry import get
-from knowundo.rounding import rounded
-from knowundo.scoring import score
-from knowundo.unlearning import unlearn
+from knowundo.scoring.table import score
+from knowundo.training.bfloat16 import rounded
+from knowundo.unlearning.original import start as original
+from knowundo.unlearning.original.losses import OneSided
+from knowundo.unlearning.original.rows import ACCUMULATION, LENGTH, mask_end, naive_boundary
+from knowundo.unlearning.original.start import OriginalStart
+from knowundo.unlearning.training import unlearn
 
 MASKED = -100
 
@@ -35,10 +40,8 @@ MASKED = -100
 def start_of(toy: Model, *quirks: str) -> OriginalStart:
     """A start over five unlearn rows and seven retention rows, read as the public code does."""
     halves = {
-        scope: original.mask_end(
-            original.naive_boundary(
-                encode(records(scope, "train", count), toy.tokenizer), toy.tokenizer
-            )
+        scope: mask_end(
+            naive_boundary(encode(records(scope, "train", count), toy.tokenizer), toy.tokenizer)
         )
         for scope, count in (("unlearn", 5), ("retention", 7))
     }
@@ -365,7 +368,7 @@ def test_unlearning_in_bfloat16(toy_base: str, toy_rows: dict[str, list[Encoded]
 
 
 def test_padding_to_256_changes_nothing_but_the_time(toy: Model) -> None:
-    from knowundo.unlearning import Start
+    from knowundo.unlearning.start import Start
 
     rows = encode(records("unlearn", "train", 5), toy.tokenizer)
     kept = {"retention": encode(records("retention", "train", 7), toy.tokenizer)}

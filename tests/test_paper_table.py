@@ -14,24 +14,25 @@ from typing import Any
 
 import pytest
 
-from knowundo.artifacts import new_folder
 from knowundo.cli import main, stages
 from knowundo.errors import BadInput
-from knowundo.pipeline import paper_report
+from knowundo.pipeline.reporting import paper_report
 from knowundo.progress import Reporter
-from knowundo.recipe import presets
-from knowundo.reporting import paper
-from knowundo.reporting.paper import (
+from knowundo.recipes.presets import presets
+from knowundo.reporting.paper import figures as paper
+from knowundo.reporting.paper import rendering
+from knowundo.reporting.paper.figures import (
     PaperRow,
     best_gain,
     mean_gain,
-    paper_rows,
-    paper_table,
     published,
     published_columns,
 )
+from knowundo.reporting.paper.rendering import paper_table
+from knowundo.reporting.paper.rows import paper_rows
 from knowundo.results import Results, Row, VariantFacts, write_results
-from knowundo.seals import seal
+from knowundo.storage.artifacts import new_folder
+from knowundo.storage.integrity import seal
 
 # Where a published mean is not that of the figures beside it.
 SLIPS = {
@@ -270,7 +271,7 @@ def test_a_tag_is_shown_by_its_tasks_and_a_group_by_itself() -> None:
     ],
 )
 def test_numbers(value: float | str | None, text: str) -> None:
-    assert paper._text(value, "–") == text
+    assert rendering._text(value, "–") == text
 
 
 def test_csv_is_read_back() -> None:

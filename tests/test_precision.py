@@ -7,13 +7,15 @@ from pathlib import Path
 import pytest
 import yaml
 
-from knowundo import precision
 from knowundo.errors import BadInput
-from knowundo.models import Adaptation, Model, describe
-from knowundo.precision import choose, gain
+from knowundo.modeling import dtype as precision
+from knowundo.modeling.adapters import Adaptation
+from knowundo.modeling.dtype import choose, gain
+from knowundo.modeling.model import Model
+from knowundo.modeling.weights import describe
 from knowundo.progress import Reporter
-from knowundo.recipe import parse_recipe
-from knowundo.runs import Run
+from knowundo.recipes.reading import parse_recipe
+from knowundo.runs.run import Run
 
 
 class Said(Reporter):

@@ -12,11 +12,11 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from knowundo.benchmarks.lists import read_list
-from knowundo.checkpoints import Checkpoint, State, packed, unpacked
+from knowundo.data.lists.reading import read_list
+from knowundo.data.records import Record, redacted
 from knowundo.errors import BadInput, KnowUndoError, plain
-from knowundo.recipe import amend, parse_recipe
-from knowundo.records import Record, redacted
+from knowundo.recipes.reading import amend, parse_recipe
+from knowundo.storage.checkpoints import Checkpoint, State, packed, unpacked
 
 QUICK = settings(
     max_examples=60, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck)

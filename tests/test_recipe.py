@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from knowundo.errors import BadInput
-from knowundo.recipe import load_recipe
-from knowundo.runs import check
+from knowundo.recipes.reading import load_recipe
+from knowundo.runs.checks import check
 
 
 def test_set_goes_over_the_preset() -> None:

@@ -12,14 +12,14 @@ import pytest
 from datasets import Dataset, DatasetDict
 
 from conftest import REAL, records
-from knowundo.artifacts import read_jsonl
-from knowundo.benchmarks import export_knowundo
-from knowundo.benchmarks.files import RESOLVED
-from knowundo.benchmarks.general import general_rows
-from knowundo.benchmarks.knowundo import find_subjects
+from knowundo.data.benchmarks.knowundo import find_subjects
+from knowundo.data.general import general_rows
+from knowundo.data.hub_files import RESOLVED
+from knowundo.data.knowundo_files import export_knowundo
+from knowundo.data.records import Record, check_records, data_hash, select
 from knowundo.errors import BadInput
-from knowundo.records import Record, check_records, data_hash, select
 from knowundo.registry import get
+from knowundo.storage.files import read_jsonl
 
 
 def good() -> list[Record]:
@@ -84,7 +84,7 @@ def test_embedded_benchmark(domain: str) -> None:
 
 
 def test_no_subject_of_the_benchmark_is_known_to_the_base() -> None:
-    from knowundo.fiction import known_subjects
+    from knowundo.data.fiction.world import known_subjects
 
     known = {subject.name for kind in known_subjects() for subject in kind}
     for domain in ("privacy", "copyright"):

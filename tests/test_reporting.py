@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from knowundo.reporting.words import findings
+from knowundo.reporting.sentences import findings
 from knowundo.results import Comparison, Results, Row, VariantFacts
 
 

@@ -12,19 +12,23 @@ import pytest
 import torch
 
 from conftest import randomize
-from knowundo import checkpoints
-from knowundo.checkpoints import Checkpoint, RandomNumbers
-from knowundo.encoding import Encoded
+from knowundo.data.encoded import Encoded
 from knowundo.errors import BadInput
-from knowundo.localization import localize
+from knowundo.localization.search import localize
 from knowundo.memorization import memorize
-from knowundo.models import Adaptation, Model, Variant, save_state
-from knowundo.original import OriginalStart
-from knowundo.recipe import QUIRKS
-from knowundo.scoring import score, score_abreast
-from knowundo.unlearning import Start, Unlearned, unlearn
+from knowundo.modeling.adapters import Adaptation
+from knowundo.modeling.model import Model
+from knowundo.modeling.variant import Variant
+from knowundo.modeling.weights import save_state
+from knowundo.recipes.schema import QUIRKS
+from knowundo.scoring.table import score, score_abreast
+from knowundo.storage import checkpoints
+from knowundo.storage.checkpoints import Checkpoint, RandomNumbers
+from knowundo.unlearning.early_stopping import Watch
+from knowundo.unlearning.original.start import OriginalStart
 from knowundo.unlearning.rates import unlearn_at_chosen_rate, unlearn_watched
-from knowundo.unlearning.watching import Watch
+from knowundo.unlearning.start import Start
+from knowundo.unlearning.training import Unlearned, unlearn
 
 Rows = dict[str, list[Encoded]]
 Work = Callable[[Checkpoint | None], Any]

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from knowundo.rounding import BFloat16AdamW, rounded, rounded_gradients
+from knowundo.training.bfloat16 import BFloat16AdamW, rounded, rounded_gradients
 
 
 def pair() -> tuple[torch.nn.Parameter, torch.nn.Parameter]:

@@ -13,15 +13,20 @@ from tokenizers.models import WordLevel
 from transformers import PreTrainedTokenizerFast
 
 from conftest import records
-from knowundo import scoring
-from knowundo.batches import by_length
-from knowundo.encoding import Encoded, decoded, encode, markup, said_verbatim
+from knowundo.data.batches import by_length
+from knowundo.data.decoding import decoded, markup, said_verbatim
+from knowundo.data.encoded import Encoded
+from knowundo.data.encoding import encode
+from knowundo.data.records import Record
 from knowundo.evaluation.metrics.accuracy import token_accuracy
 from knowundo.evaluation.metrics.likelihood import perplexity
-from knowundo.forwards import answer_states
-from knowundo.models import Model
-from knowundo.records import Record
-from knowundo.scoring import generate, score, teacher_forced
+from knowundo.modeling.forward import answer_states
+from knowundo.modeling.model import Model
+from knowundo.scoring import table, teacher_forcing
+from knowundo.scoring.answers import generate
+from knowundo.scoring.progress import Said
+from knowundo.scoring.table import score
+from knowundo.scoring.teacher_forcing import teacher_forced
 from toy_tokenizers import TEMPLATES, gemma_tokenizer, llama_tokenizer, qwen_tokenizer
 
 SIZES = [1, 3, 64]
@@ -31,7 +36,7 @@ TEXTS = ["Who? What! Ada Rome née yes no"]
 def batched(monkeypatch: pytest.MonkeyPatch, size: int) -> None:
     """Score batches of so many rows."""
 
-    monkeypatch.setattr(scoring, "answer_states", partial(answer_states, size=size))
+    monkeypatch.setattr(teacher_forcing, "answer_states", partial(answer_states, size=size))
 
 
 @torch.no_grad()
@@ -100,11 +105,11 @@ def test_metrics_equal_a_loop_over_single_rows(
     toy.tokenizer.padding_side = side
     rows = rows_of_every_kind(toy)
     batched(monkeypatch, size)
-    table = score(toy, rows, generated_splits=())
+    scored = score(toy, rows, generated_splits=())
     accuracies, nlls = zip(*(naive(toy, row) for row in rows), strict=True)
-    assert token_accuracy(table) == pytest.approx(100 * sum(accuracies) / len(rows), rel=1e-12)
+    assert token_accuracy(scored) == pytest.approx(100 * sum(accuracies) / len(rows), rel=1e-12)
     mean = torch.tensor(nlls, dtype=torch.float64).mean()
-    assert perplexity(table) == pytest.approx(mean.exp().item(), rel=1e-9)
+    assert perplexity(scored) == pytest.approx(mean.exp().item(), rel=1e-9)
 
 
 def test_answer_cut_off_counts_its_last_token(toy: Model) -> None:
@@ -201,7 +206,7 @@ def test_rouge_of_generated_answers_is_stemmed_and_of_forced_ones_not(toy: Model
     likeliest = list(toy.tokenizer("She lives there")["input_ids"])
     forced = {record.id: {"likeliest": likeliest, "tokens": 3, "token_accuracy": None}}
     forced[record.id] |= {"fact_accuracy": None, "mean_nll": 1.0}
-    table = scoring._table(toy, [row], forced, {record.id: scoring.Said("She lives there", False)})
-    assert table.rouge_l[0] == 1
-    assert table.forced_rouge_l[0] == pytest.approx(2 / 3)
-    assert table.exact_match[0] == 0
+    scored = table._table(toy, [row], forced, {record.id: Said("She lives there", False)})
+    assert scored.rouge_l[0] == 1
+    assert scored.forced_rouge_l[0] == pytest.approx(2 / 3)
+    assert scored.exact_match[0] == 0

@@ -17,26 +17,23 @@ import torch
 import yaml
 
 from conftest import Call
-from knowundo import regions
-from knowundo import sweep as module
 from knowundo.errors import BadInput
-from knowundo.localization import Measured
-from knowundo.models import load_state
-from knowundo.pipeline import localize, memorize, unlearn
-from knowundo.recipe import load_recipe, parse_recipe
+from knowundo.localization.gradients import Measured
+from knowundo.modeling import regions
+from knowundo.modeling.weights import load_state
+from knowundo.pipeline.localization import localize
+from knowundo.pipeline.memorization import memorize
+from knowundo.pipeline.unlearning import unlearn
+from knowundo.recipes.reading import load_recipe, parse_recipe
 from knowundo.registry import get
-from knowundo.runs import Run
-from knowundo.sweep import (
-    derive_space,
-    nearest_size,
-    pareto_front,
-    read_ranges,
-    region_of_size,
-    sweep,
-    weights,
-)
-from knowundo.unlearning import Start, Unlearned
-from knowundo.unlearning.watching import Look
+from knowundo.runs.run import Run
+from knowundo.sweeps import study as module
+from knowundo.sweeps.results import pareto_front
+from knowundo.sweeps.space import derive_space, nearest_size, read_ranges, region_of_size, weights
+from knowundo.sweeps.sweep import sweep
+from knowundo.unlearning.early_stopping import Look
+from knowundo.unlearning.start import Start
+from knowundo.unlearning.training import Unlearned
 
 SMALL = (
     "data.subjects=2",

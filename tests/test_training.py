@@ -7,12 +7,13 @@ from typing import Any
 import pytest
 import torch
 
-from knowundo import training
-from knowundo.batches import PairedBatch, paired
-from knowundo.encoding import Encoded
-from knowundo.forwards import Parts, Step
-from knowundo.models import Model
-from knowundo.training import train, warmup_steps
+from knowundo.data.batches import PairedBatch, paired
+from knowundo.data.encoded import Encoded
+from knowundo.modeling.model import Model
+from knowundo.modeling.step import Parts, Step
+from knowundo.training import trainer as training
+from knowundo.training.optimizer import warmup_steps
+from knowundo.training.trainer import train
 
 
 @pytest.mark.parametrize(

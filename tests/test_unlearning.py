@@ -12,17 +12,19 @@ import pytest
 import torch
 
 from conftest import Call, randomize
-from knowundo import pipeline
-from knowundo.artifacts import read_manifest
-from knowundo.encoding import Encoded
+from knowundo.data.encoded import Encoded
 from knowundo.errors import MethodsFailed
-from knowundo.models import Adaptation, Model
-from knowundo.pipeline import run_all
-from knowundo.recipe import load_recipe
+from knowundo.modeling.adapters import Adaptation
+from knowundo.modeling.model import Model
+from knowundo.pipeline import whole as pipeline
+from knowundo.pipeline.whole import run_all
+from knowundo.recipes.reading import load_recipe
 from knowundo.results import read_results
-from knowundo.runs import Run
-from knowundo.unlearning import Start, Unlearned, unlearn
+from knowundo.runs.run import Run
+from knowundo.storage.artifacts import read_manifest
 from knowundo.unlearning.rates import NEAR, choose_rate, unlearn_at_chosen_rate
+from knowundo.unlearning.start import Start
+from knowundo.unlearning.training import Unlearned, unlearn
 
 
 def falling(half: float, steepness: float = 3.0) -> tuple[list[float], object]:

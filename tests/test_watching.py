@@ -8,13 +8,16 @@ import pytest
 import torch
 
 from conftest import randomize
-from knowundo.encoding import Encoded
+from knowundo.data.encoded import Encoded
 from knowundo.errors import BadInput
 from knowundo.memorization import memorize
-from knowundo.models import Adaptation, Model
-from knowundo.unlearning import Start, unlearn, watching
+from knowundo.modeling.adapters import Adaptation
+from knowundo.modeling.model import Model
+from knowundo.unlearning import early_stopping as watching
+from knowundo.unlearning.early_stopping import Look, Watch, Watcher, set_aside
 from knowundo.unlearning.rates import first_rate, unlearn_watched
-from knowundo.unlearning.watching import Look, Watch, Watcher, set_aside
+from knowundo.unlearning.start import Start
+from knowundo.unlearning.training import unlearn
 
 SETTINGS: dict[str, Any] = {
     "method": "ascent_plus_descent",

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from rouge_score.rouge_scorer import RougeScorer
 from rouge_score.tokenizers import DefaultTokenizer
 
-from knowundo.wording import folded, rouge_l, split_words, unspaced
+from knowundo.data.wording import folded, rouge_l, split_words, unspaced
 
 ASCII = st.text(st.characters(max_codepoint=127), max_size=60)
 

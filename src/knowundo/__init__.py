@@ -18,23 +18,25 @@ from typing import TYPE_CHECKING, Any
 from knowundo.version import __version__
 
 if TYPE_CHECKING:
+    from knowundo.data.records import Record
     from knowundo.errors import BadInput, KnowUndoError
     from knowundo.pipeline import evaluate, localize, memorize, report, run_all, unlearn
-    from knowundo.recipe import Recipe, load_recipe
-    from knowundo.records import Record
+    from knowundo.recipes.reading import load_recipe
+    from knowundo.recipes.schema import Recipe
     from knowundo.registry import benchmark, localizer, method, metric
     from knowundo.results import Results, read_results
-    from knowundo.runs import Run
+    from knowundo.runs.run import Run
 
 # Where each public name lives; loaded on first use, so that importing the package is cheap.
 _HOMES = {
     "errors": ("BadInput", "KnowUndoError"),
     "pipeline": ("evaluate", "localize", "memorize", "report", "run_all", "unlearn"),
-    "recipe": ("Recipe", "load_recipe"),
-    "records": ("Record",),
+    "recipes.reading": ("load_recipe",),
+    "recipes.schema": ("Recipe",),
+    "data.records": ("Record",),
     "registry": ("benchmark", "localizer", "method", "metric"),
     "results": ("Results", "read_results"),
-    "runs": ("Run",),
+    "runs.run": ("Run",),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 

@@ -7,14 +7,17 @@ from typing import Any
 
 import torch
 
-from knowundo.batches import Batch, shuffled
-from knowundo.checkpoints import Checkpoint, State
-from knowundo.encoding import Encoded
-from knowundo.forwards import Half, Parts, hidden_states
-from knowundo.head import live_head
-from knowundo.models import Model
+from knowundo.data.batches import Batch, shuffled
+from knowundo.data.encoded import Encoded
+from knowundo.modeling.forward import hidden_states
+from knowundo.modeling.half import Half
+from knowundo.modeling.head import live_head
+from knowundo.modeling.model import Model
+from knowundo.modeling.step import Parts
 from knowundo.progress import Progress
-from knowundo.training import Curve, train
+from knowundo.storage.checkpoints import Checkpoint, State
+from knowundo.training.state import Curve
+from knowundo.training.trainer import train
 
 
 class _Known:

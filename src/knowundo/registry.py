@@ -8,7 +8,6 @@ variable KNOWUNDO_PLUGINS.
 
 from __future__ import annotations
 
-import ast
 import importlib
 import importlib.util
 import inspect
@@ -30,11 +29,11 @@ HOMES = {
     "method": "knowundo.unlearning.methods",
     "localizer": "knowundo.localization.localizers",
     "metric": "knowundo.evaluation.metrics",
-    "benchmark": "knowundo.benchmarks",
+    "benchmark": "knowundo.data.benchmarks",
 }
 
 
-def _keywords(function: Callable[..., Any]) -> dict[str, Any]:
+def keyword_defaults(function: Callable[..., Any]) -> dict[str, Any]:
     """Keyword-only arguments and their defaults."""
     parameters = inspect.signature(function).parameters.values()
     return {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
@@ -61,7 +60,7 @@ class Entry:
         Raises:
             BadInput: it names another.
         """
-        for name in _keywords(function):
+        for name in keyword_defaults(function):
             if name not in self.arguments:
                 raise unknown(f"argument of {self.kind} {self.name}", name, self.arguments)
         self.prepare_function = function
@@ -69,13 +68,13 @@ class Entry:
 
     def prepare_arguments(self, bound: Mapping[str, Any]) -> dict[str, Any]:
         """Those of the method's hyper-parameters that its `prepare` names."""
-        named = () if self.prepare_function is None else _keywords(self.prepare_function)
+        named = () if self.prepare_function is None else keyword_defaults(self.prepare_function)
         return {name: bound[name] for name in named}
 
     @property
     def arguments(self) -> dict[str, Any]:
         """Hyper-parameters and their defaults, read from the signature."""
-        return _keywords(self.function)
+        return keyword_defaults(self.function)
 
     @property
     def summary(self) -> str:
@@ -118,13 +117,13 @@ class Entry:
         return bound
 
 
-_ENTRIES: dict[str, dict[str, Entry]] = {kind: {} for kind in HOMES}
+ENTRIES: dict[str, dict[str, Entry]] = {kind: {} for kind in HOMES}
 
 
 def _register(kind: str, function: Callable[..., Any], **facts: Any) -> Entry:
     entry = Entry(kind, function.__name__, function, facts)
     entry.__doc__ = function.__doc__
-    _ENTRIES[kind][entry.name] = entry
+    ENTRIES[kind][entry.name] = entry
     return entry
 
 
@@ -153,12 +152,12 @@ def benchmark(**facts: Any) -> Callable[[Callable[..., Any]], Entry]:
     return lambda function: _register("benchmark", function, **facts)
 
 
-_DECORATORS: dict[str, Callable[..., Any]] = {
+DECORATORS: dict[str, Callable[..., Any]] = {
     decorator.__name__: decorator for decorator in (method, localizer, metric, benchmark)
 }
 
 
-def _own_files(kind: str) -> list[Traversable]:
+def own_files(kind: str) -> list[Traversable]:
     # Asked for by its own name, the home would be imported, and with it torch.
     package, *path = HOMES[kind].split(".")
     home = files(package).joinpath(*path)
@@ -166,7 +165,7 @@ def _own_files(kind: str) -> list[Traversable]:
     return sorted(found, key=lambda file: file.name)
 
 
-def _plugin_folders(plugins: str) -> list[str]:
+def plugin_folders(plugins: str) -> list[str]:
     return [folder for folder in plugins.split(os.pathsep) if folder]
 
 
@@ -183,11 +182,11 @@ def _load_file(path: Path) -> None:
 
 @cache
 def _scan(kind: str, plugins: str) -> None:
-    for file in _own_files(kind):
+    for file in own_files(kind):
         importlib.import_module(f"{HOMES[kind]}.{file.name[:-3]}")
     for point in entry_points(group=f"knowundo.{kind}"):
         point.load()
-    for folder in _plugin_folders(plugins):
+    for folder in plugin_folders(plugins):
         paths = sorted(Path(folder).glob("*.py"))
         if not paths:
             raise BadInput(f"KNOWUNDO_PLUGINS: no .py file in {folder}; name an existing folder")
@@ -198,7 +197,7 @@ def _scan(kind: str, plugins: str) -> None:
 def entries(kind: str) -> dict[str, Entry]:
     """All registered entries of a kind by name, sorted."""
     _scan(kind, os.environ.get("KNOWUNDO_PLUGINS", ""))
-    return dict(sorted(_ENTRIES[kind].items()))
+    return dict(sorted(ENTRIES[kind].items()))
 
 
 def get(kind: str, name: str) -> Entry:
@@ -211,99 +210,3 @@ def get(kind: str, name: str) -> Entry:
     if name not in known:
         raise unknown(kind, name, known)
     return known[name]
-
-
-@dataclass(frozen=True)
-class Declared:
-    """What the author of an entry declared, without the function itself."""
-
-    name: str
-    arguments: dict[str, Any]
-    """Hyper-parameters and their defaults; "required" where there is none."""
-    summary: str
-    facts: dict[str, Any]
-
-
-def declared(kind: str) -> list[Declared]:
-    """What is declared of every entry of a kind, sorted by name; torch is not imported for it."""
-    if not _others(kind):
-        try:
-            return _read(kind)
-        except ValueError:
-            pass  # A value that only running its file tells.
-    return [
-        Declared(entry.name, _shown(entry.arguments), entry.summary, entry.facts)
-        for entry in entries(kind).values()
-    ]
-
-
-def _others(kind: str) -> bool:
-    """Whether there may be entries that are not the package's own.
-
-    Those can be made in any way that Python knows, in a loop or by a library, and can replace the
-    package's own of the same name: only importing tells. The package's own files are read, and
-    tests hold what is read to what importing gives.
-    """
-    home = f"{HOMES[kind]}."
-    return (
-        bool(_plugin_folders(os.environ.get("KNOWUNDO_PLUGINS", "")))
-        or any(not e.function.__module__.startswith(home) for e in _ENTRIES[kind].values())
-        or bool(entry_points(group=f"knowundo.{kind}"))
-    )
-
-
-def _read(kind: str) -> list[Declared]:
-    """What the package's own files declare, without running them.
-
-    Raises:
-        ValueError: a value is neither a literal nor the name of one in the same file.
-    """
-    found = {}
-    for file in _own_files(kind):
-        tree = ast.parse(file.read_text(encoding="utf-8"))
-        constants = {
-            target.id: node.value
-            for node in tree.body
-            if isinstance(node, ast.Assign)
-            for target in node.targets
-            if isinstance(target, ast.Name)
-        }
-        for function in (node for node in tree.body if isinstance(node, ast.FunctionDef)):
-            for decorator in function.decorator_list:
-                call = decorator if isinstance(decorator, ast.Call) else ast.Call(decorator, [], [])
-                if isinstance(call.func, ast.Name) and call.func.id == kind:
-                    found[function.name] = _read_one(kind, function, call.keywords, constants)
-    return [found[name] for name in sorted(found)]
-
-
-def _read_one(
-    kind: str,
-    function: ast.FunctionDef,
-    keywords: list[ast.keyword],
-    constants: Mapping[str, ast.expr],
-) -> Declared:
-    def value(node: ast.expr) -> Any:
-        if isinstance(node, ast.Name):
-            node = constants.get(node.id, node)
-        return ast.literal_eval(node)
-
-    facts = _keywords(_DECORATORS[kind])
-    for keyword in keywords:
-        if keyword.arg is None:
-            raise ValueError("facts under ** have names that are not written here")
-        facts[keyword.arg] = value(keyword.value)
-    arguments = {
-        argument.arg: inspect.Parameter.empty if default is None else value(default)
-        for argument, default in zip(
-            function.args.kwonlyargs, function.args.kw_defaults, strict=True
-        )
-    }
-    summary = (ast.get_docstring(function) or "").split("\n")[0]
-    return Declared(function.name, _shown(arguments), summary, facts)
-
-
-def _shown(arguments: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        name: "required" if default is inspect.Parameter.empty else default
-        for name, default in arguments.items()
-    }

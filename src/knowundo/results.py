@@ -10,8 +10,8 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from knowundo.artifacts import read_json, write_json
 from knowundo.errors import BadInput
+from knowundo.storage.files import read_json, write_json
 
 SCHEMA_VERSION = 1
 

@@ -11,17 +11,20 @@ from pathlib import Path
 import pytest
 import torch
 
-from knowundo.batches import PairedBatch, collate
-from knowundo.encoding import Encoded, encode
+from knowundo.data.batches import PairedBatch, collate
+from knowundo.data.encoded import Encoded
+from knowundo.data.encoding import encode
 from knowundo.evaluation.groups import Scores
-from knowundo.forwards import Step
-from knowundo.localization import Gradients
-from knowundo.models import Model
-from knowundo.recipe import load_recipe, presets
+from knowundo.localization.gradients import Gradients
+from knowundo.modeling.model import Model
+from knowundo.modeling.step import Step
+from knowundo.recipes.presets import presets
+from knowundo.recipes.reading import load_recipe
 from knowundo.registry import HOMES, entries
-from knowundo.runs import check
-from knowundo.scoring import COLUMNS
-from knowundo.unlearning import Start, unlearn
+from knowundo.runs.checks import check
+from knowundo.scoring.table import COLUMNS
+from knowundo.unlearning.start import Start
+from knowundo.unlearning.training import unlearn
 
 
 def test_every_kind_has_entries() -> None:

@@ -17,19 +17,21 @@ from typing import Any, NamedTuple
 import pytest
 
 from conftest import Call
-from knowundo import erasure
-from knowundo.artifacts import file_hash, read_json
-from knowundo.benchmarks.embedded import general_records
-from knowundo.encoding import encode
-from knowundo.erasure import Erased, Request, erase
+from knowundo.data.benchmarks.embedded import general_records
+from knowundo.data.encoding import encode
+from knowundo.data.records import Record
+from knowundo.erasure import erase as erasure
+from knowundo.erasure.erase import Erased, Request, erase
 from knowundo.erasure.ledger import LEDGER, read_ledger
 from knowundo.erasure.retention import Leaks
-from knowundo.models import Adaptation, Model, Variant, adaptation_of
-from knowundo.pipeline import memorize
-from knowundo.recipe import load_recipe
-from knowundo.records import Record
-from knowundo.runs import Run
-from knowundo.scoring import generate
+from knowundo.modeling.adapters import Adaptation, adaptation_of
+from knowundo.modeling.model import Model
+from knowundo.modeling.variant import Variant
+from knowundo.pipeline.memorization import memorize
+from knowundo.recipes.reading import load_recipe
+from knowundo.runs.run import Run
+from knowundo.scoring.answers import generate
+from knowundo.storage.files import file_hash, read_json
 
 ROOT = Path(__file__).parents[2]
 EXAMPLE, GUIDE = ROOT / "examples" / "erasure_request.py", ROOT / "docs" / "your-model.md"

@@ -16,14 +16,20 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM
 
-from knowundo.artifacts import file_hash, read_manifest
-from knowundo.benchmarks import export_knowundo
+from knowundo.data.knowundo_files import export_knowundo
 from knowundo.errors import BadInput
-from knowundo.pipeline import compare, evaluate, localize, memorize, paper_report, run_all
-from knowundo.recipe import load_recipe
+from knowundo.pipeline.comparison import compare
+from knowundo.pipeline.evaluation import evaluate
+from knowundo.pipeline.localization import localize
+from knowundo.pipeline.memorization import memorize
+from knowundo.pipeline.reporting import paper_report
+from knowundo.pipeline.whole import run_all
+from knowundo.recipes.reading import load_recipe
 from knowundo.registry import get
 from knowundo.results import Results
-from knowundo.runs import Run
+from knowundo.runs.run import Run
+from knowundo.storage.artifacts import read_manifest
+from knowundo.storage.files import file_hash
 from toy_tokenizers import llama_tokenizer, qwen_tokenizer
 
 PRESETS = [
@@ -202,7 +208,9 @@ def test_one_evaluation_of_many_adapters_and_a_whole_model(
     from peft import PeftModel
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    from knowundo.models import Adaptation, Model, save_state
+    from knowundo.modeling.adapters import Adaptation
+    from knowundo.modeling.model import Model
+    from knowundo.modeling.weights import save_state
 
     run, results = done[PRESETS[0]]
     base = world / FOLDERS["llama2-7b"]

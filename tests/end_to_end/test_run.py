@@ -14,15 +14,21 @@ import pytest
 import yaml
 
 from conftest import REAL, Call
-from knowundo import models, pipeline
-from knowundo.artifacts import file_hash
-from knowundo.benchmarks import export_knowundo
+from knowundo.data.knowundo_files import export_knowundo
 from knowundo.errors import BadInput
-from knowundo.pipeline import evaluate, localize, memorize, report, run_all, unlearn
-from knowundo.recipe import load_recipe
+from knowundo.modeling import model as models
+from knowundo.pipeline import scores
+from knowundo.pipeline.evaluation import evaluate
+from knowundo.pipeline.localization import localize
+from knowundo.pipeline.memorization import memorize
+from knowundo.pipeline.reporting import report
+from knowundo.pipeline.unlearning import unlearn
+from knowundo.pipeline.whole import run_all
+from knowundo.recipes.reading import load_recipe
 from knowundo.registry import get
 from knowundo.results import Results, read_results
-from knowundo.runs import Run
+from knowundo.runs.run import Run
+from knowundo.storage.files import file_hash
 
 SMALL = (
     "data.subjects=6",
@@ -222,7 +228,8 @@ def test_adapter_is_pefts(done: tuple[Run, Results]) -> None:
     from peft import PeftModel
     from transformers import AutoModelForCausalLM
 
-    from knowundo.models import Variant, base_path
+    from knowundo.modeling.base import base_path
+    from knowundo.modeling.variant import Variant
 
     run, _ = done
     base = AutoModelForCausalLM.from_pretrained(base_path("embedded"), dtype=torch.float32)
@@ -251,7 +258,7 @@ def test_adapters_are_scored_by_a_command(
         return load(*words, **options)
 
     monkeypatch.setattr(models.AutoModelForCausalLM, "from_pretrained", counted)
-    monkeypatch.setattr(pipeline, "fill_a_batch", lambda *_: 4)
+    monkeypatch.setattr(scores, "fill_a_batch", lambda *_: 4)
     names = ("memflex", "gradient_ascent", "control")
     folders = [str(run.unlearned(name)) for name in names]
     asked = knowundo(

@@ -19,7 +19,7 @@ def compare(
     """Show which keys of two runs differ, and how their models' scores do."""
     from dataclasses import asdict
 
-    from knowundo.pipeline import compare as stage
+    from knowundo.pipeline.comparison import compare as stage
     from knowundo.reporting.comparison import comparison_table
 
     keys, found = stage(first, second)

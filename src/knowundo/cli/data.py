@@ -28,7 +28,7 @@ def export(
     force: Annotated[bool, typer.Option("--force", help="Overwrite files.")] = False,
 ) -> None:
     """Write train and val rows in KnowUnDo's own files."""
-    from knowundo.benchmarks import export_knowundo
+    from knowundo.data.knowundo_files import export_knowundo
     from knowundo.registry import get
 
     entry = get("benchmark", benchmark)

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from knowundo.cli.export import Format
-from knowundo.cli.stages import AsJson, Redact, Sets, quiet, show
+from knowundo.cli.options import AsJson, Redact, Sets, quiet, show
 from knowundo.errors import plain
 
 
@@ -80,9 +80,9 @@ def erase(
 
     knowundo erase --model MODEL --unlearn rows.jsonl --out DIR
     """
-    from knowundo.benchmarks.lists import parse_columns
-    from knowundo.erasure import Request
-    from knowundo.erasure import erase as run_request
+    from knowundo.data.lists.files import parse_columns
+    from knowundo.erasure.erase import Request
+    from knowundo.erasure.erase import erase as run_request
     from knowundo.errors import MethodsFailed
     from knowundo.progress import RichReporter
 

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from knowundo.cli.stages import AsJson, Config, Sets, quiet
+from knowundo.cli.options import AsJson, Config, Sets, quiet
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from knowundo.estimate import Estimate, Stage
+    from knowundo.estimation.stages import Estimate, Stage
 
 
 # A narrower terminal folds the lines; a pipe gets them whole.
@@ -21,7 +21,7 @@ WIDTH = 130
 
 
 def _mib(size: int) -> str:
-    from knowundo.estimate import MIB
+    from knowundo.estimation.ledger import MIB
 
     return f"{size / MIB:,.1f}" if size < 100 * MIB else f"{size / MIB:,.0f}"
 
@@ -39,7 +39,7 @@ def _table(found: Estimate) -> Table:
     from rich import box
     from rich.table import Table
 
-    from knowundo.estimate import KINDS
+    from knowundo.estimation.ledger import KINDS
 
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
     for column in ("stage", "length"):
@@ -52,7 +52,8 @@ def _table(found: Estimate) -> Table:
 
 
 def _sentences(found: Estimate) -> list[str]:
-    from knowundo.estimate import CARD, GIB, RESERVE
+    from knowundo.estimation.ledger import GIB
+    from knowundo.estimation.stages import CARD, RESERVE
 
     highest = (found.highest.peak or 0) / GIB
     on_cpu = found.device == "cpu"
@@ -80,9 +81,9 @@ def estimate(config: Config = None, sets: Sets = None, as_json: AsJson = False) 
     """Parameters, steps and memory of a recipe; only the base's config and tokenizer are read."""
     from rich.console import Console
 
-    from knowundo.estimate import estimate as find
+    from knowundo.estimation.estimate import estimate as find
     from knowundo.progress import RichReporter
-    from knowundo.recipe import load_recipe
+    from knowundo.recipes.reading import load_recipe
 
     quiet()
     recipe, _ = load_recipe(config, sets or [])

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from knowundo.cli.stages import AsJson, quiet
+from knowundo.cli.options import AsJson, quiet
 
 
 class Format(StrEnum):
@@ -40,11 +40,11 @@ def export(
     as_json: AsJson = False,
 ) -> None:
     """Hand one model over: a folder that plain peft or transformers loads, with a model card."""
-    from knowundo.erasure import ERASED
+    from knowundo.erasure.erase import ERASED
     from knowundo.erasure.ledger import LEDGER
-    from knowundo.export import export as write
+    from knowundo.exports.export import export as write
     from knowundo.progress import RichReporter
-    from knowundo.runs import Run
+    from knowundo.runs.run import Run
 
     quiet()
     opened = Run.existing(run, RichReporter())

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from knowundo.cli.stages import AsJson
+from knowundo.cli.options import AsJson
 
 Where = Annotated[Path, typer.Argument(help="A run's directory.")]
 
@@ -17,7 +17,7 @@ Where = Annotated[Path, typer.Argument(help="A run's directory.")]
 def verify(run: Where, as_json: AsJson = False) -> None:
     """Hash every artifact again: one line each, exit code 2 if one is not what was made."""
     from knowundo.errors import BadInput, plain
-    from knowundo.seals import verify as check
+    from knowundo.storage.integrity import verify as check
 
     found = check(run)
     bad = [one for one in found if one.bad]
@@ -41,8 +41,8 @@ def purge(
     """Remove the unlearn scope's text and the models that know it; write down that it was done."""
     from knowundo.errors import BadInput
     from knowundo.progress import RichReporter
-    from knowundo.purge import holdings
-    from knowundo.purge import purge as remove
+    from knowundo.runs.purge import holdings
+    from knowundo.runs.purge import purge as remove
 
     names = holdings(run)
     if not yes:

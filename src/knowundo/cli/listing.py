@@ -20,7 +20,7 @@ class What(StrEnum):
 
 
 def _registered(kind: str) -> list[dict[str, Any]]:
-    from knowundo.registry import declared
+    from knowundo.declarations import declared
 
     return [
         {"name": one.name, "arguments": one.arguments, "summary": one.summary, **one.facts}
@@ -29,7 +29,7 @@ def _registered(kind: str) -> list[dict[str, Any]]:
 
 
 def _presets() -> list[dict[str, Any]]:
-    from knowundo.recipe import presets
+    from knowundo.recipes.presets import presets
 
     return [
         {"name": name, "kind": kind.removesuffix("s"), "summary": summary}

@@ -6,102 +6,25 @@ import json
 from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from knowundo.errors import plain
-
 if TYPE_CHECKING:
-    from knowundo.results import Results
-    from knowundo.runs import Run
-
-Config = Annotated[
-    str | None,
-    typer.Option("--config", help="A recipe file, or a preset (knowundo list presets)."),
-]
-Sets = Annotated[
-    list[str] | None, typer.Option("--set", help="Overrides a key, such as unlearn.lr=1e-4.")
-]
-Out = Annotated[Path, typer.Option("--out", help="The run's directory.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Machine-readable output on stdout.")]
-
-
-Region = Annotated[
-    str | None,
-    typer.Option("--region", help="A JSON list of parameter names, instead of a search."),
-]
-
-
-def _with_region(sets: list[str] | None, region: str | None) -> list[str]:
-    given = list(sets or [])
-    return given if region is None else [*given, f"localize.adopt={json.dumps(region)}"]
-
-
-# Libraries that tell their own callers, which this package is, what will change in them.
-_LIBRARIES = "transformers|peft|accelerate|huggingface_hub|bitsandbytes|torch"
-
-
-def quiet() -> None:
-    """Keep off the terminal what libraries say to programmers, and bars other than this package's.
-
-    Errors of theirs, warnings of any other kind and all warnings of this package are still shown.
-    """
-    import warnings
-
-    from transformers.utils import logging
-
-    logging.disable_progress_bar()
-    logging.set_verbosity_error()
-    for kind in (FutureWarning, DeprecationWarning):
-        warnings.filterwarnings("ignore", category=kind, module=rf"({_LIBRARIES})(\.|$)")
-
-
-def open_run(config: str | None, sets: list[str] | None, out: Path) -> Run:
-    """The run of a recipe; without one, the run that the directory holds."""
-    from knowundo.progress import RichReporter
-    from knowundo.recipe import load_recipe
-    from knowundo.runs import Run
-
-    quiet()
-    if config is None and (out / "recipe.yaml").is_file():
-        return Run.existing(out, RichReporter(), sets or [])
-    recipe, given = load_recipe(config, sets or [])
-    return Run(recipe, out, given=given, reporter=RichReporter())
-
-
-def show(run: Run, results: Results, as_json: bool) -> None:
-    """Results on stdout: the table and what it says, or JSON."""
-    if as_json:
-        print(json.dumps(results.model_dump(mode="json"), indent=1))
-        return
-    from rich.console import Console
-
-    from knowundo.reporting import findings, terminal_table
-
-    console = Console(highlight=False)
-    console.print(terminal_table(results))
-    for sentence in findings(results):
-        console.print(plain(f"• {sentence}"), markup=False)
-    report = run.out / "report.html"
-    if report.exists():
-        console.print(f"report: {report}", markup=False, soft_wrap=True)
-
-
-def _say(value: dict[str, Any], as_json: bool) -> None:
-    print(json.dumps(value) if as_json else "\n".join(plain(f"{k}: {v}") for k, v in value.items()))
-
-
-Restart = Annotated[
-    str | None,
-    typer.Option("--restart", help="Do this stage and all later ones again, such as unlearn."),
-]
-
-
-Redact = Annotated[
-    bool,
-    typer.Option("--redact", help="Keep what is said of the unlearn scope out of the report."),
-]
+    pass
+from knowundo.cli.options import (
+    AsJson,
+    Config,
+    Out,
+    Redact,
+    Region,
+    Restart,
+    Sets,
+    open_run,
+    print_line,
+    show,
+    with_region,
+)
 
 
 def _run(
@@ -113,7 +36,7 @@ def _run(
     redact: bool,
 ) -> None:
     from knowundo.errors import MethodsFailed
-    from knowundo.pipeline import restart, run_all
+    from knowundo.pipeline.whole import restart, run_all
     from knowundo.results import read_results
 
     run = open_run(config, sets, out)
@@ -148,21 +71,21 @@ def run(
     as_json: AsJson = False,
 ) -> None:
     """All stages: memorize, localize, unlearn, evaluate, report. Run it again to continue."""
-    _run(config, _with_region(sets, region), out, as_json, restart, redact)
+    _run(config, with_region(sets, region), out, as_json, restart, redact)
 
 
 def memorize(
     config: Config = None, sets: Sets = None, out: Out = Path("runs/run"), as_json: AsJson = False
 ) -> None:
     """Finetune the base until it knows the records."""
-    from knowundo.artifacts import read_manifest
-    from knowundo.pipeline import memorize as stage
+    from knowundo.pipeline.memorization import memorize as stage
+    from knowundo.storage.artifacts import read_manifest
 
     opened = open_run(config, sets, out)
     stage(opened)
     facts = read_manifest(opened.memorized)
     keys = ("known_share", "optimizer_steps", "seconds")
-    _say({"artifact": str(opened.memorized)} | {key: facts[key] for key in keys}, as_json)
+    print_line({"artifact": str(opened.memorized)} | {key: facts[key] for key in keys}, as_json)
 
 
 def localize(
@@ -177,21 +100,21 @@ def localize(
     as_json: AsJson = False,
 ) -> None:
     """Find the region that holds the unlearn scope, and its random controls."""
-    from knowundo.artifacts import read_manifest
-    from knowundo.pipeline import localize as stage
+    from knowundo.pipeline.localization import localize as stage
+    from knowundo.storage.artifacts import read_manifest
 
     if compare is not None:
         _show_overlap(*compare, as_json)
         return
-    sets = _with_region(sets, region)
+    sets = with_region(sets, region)
     opened = open_run(config, sets, out)
     stage(opened)
     facts = read_manifest(opened.regions)
-    _say({"artifact": str(opened.regions), "parameters": facts["parameters"]}, as_json)
+    print_line({"artifact": str(opened.regions), "parameters": facts["parameters"]}, as_json)
 
 
 def _show_overlap(first: Path, second: Path, as_json: bool) -> None:
-    from knowundo.regions import overlap, read_names
+    from knowundo.modeling.regions import overlap, read_names
 
     found = overlap(read_names(first), read_names(second))
     if as_json:
@@ -214,10 +137,10 @@ def unlearn(
 ) -> None:
     """Train the variants of the recipe from the memorized model."""
     from knowundo.errors import MethodsFailed
-    from knowundo.pipeline import localize as find
-    from knowundo.pipeline import unlearn as stage
+    from knowundo.pipeline.localization import localize as find
+    from knowundo.pipeline.unlearning import unlearn as stage
 
-    sets = _with_region(sets, region)
+    sets = with_region(sets, region)
     opened = open_run(config, sets, out)
     if region is not None:
         find(opened)  # nothing is searched: the region is there
@@ -228,7 +151,7 @@ def unlearn(
             f"{name}: made of other inputs than are there now, such as another region; "
             f"`knowundo unlearn --variant {name}` makes it again, and `evaluate` waits for that"
         )
-    _say({"artifacts": [str(v.folder) for v in made], "diverged": failed}, as_json)
+    print_line({"artifacts": [str(v.folder) for v in made], "diverged": failed}, as_json)
     if failed:
         raise MethodsFailed(f"diverged: {', '.join(failed)}")
 
@@ -250,7 +173,7 @@ def evaluate(
 
     knowundo evaluate --base B --adapters a b c --set data.domain=privacy --out DIR
     """
-    from knowundo.pipeline import evaluate as stage
+    from knowundo.pipeline.evaluation import evaluate as stage
 
     given = [*(adapters or []), *(models or [])]
     sets = list(sets or [])
@@ -296,19 +219,19 @@ def report(
     as_json: AsJson = False,
 ) -> None:
     """Write a report from what is there."""
-    from knowundo.artifacts import read_text
     from knowundo.errors import BadInput
-    from knowundo.pipeline import paper_report
-    from knowundo.pipeline import report as stage
+    from knowundo.pipeline.reporting import paper_report
+    from knowundo.pipeline.reporting import report as stage
+    from knowundo.storage.files import read_text
 
     if style is Style.html:
         if table_format:
             raise BadInput("--format: report.html has one only; add --style paper")
-        _say({"report": str(stage(open_run(config, sets, out), redact=redact))}, as_json)
+        print_line({"report": str(stage(open_run(config, sets, out), redact=redact))}, as_json)
         return
     written = paper_report(open_run(config, sets, out))
     if as_json:
-        _say({form: str(path) for form, path in written.items()}, as_json)
+        print_line({form: str(path) for form, path in written.items()}, as_json)
     else:
         print(read_text(written[table_format or TableFormat.markdown]), end="")
 

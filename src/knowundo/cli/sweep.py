@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from knowundo.cli.stages import AsJson, Config, Out, Sets, open_run
+from knowundo.cli.options import AsJson, Config, Out, Sets, open_run
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from knowundo.sweep import SweepResult
+    from knowundo.sweeps.results import SweepResult
 
 
 def _table(found: SweepResult) -> Table:
@@ -85,8 +85,9 @@ def sweep(
     """Search rate, weights and region size of one variant. Run it again to continue."""
     from dataclasses import asdict
 
-    from knowundo.sweep import need_optuna, read_ranges
-    from knowundo.sweep import sweep as search
+    from knowundo.sweeps.space import read_ranges
+    from knowundo.sweeps.study import need_optuna
+    from knowundo.sweeps.sweep import sweep as search
 
     need_optuna()
     ranges = None if space is None else read_ranges(space)

@@ -11,13 +11,15 @@ from typing import Any
 from rapidfuzz.fuzz import token_sort_ratio
 from rapidfuzz.process import cdist
 
-from knowundo.encoding import Encoded, fitting
+from knowundo.data.encoded import Encoded
+from knowundo.data.encoding import fitting
+from knowundo.data.neighbours import invented_names, renamed
+from knowundo.data.records import Record
+from knowundo.data.wording import folded, split_words, unspaced
 from knowundo.errors import BadInput
-from knowundo.models import Model
-from knowundo.neighbours import invented_names, renamed
-from knowundo.records import Record
-from knowundo.scoring import answered, teacher_forced
-from knowundo.wording import folded, split_words, unspaced
+from knowundo.modeling.model import Model
+from knowundo.scoring.answers import answered
+from knowundo.scoring.teacher_forcing import teacher_forced
 
 # Two questions at least this alike (rapidfuzz, 0 to 100) are probably one question.
 ALIKE = 92

@@ -12,11 +12,11 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from knowundo.artifacts import file_hash, write_json
-from knowundo.benchmarks.lists import read_list
-from knowundo.evaluation import EARLIER
-from knowundo.records import Record
+from knowundo.data.lists.reading import read_list
+from knowundo.data.records import Record
+from knowundo.evaluation.evaluation import EARLIER
 from knowundo.results import Versioned, read_versioned
+from knowundo.storage.files import file_hash, write_json
 
 LEDGER, SCHEMA_VERSION = "erasure_ledger.json", 1
 

@@ -7,9 +7,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from random import Random
 
-from knowundo.benchmarks.general import general_rows
-from knowundo.benchmarks.lists import read_list, with_subjects
-from knowundo.encoding import Encoded, chunked, fitting
+from knowundo.data.chunks import chunked
+from knowundo.data.encoded import Encoded
+from knowundo.data.encoding import fitting
+from knowundo.data.general import general_rows
+from knowundo.data.lists.reading import read_list
+from knowundo.data.lists.subjects import with_subjects
+from knowundo.data.neighbours import mostly_english, reworded, unknowable
+from knowundo.data.records import Record, check_records
 from knowundo.erasure.checks import (
     LEFT,
     Check,
@@ -22,13 +27,11 @@ from knowundo.erasure.checks import (
 )
 from knowundo.erasure.retention import Leaks, make_retention, own_texts
 from knowundo.errors import BadInput
-from knowundo.models import Model
-from knowundo.neighbours import mostly_english, reworded, unknowable
+from knowundo.modeling.model import Model
 from knowundo.progress import Reporter
-from knowundo.recipe import Recipe
-from knowundo.records import Record, check_records
-from knowundo.runs import encode_for
-from knowundo.scoring import token_accuracy
+from knowundo.recipes.schema import Recipe
+from knowundo.runs.rows import encode_for
+from knowundo.scoring.teacher_forcing import token_accuracy
 
 # Of generated retention rows so many are for val; general texts that the model writes.
 VAL, GENERAL = 0.2, 80

@@ -16,9 +16,9 @@ from unicodedata import normalize
 
 from rapidfuzz.fuzz import partial_ratio
 
-from knowundo.encoding import Encoded, fitting
-from knowundo.models import Model
-from knowundo.neighbours import (
+from knowundo.data.encoded import Encoded
+from knowundo.data.encoding import fitting
+from knowundo.data.neighbours import (
     about_other_things,
     about_others,
     invented_names,
@@ -26,9 +26,10 @@ from knowundo.neighbours import (
     named_subject,
     near_names,
 )
-from knowundo.records import Record, readable
-from knowundo.scoring import complete
-from knowundo.wording import split_words, unspaced
+from knowundo.data.records import Record, readable
+from knowundo.data.wording import split_words, unspaced
+from knowundo.modeling.model import Model
+from knowundo.scoring.generation import complete
 
 # Rows of each kind, about; tokens of a text; likeness that makes an answer a protected one.
 OTHERS, NAMES, THINGS, TEXTS, TEXT_TOKENS, LEAK = 480, 80, 120, 160, 60, 80

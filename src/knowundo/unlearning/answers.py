@@ -12,12 +12,12 @@ from typing import Annotated
 
 from pydantic import AfterValidator
 
-from knowundo.encoding import Encoded
+from knowundo.data.encoded import Encoded
+from knowundo.data.records import Record
+from knowundo.data.wording import holds_words, split_words
 from knowundo.errors import BadInput, TooLong
-from knowundo.forwards import Columns
-from knowundo.records import Record
-from knowundo.unlearning import Scorer
-from knowundo.wording import holds_words, split_words
+from knowundo.modeling.half import Columns
+from knowundo.unlearning.start import Scorer
 
 PREPARED, MODEL, INSTRUCTED = ("refusal", "unknown"), "model", "instructed"
 # Sources that are the model itself, and no lines.

@@ -11,11 +11,12 @@ from typing import Any
 
 import torch
 
-from knowundo.checkpoints import Checkpoint
-from knowundo.models import Model
-from knowundo.scoring import token_accuracy
-from knowundo.unlearning import Start, Unlearned, unlearn
-from knowundo.unlearning.watching import Watch
+from knowundo.modeling.model import Model
+from knowundo.scoring.teacher_forcing import token_accuracy
+from knowundo.storage.checkpoints import Checkpoint
+from knowundo.unlearning.early_stopping import Watch
+from knowundo.unlearning.start import Start
+from knowundo.unlearning.training import Unlearned, unlearn
 
 # `lr: auto` tries this rate first, searches between these bounds, makes at most so many attempts,
 # and is content when the token accuracy comes this near to its goal.

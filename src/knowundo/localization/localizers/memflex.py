@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from knowundo.errors import BadInput
-from knowundo.localization import Measured
+from knowundo.localization.gradients import Measured
 from knowundo.registry import localizer
 
 

@@ -8,11 +8,12 @@ from typing import Annotated
 import torch
 from pydantic import Field, PositiveInt
 
-from knowundo.encoding import Encoded
-from knowundo.forwards import Columns, Parts, Step
+from knowundo.data.encoded import Encoded
+from knowundo.modeling.half import Columns
+from knowundo.modeling.step import Parts, Step
 from knowundo.registry import method
-from knowundo.unlearning import Scorer
 from knowundo.unlearning.labels import draw
+from knowundo.unlearning.start import Scorer
 
 
 @method

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pydantic import NonNegativeFloat
 
-from knowundo.forwards import Parts, Step
+from knowundo.modeling.step import Parts, Step
 from knowundo.registry import method
 from knowundo.unlearning.answers import AnswerSource, alternatives
-from knowundo.unlearning.retention import kept
+from knowundo.unlearning.retention_terms import kept
 
 
 @method

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from knowundo.forwards import Parts, Step
+from knowundo.modeling.step import Parts, Step
 from knowundo.registry import method
 
 

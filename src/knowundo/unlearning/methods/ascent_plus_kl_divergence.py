@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from knowundo.forwards import Parts, Step
+from knowundo.modeling.step import Parts, Step
 from knowundo.registry import method
-from knowundo.unlearning.retention import divergence_from_memorized
+from knowundo.unlearning.retention_terms import divergence_from_memorized
 
 
 @method

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pydantic import NonNegativeFloat, PositiveFloat
 from torch.nn.functional import logsigmoid
 
-from knowundo.forwards import Parts, Step
+from knowundo.modeling.step import Parts, Step
 from knowundo.registry import method
-from knowundo.unlearning.retention import kept
+from knowundo.unlearning.retention_terms import kept
 
 
 @method

@@ -6,10 +6,11 @@ from collections.abc import Sequence
 
 import torch
 
-from knowundo.encoding import Encoded
-from knowundo.forwards import Columns, Parts, Step
+from knowundo.data.encoded import Encoded
+from knowundo.modeling.half import Columns
+from knowundo.modeling.step import Parts, Step
 from knowundo.registry import method
-from knowundo.unlearning import Scorer
+from knowundo.unlearning.start import Scorer
 
 
 @method

@@ -1,0 +1,104 @@
+"""Options that commands share, and what runs around each command."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from knowundo.errors import plain
+
+if TYPE_CHECKING:
+    from knowundo.results import Results
+    from knowundo.runs.run import Run
+
+
+Config = Annotated[
+    str | None,
+    typer.Option("--config", help="A recipe file, or a preset (knowundo list presets)."),
+]
+Sets = Annotated[
+    list[str] | None, typer.Option("--set", help="Overrides a key, such as unlearn.lr=1e-4.")
+]
+Out = Annotated[Path, typer.Option("--out", help="The run's directory.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Machine-readable output on stdout.")]
+
+
+Region = Annotated[
+    str | None,
+    typer.Option("--region", help="A JSON list of parameter names, instead of a search."),
+]
+
+
+def with_region(sets: list[str] | None, region: str | None) -> list[str]:
+    given = list(sets or [])
+    return given if region is None else [*given, f"localize.adopt={json.dumps(region)}"]
+
+
+# Libraries that tell their own callers, which this package is, what will change in them.
+_LIBRARIES = "transformers|peft|accelerate|huggingface_hub|bitsandbytes|torch"
+
+
+def quiet() -> None:
+    """Keep off the terminal what libraries say to programmers, and bars other than this package's.
+
+    Errors of theirs, warnings of any other kind and all warnings of this package are still shown.
+    """
+    import warnings
+
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    logging.set_verbosity_error()
+    for kind in (FutureWarning, DeprecationWarning):
+        warnings.filterwarnings("ignore", category=kind, module=rf"({_LIBRARIES})(\.|$)")
+
+
+def open_run(config: str | None, sets: list[str] | None, out: Path) -> Run:
+    """The run of a recipe; without one, the run that the directory holds."""
+    from knowundo.progress import RichReporter
+    from knowundo.recipes.reading import load_recipe
+    from knowundo.runs.run import Run
+
+    quiet()
+    if config is None and (out / "recipe.yaml").is_file():
+        return Run.existing(out, RichReporter(), sets or [])
+    recipe, given = load_recipe(config, sets or [])
+    return Run(recipe, out, given=given, reporter=RichReporter())
+
+
+def show(run: Run, results: Results, as_json: bool) -> None:
+    """Results on stdout: the table and what it says, or JSON."""
+    if as_json:
+        print(json.dumps(results.model_dump(mode="json"), indent=1))
+        return
+    from rich.console import Console
+
+    from knowundo.reporting.sentences import findings
+    from knowundo.reporting.tables import terminal_table
+
+    console = Console(highlight=False)
+    console.print(terminal_table(results))
+    for sentence in findings(results):
+        console.print(plain(f"• {sentence}"), markup=False)
+    report = run.out / "report.html"
+    if report.exists():
+        console.print(f"report: {report}", markup=False, soft_wrap=True)
+
+
+def print_line(value: dict[str, Any], as_json: bool) -> None:
+    print(json.dumps(value) if as_json else "\n".join(plain(f"{k}: {v}") for k, v in value.items()))
+
+
+Restart = Annotated[
+    str | None,
+    typer.Option("--restart", help="Do this stage and all later ones again, such as unlearn."),
+]
+
+
+Redact = Annotated[
+    bool,
+    typer.Option("--redact", help="Keep what is said of the unlearn scope out of the report."),
+]

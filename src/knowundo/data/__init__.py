@@ -1,0 +1,1 @@
+"""Records, benchmarks and lists, and their encoding into batches of token ids."""

@@ -1,0 +1,187 @@
+"""Batches of encoded records, padded on the right to the longest row, never further."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from random import Random
+from typing import Any
+
+import torch
+
+from knowundo.data.encoded import Encoded
+
+
+@dataclass
+class Batch:
+    """Rows as tensors.
+
+    `ids` and `mask` are [rows, tokens]; a cell is a place in them, counted flat. The answers'
+    tokens lie flat, row after row: `targets` [answer tokens] are the tokens to predict, `rows`
+    [answer tokens] their row, and `positions` [answer tokens] the cells whose hidden states predict
+    them (one place to the left). Rows that begin alike have the tokens that they begin with in
+    common, since what is causal makes the same of them; but see `apart`.
+    """
+
+    encoded: list[Encoded]
+    ids: torch.Tensor
+    mask: torch.Tensor
+    targets: torch.Tensor
+    rows: torch.Tensor
+    positions: torch.Tensor
+    lengths: torch.Tensor
+    filled: torch.Tensor  # [tokens], a cell of each token, without padding and repetition
+    packed: torch.Tensor  # [rows, tokens], the token of a cell; padding: the row's last
+    again: torch.Tensor  # [repetitions], cells whose token is another cell's
+    pad: int
+    length: int  # padded at least so far
+    whole: Sequence[Encoded]  # rows of the batch that this is a part of, which means are over
+
+    def __len__(self) -> int:
+        return len(self.encoded)
+
+    def to(self, device: torch.device | str) -> Batch:
+        """The same batch on another device."""
+        own = {name: v for name, v in vars(self).items() if isinstance(v, torch.Tensor)}
+        moved: dict[str, Any] = {name: value.to(device) for name, value in own.items()}
+        return replace(self, **moved)
+
+    def apart(self) -> Batch:
+        """The same rows with nothing in common, for when something is dropped at random."""
+        filled = self.mask.flatten().nonzero()[:, 0]
+        packed = self.mask.flatten().cumsum(0).view_as(self.mask) - 1
+        return replace(self, filled=filled, packed=packed, again=self.again[:0])
+
+
+@dataclass
+class PairedBatch:
+    """Unlearn rows and retention rows: what one step of unlearning sees."""
+
+    unlearn: Batch
+    retention: Batch
+
+    def __len__(self) -> int:
+        return len(self.unlearn)
+
+
+def collate(
+    encoded: Sequence[Encoded],
+    pad: int,
+    *,
+    length: int = 0,
+    whole: Sequence[Encoded] | None = None,
+) -> Batch:
+    """Pad rows on the right to the longest; padding is masked, so its id does not matter.
+
+    Args:
+        encoded: the rows.
+        pad: id of the padding.
+        length: pad at least so far.
+        whole: rows of the batch that these are a part of. If `None`, these are all.
+    """
+    longest = max(length, *(len(row.ids) for row in encoded))
+    filled, packed, again = _in_common([row.ids for row in encoded], longest)
+    ids = torch.tensor([[*row.ids, *[pad] * (longest - len(row.ids))] for row in encoded])
+    lengths = torch.tensor([len(row.ids) for row in encoded])
+    rows, positions, targets = [], [], []
+    for number, row in enumerate(encoded):
+        for place in range(row.answer_from, len(row.ids)):
+            rows.append(number)
+            positions.append(number * longest + place - 1)
+            targets.append(row.ids[place])
+    mask = (torch.arange(longest) < lengths[:, None]).long()
+    return Batch(
+        list(encoded),
+        ids,
+        mask,
+        torch.tensor(targets),
+        torch.tensor(rows),
+        torch.tensor(positions),
+        torch.tensor([row.answer_length for row in encoded]),
+        torch.tensor(filled),
+        torch.tensor(packed),
+        torch.tensor(again, dtype=torch.long),
+        pad,
+        length,
+        list(encoded) if whole is None else whole,
+    )
+
+
+def alike(one: Sequence[int], other: Sequence[int]) -> int:
+    """Tokens that two rows begin with alike."""
+    ends = (place for place, (a, b) in enumerate(zip(one, other, strict=False)) if a != b)
+    return next(ends, min(len(one), len(other)))
+
+
+def _in_common(
+    rows: Sequence[tuple[int, ...]], longest: int
+) -> tuple[list[int], list[list[int]], list[int]]:
+    """A Batch's `filled`, `packed` and `again`: in alphabetical order neighbours are most alike."""
+    filled, packed, again = list[int](), [list[int]() for _ in rows], list[int]()
+    before, tokens = -1, list[int]()
+    for number in sorted(range(len(rows)), key=lambda n: rows[n]):
+        row, first = rows[number], number * longest
+        common = 0 if before < 0 else alike(rows[before], row)
+        tokens = [*tokens[:common], *range(len(filled), len(filled) + len(row) - common)]
+        again += range(first, first + common)
+        filled += range(first + common, first + len(row))
+        packed[number] = [*tokens, *[tokens[-1]] * (longest - len(row))]
+        before = number
+    return filled, packed, again
+
+
+def by_length(encoded: Sequence[Encoded], size: int, pad: int) -> list[Batch]:
+    """Batches of rows of similar length, for scoring: the order of rows does not matter there."""
+    order = sorted(encoded, key=lambda row: len(row.ids))
+    return [collate(order[i : i + size], pad) for i in range(0, len(order), size)]
+
+
+def shuffled(
+    encoded: Sequence[Encoded], size: int, epochs: int, seed: int, pad: int
+) -> list[Batch]:
+    """Every row once an epoch, in seeded order."""
+    rng, batches = Random(seed), []
+    for _ in range(epochs):
+        order = rng.sample(list(encoded), len(encoded))
+        batches += [collate(order[i : i + size], pad) for i in range(0, len(order), size)]
+    return batches
+
+
+def _cycle(encoded: Sequence[Encoded], rng: Random) -> Iterator[Encoded]:
+    while True:
+        yield from rng.sample(list(encoded), len(encoded))
+
+
+def paired(
+    unlearn: Sequence[Encoded],
+    retention: Sequence[Encoded],
+    *,
+    size: int,
+    epochs: int,
+    seed: int,
+    pad: int,
+    retained: int | None = None,
+) -> list[PairedBatch]:
+    """An epoch is one pass over the unlearn rows; retention rows cycle without replacement.
+
+    The order depends on the seed and the rows alone, so every method sees the same batches.
+
+    Args:
+        unlearn: rows that must go.
+        retention: rows that must stay.
+        size: unlearn rows a batch.
+        epochs: passes.
+        seed: of the order.
+        pad: id of the padding.
+        retained: retention rows a batch; none: as many as unlearn rows.
+    """
+    source = _cycle(retention, Random(seed + 1))
+    return [
+        PairedBatch(batch, collate([next(source) for _ in range(retained or len(batch))], pad))
+        for batch in shuffled(unlearn, size, epochs, seed, pad)
+    ]
+
+
+def rows_of(batch: Any) -> int:
+    """Rows of a batch; of a paired one, of its larger half."""
+    return len(batch) if isinstance(batch, Batch) else max(len(batch), len(batch.retention))

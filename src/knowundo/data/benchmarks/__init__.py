@@ -1,0 +1,1 @@
+"""Benchmarks: one record-builder a file."""

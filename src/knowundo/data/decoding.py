@@ -1,0 +1,87 @@
+"""Token ids back to text, and whether a generated answer is the true one."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Container, Sequence
+from itertools import takewhile
+
+from transformers import PreTrainedTokenizerBase
+
+from knowundo.data.encoded import Encoded
+
+# How the special tokens of all families are written.
+_MARKUP = re.compile(r"[<\[{|▁｜].*[>\]}|｜]", re.DOTALL)
+
+
+def decoded(
+    tokenizer: PreTrainedTokenizerBase, ids: Sequence[int], *, stops: Container[int] = ()
+) -> str:
+    """The text of generated or predicted ids: what a person would read.
+
+    It ends before the first stop. Special tokens are left out of it, but for those that are
+    ordinary words, such as a padding token "!"; see `markup`. Nothing else is taken away:
+    `clean_up_tokenization_spaces` would remove spaces that the model did write.
+
+    Args:
+        tokenizer: of the ids.
+        ids: without the prompt.
+        stops: ids that end an answer.
+    """
+    return decoded_all(tokenizer, [ids], stops=stops)[0]
+
+
+def decoded_all(
+    tokenizer: PreTrainedTokenizerBase, rows: Sequence[Sequence[int]], *, stops: Container[int] = ()
+) -> list[str]:
+    """`decoded` of many."""
+    left_out = markup(tokenizer)
+    kept = [[i for i in before_stop(ids, stops) if i not in left_out] for ids in rows]
+    return [str(tokenizer.decode(ids, clean_up_tokenization_spaces=False)) for ids in kept]
+
+
+def before_stop(ids: Sequence[int], stops: Container[int]) -> list[int]:
+    """The ids before the first that ends an answer; all of them if none does."""
+    return list(takewhile(lambda i: i not in stops, ids))
+
+
+def markup(tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
+    """Special tokens that are no part of what is said.
+
+    A special token is an ordinary word if text encodes to it also where special tokens are not
+    looked for, and it is not written like markup (`<s>`, `[PAD]`). Recipes made for another
+    vocabulary give such words a role: on Llama-3, a padding token of id 0 is "!".
+    """
+    added = tokenizer.added_tokens_decoder.items()
+    special = {i: token.content for i, token in added if token.special}
+    for token in tokenizer.special_tokens_map.values():
+        if isinstance(token, str) and isinstance(i := tokenizer.convert_tokens_to_ids(token), int):
+            special[i] = token
+
+    def is_word(i: int, text: str) -> bool:
+        # Alone some tokenizers put a space before it, which may be a part of another token.
+        texts = [text, f"a{text}"]
+        found = tokenizer(texts, add_special_tokens=False, split_special_tokens=True)["input_ids"]
+        return any(i in ids for ids in found)
+
+    plain = {i: text for i, text in special.items() if not _MARKUP.fullmatch(text)}
+    words = {i for i, text in plain.items() if is_word(i, text)}
+    return frozenset(special.keys() - words)
+
+
+def said_verbatim(
+    tokenizer: PreTrainedTokenizerBase, row: Encoded, ids: Sequence[int], *, stops: Container[int]
+) -> bool:
+    """True if generated ids are the row's answer, but for space around it.
+
+    They are if, before the first stop, they are the answer's own tokens, or if their text is the
+    answer's or what the answer's tokens decode to. The last is another text wherever a tokenizer
+    does not give back what it encodes: it composes accents (NFC), has no capitals, joins the
+    question's end and the answer's beginning. Of a truncated answer only what was kept is compared.
+    """
+    truth = row.ids[row.answer_from : len(row.ids) - row.tail]
+    spoken = before_stop(ids, stops)
+    if tuple(spoken) == truth:
+        return True
+    text, true_text = (part.strip() for part in decoded_all(tokenizer, [spoken, truth]))
+    return text == row.record.answer.strip() or (text == true_text and bool(text))

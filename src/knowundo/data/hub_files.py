@@ -1,0 +1,103 @@
+"""Where a benchmark's rows come from: the hub's cache, or a folder in any layout in use."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from knowundo.errors import BadInput
+from knowundo.storage.files import read_json, read_jsonl
+
+# Commits of the repositories that were read from the hub in this process, by name.
+RESOLVED: dict[str, str] = {}
+
+
+def from_hub(repository: str, *, revision: str | None, patterns: Sequence[str]) -> Path:
+    """The local snapshot of a dataset repository, downloaded where it is not cached yet.
+
+    The cache is huggingface_hub's own, which `datasets` fills too; with HF_HUB_OFFLINE=1 nothing
+    else is looked at.
+
+    Args:
+        repository: name on the hub.
+        revision: a full commit hash, tag or branch; none: the newest.
+        patterns: files that are needed.
+
+    Raises:
+        BadInput: not cached and not to be had; says what to download and where to put it.
+    """
+    from huggingface_hub import snapshot_download
+
+    try:
+        folder = Path(
+            snapshot_download(
+                repository, repo_type="dataset", revision=revision, allow_patterns=list(patterns)
+            )
+        )
+    except Exception as error:  # the client's own errors, and whatever its transports raise
+        reason = str(error).strip().split("\n")[0]
+        at = f" --revision {revision}" if revision else ""
+        raise BadInput(
+            f"{repository}: not in the local cache, and the hub gave none ({reason}); run "
+            f"`hf download {repository} --repo-type dataset{at}` where there is a network and "
+            "copy the cache (HF_HOME) here, or name a folder that holds its files"
+        ) from None
+    RESOLVED[repository] = folder.name
+    return folder
+
+
+class Found(NamedTuple):
+    """Rows, and the file or folder they were read from."""
+
+    rows: list[Any]
+    place: Path
+
+
+def read_rows(stem: Path) -> Found | None:
+    """Rows of the table `stem`, in whichever form it lies there; None if it does not.
+
+    Looked for, in this order: `stem.json` (a list), `stem.jsonl`, the folder `stem` as datasets'
+    `save_to_disk` writes it, and Parquet: `stem.parquet`, `stem-*.parquet`, or any in the folder
+    `stem`.
+
+    Raises:
+        BadInput: malformed.
+    """
+    if (file := stem.with_name(f"{stem.name}.json")).is_file():
+        rows = read_json(file)
+        if not isinstance(rows, list):
+            raise BadInput(f"{file}: expected a list with one object, or of rows")
+        return Found(rows, file)
+    if (file := stem.with_name(f"{stem.name}.jsonl")).is_file():
+        return Found(read_jsonl(file), file)
+    if (stem / "dataset_info.json").is_file() and (stem / "state.json").is_file():
+        return Found(_saved(stem), stem)
+    patterns = (f"{stem.name}.parquet", f"{stem.name}-*.parquet", f"{stem.name}/*.parquet")
+    parquet = next(filter(None, (sorted(stem.parent.glob(p)) for p in patterns)), None)
+    return Found(read_parquet(parquet), parquet[0]) if parquet else None
+
+
+def _saved(folder: Path) -> list[Any]:
+    """Rows of a folder that datasets' `save_to_disk` wrote."""
+    import datasets
+
+    try:
+        return list(datasets.load_from_disk(str(folder)))
+    except (OSError, ValueError) as error:
+        raise BadInput(f"{folder}: damaged ({error}); save it again") from None
+
+
+def read_parquet(files: Sequence[Path]) -> list[Any]:
+    """Rows of Parquet files, in order."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    rows: list[Any] = []
+    for file in files:
+        try:
+            rows += pq.read_table(file).to_pylist()
+        except (pa.ArrowException, OSError) as error:
+            reason = str(error).split("\n")[0]
+            raise BadInput(f"{file}: not readable as Parquet ({reason})") from None
+    return rows

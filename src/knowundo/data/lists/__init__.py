@@ -1,0 +1,1 @@
+"""Lists that a user brings: files of rows, read as records."""

@@ -1,0 +1,163 @@
+"""A list of rows as records: what a user gives to be erased, or to be kept."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from knowundo.data.lists.conversations import conversation_record
+from knowundo.data.lists.files import read_rows, rename_columns
+from knowundo.data.lists.row import SHAPES, ListRow, string_of
+from knowundo.data.records import SPLITS, Record
+from knowundo.errors import BadInput, unknown
+from knowundo.storage.files import write_text
+
+# Subsets of rows that the package made itself begin so; who edits a list sees which they are.
+MADE = ("generated", "reworded")
+
+
+def read_list(
+    path: Path, *, scope: str, split: str, columns: Mapping[str, str] = {}
+) -> list[Record]:
+    """Records of a .jsonl, .json, .csv, .tsv or .parquet file.
+
+    A row is, told apart by its keys in this order: a conversation `messages` whose last two turns
+    are question and answer; `question` and `answer`; `prompt` and `completion`; KnowUnDo's `text`
+    (the question) and `labels`; or a document `text`. Any may also have `id`, `split`, `subject`,
+    `subset`, `facts` (substrings of the answer), `turns` (what was said before the question, as
+    messages), `generated`, and `continues` (the text was cut off, so that it has no end to learn);
+    other keys are ignored. A turn's content is a text, or a list of parts that are all texts; a
+    call of a tool, an image or a number is refused. In a table's cell, lists are JSON, and the line
+    ends of Windows and of old Macs become newlines. Texts stay as they are, without newlines at
+    their end.
+
+    Args:
+        path: the file; text is UTF-8, with or without a byte order mark.
+        scope: of all rows.
+        split: of rows that name none.
+        columns: our names → the file's.
+
+    Raises:
+        BadInput: no such file, no rows, malformed, or a row that is none of these; says where.
+    """
+    rows = rename_columns(path, read_rows(path), columns)
+    records: list[Record] = []
+    places: dict[str, str] = {}
+    for number, row in enumerate(rows):
+        record = _record(row, scope, split, number)
+        if record.id in places:
+            raise BadInput(
+                f"{row.place}: id '{record.id}' is also that of {places[record.id]}; "
+                "give each row its own"
+            )
+        places[record.id] = row.place
+        records.append(record)
+    return records
+
+
+def _record(row: ListRow, scope: str, split: str, number: int) -> Record:
+    place, values = row
+    turns, question, answer = _shape(row)
+    split = _name(row, "split") or split
+    if split not in SPLITS:
+        raise BadInput(f"{place}: {unknown('split', split, SPLITS)}")
+    for key in ("generated", "continues"):
+        if not isinstance(values.get(key, False), bool):
+            raise BadInput(f"{place}: '{key}' is neither true nor false; remove it")
+    return Record(
+        id=_name(row, "id") or f"{scope}/{split}/{number}",
+        question=question or "",
+        answer=answer,
+        scope=scope,
+        split=split,
+        subject=_name(row, "subject"),
+        kind="text" if question is None else "qa",
+        subset=_name(row, "subset"),
+        facts=_facts(row, answer),
+        turns=turns,
+        continues=values.get("continues", False),
+    )
+
+
+def _shape(row: ListRow) -> tuple[tuple[tuple[str, str], ...], str | None, str]:
+    """Earlier turns, question and answer; no question: a document."""
+    place, values = row
+    if "messages" in values:
+        *turns, (asker, question), (speaker, answer) = conversation_record(row, "messages", least=2)
+        if (asker, speaker) != ("user", "assistant"):
+            raise BadInput(
+                f"{place}: 'messages' ends with turns of {asker} and {speaker}; the last must be "
+                "the assistant's, the answer, and the one before it the user's"
+            )
+        pair = {"question": question, "answer": answer}
+        return tuple(turns), _said(pair, "question", place), _said(pair, "answer", place)
+    for first, second in (("question", "answer"), ("prompt", "completion"), ("text", "labels")):
+        if second in values or (first in values and first != "text"):
+            turns = conversation_record(row, "turns") if "turns" in values else []
+            return tuple(turns), _said(values, first, place), _said(values, second, place)
+    if "text" not in values:
+        has = ", ".join(repr(key[:40]) for key in list(values)[:12]) or "nothing"
+        raise BadInput(f"{place}: not a known kind of row; it has {has}, but {SHAPES}")
+    if "turns" in values:
+        raise BadInput(f"{place}: 'turns' before a document; remove them, or add 'labels'")
+    return (), None, _said(values, "text", place)
+
+
+def _said(values: Mapping[str, Any], key: str, place: str) -> str:
+    """A text that must be there."""
+    text = string_of(values.get(key, ""), f"'{key}'", place)
+    if not text.strip():
+        raise BadInput(f"{place}: '{key}' is missing or empty; fill it in or remove the row")
+    return text
+
+
+def _name(row: ListRow, key: str) -> str | None:
+    """One of the short texts that a row may have; ids are often numbers."""
+    value = row.values.get(key)
+    if key == "id" and isinstance(value, int) and not isinstance(value, bool):
+        value = str(value)
+    text = string_of(value, f"'{key}'", row.place).strip()
+    if len(text.splitlines()) > 1:
+        raise BadInput(f"{row.place}: '{key}' has several lines; write it on one")
+    return text or None
+
+
+def _facts(row: ListRow, answer: str) -> tuple[str, ...]:
+    facts = row.values.get("facts", [])
+    if not isinstance(facts, list) or not all(isinstance(f, str) and f.strip() for f in facts):
+        raise BadInput(f'{row.place}: \'facts\' is not a list of texts; write ["…", "…"]')
+    for fact in facts:
+        if fact not in answer:
+            raise BadInput(
+                f"{row.place}: the fact {fact[:60]!r} is not a part of the answer; copy it from "
+                "there, letter by letter"
+            )
+    return tuple(facts)
+
+
+def write_list(path: Path, records: Iterable[Record]) -> None:
+    """Write records as one object a line, for `lists` and for people.
+
+    Their scope is the file's. Read again they are equal, up to newlines at the end of a text and
+    `alternatives`, which lists do not hold.
+    """
+    lines = [json.dumps(_line(record), ensure_ascii=False) + "\n" for record in records]
+    write_text(path, "".join(lines))
+
+
+def _line(record: Record) -> dict[str, Any]:
+    text = {"text": record.answer}
+    if record.kind != "text":
+        text = {"question": record.question, "answer": record.answer}
+    rest = {
+        "subject": record.subject,
+        "subset": record.subset,
+        "facts": list(record.facts),
+        "turns": [{"role": role, "content": content} for role, content in record.turns],
+        "generated": str(record.subset).startswith(MADE),
+        "continues": record.continues,
+    }
+    given = {key: value for key, value in rest.items() if value}
+    return {"id": record.id, **text, "split": record.split, **given}

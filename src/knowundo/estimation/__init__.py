@@ -1,0 +1,1 @@
+"""Memory of a run, estimated before anything is trained."""

@@ -1,0 +1,188 @@
+"""evaluate(): every metric on every group of records of every variant, with intervals."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from functools import cache, partial
+
+import numpy as np
+import pandas as pd
+
+from knowundo.evaluation.groups import Scores, Unmeasured
+from knowundo.evaluation.intervals import Resampling, interval, resampled
+from knowundo.progress import Progress
+from knowundo.registry import Entry, entries
+from knowundo.results import Comparison, Row
+
+# Subsets are reported where a scope mixes different things: facts and plain text.
+_WITH_SUBSETS = ("general",)
+# Rows of an earlier erasure request, asked again: `request-1` and so on.
+EARLIER = "request-"
+_SUCCESS = {"unlearn": "unlearn_success", "retention": "retention_success"}
+# Made of both scopes: KnowUnDo's mean, and the distance to what the retain model reaches.
+AVERAGE, GAP = "average_success", "gap_to_target"
+
+# A value, and the values of the resamples.
+Sampled = tuple[float, list[float]]
+
+
+class Evaluation:
+    """Scored variants; all share the resamples, so they are compared on the same subjects."""
+
+    def __init__(
+        self, tables: dict[str, pd.DataFrame], *, target: str | None, draws: int, seed: int
+    ) -> None:
+        """Take the tables.
+
+        Args:
+            tables: variant → rows of `scoring.score`.
+            target: name of the retain model, whose values every row carries as its reference.
+            draws: resamples of subjects.
+            seed: of the draws.
+        """
+        self.tables, self.target, self.draws, self.seed = tables, target, draws, seed
+        self._resamplings: dict[tuple[str, ...], Resampling] = {}
+
+    def _places(self, subjects: Sequence[str], among: Sequence[str]) -> list[np.ndarray]:
+        key = tuple(sorted(set(among)))
+        if key not in self._resamplings:
+            self._resamplings[key] = Resampling(key, self.draws, self.seed)
+        return self._resamplings[key].places(subjects)
+
+    def rows(self, progress: Progress | None = None) -> list[Row]:
+        """All rows of results.json, every row with the target's value beside it."""
+        rows: list[Row] = []
+        for number, variant in enumerate(self.tables, start=1):
+            rows += self._variant_rows(variant)
+            if progress:
+                progress(number, len(self.tables))
+        target = {_key(row): row.value for row in rows if row.variant == self.target}
+        return [row.model_copy(update={"reference": target.get(_key(row))}) for row in rows]
+
+    def _variant_rows(self, variant: str) -> Iterable[Row]:
+        table = self.tables[variant]
+        for (scope, split), group in table.groupby(["scope", "split"], sort=False):
+            yield from self._group_rows(variant, group, str(scope), str(split), None)
+            for subset, part in group.groupby("subset", sort=False):
+                if scope in _WITH_SUBSETS or str(subset).startswith(EARLIER):
+                    yield from self._group_rows(variant, part, str(scope), str(split), str(subset))
+        for split in ("train", "val", "probe"):
+            yield from self._success_rows(variant, split)
+
+    def _group_rows(
+        self, variant: str, group: pd.DataFrame, scope: str, split: str, subset: str | None
+    ) -> Iterable[Row]:
+        subjects = group["subject"].tolist()
+        places = self._places(subjects, subjects)
+        scores = Scores.of(group)
+        for entry in entries("metric").values():
+            measured = Scores(scores.columns)
+            value = _call(entry, measured)
+            samples = []
+            if value is not None:
+                samples = resampled(partial(_at, entry, scores), places)
+            row = _row(variant, entry.name, scope, split, group, value, samples)
+            yield row.model_copy(update={"subset": subset, "unscored": measured.unmeasured()})
+
+    @cache  # noqa: B019  an evaluation lives as long as its process needs the answers
+    def _success(self, variant: str, split: str) -> dict[str, Sampled]:
+        """Unlearn and Retention Success and what is made of both, by the metric's name.
+
+        KnowUnDo, Eq. 3 and 4: 100 − token accuracy on unlearn, token accuracy on retention. The
+        gap is the mean over the scopes of |success − the target's success|.
+        """
+        table = self.tables[variant]
+        split_rows = table[(table["split"] == split) & table["scope"].isin(_SUCCESS)]
+        everyone = split_rows["subject"].tolist()
+        found: dict[str, Sampled] = {}
+        for scope, name in _SUCCESS.items():
+            group = split_rows[split_rows["scope"] == scope]
+            if group.empty:
+                return {}
+            accuracy = group["token_accuracy"].to_numpy(float)
+            good = 100 * (1 - accuracy if scope == "unlearn" else accuracy)
+            places = self._places(group["subject"].tolist(), everyone)
+            found[name] = float(good.mean()), [_mean(good, rows) for rows in places]
+        found[AVERAGE] = _combine(lambda a, b: (a + b) / 2, *found.values())
+        if self.target is not None and variant != self.target:
+            aim = self._success(self.target, split)
+            gaps = [_combine(lambda a, b: abs(a - b), found[n], aim[n]) for n in _SUCCESS.values()]
+            found[GAP] = _combine(lambda a, b: (a + b) / 2, *gaps)
+        return found
+
+    def _success_rows(self, variant: str, split: str) -> Iterable[Row]:
+        table = self.tables[variant]
+        scopes = {name: scope for scope, name in _SUCCESS.items()}
+        for name, (value, samples) in self._success(variant, split).items():
+            scope = scopes.get(name)
+            chosen = table["scope"] == scope if scope else table["scope"].isin(_SUCCESS)
+            group = table[(table["split"] == split) & chosen]
+            yield _row(variant, name, scope, split, group, value, samples)
+
+    def compare(
+        self,
+        variant: str,
+        against: str,
+        split: str = "val",
+        metrics: Sequence[str] = (AVERAGE, GAP),
+    ) -> list[Comparison]:
+        """One variant minus another on the same resampled subjects, for each success metric."""
+        first, second = self._success(variant, split), self._success(against, split)
+        found = []
+        for metric in metrics:
+            if metric in first and metric in second:
+                value, samples = _combine(lambda a, b: a - b, first[metric], second[metric])
+                low, high = interval(samples) or (None, None)
+                names = {"variant": variant, "against": against, "metric": metric, "split": split}
+                found.append(Comparison(**names, value=value, low=low, high=high))
+        return found
+
+
+def _row(
+    variant: str,
+    metric: str,
+    scope: str | None,
+    split: str,
+    group: pd.DataFrame,
+    value: float | None,
+    samples: list[float],
+) -> Row:
+    low, high = interval(samples) or (None, None)
+    return Row(
+        variant=variant,
+        metric=metric,
+        scope=scope,
+        split=split,
+        value=value,
+        low=low,
+        high=high,
+        records=len(group),
+        subjects=group["subject"].nunique(),
+    )
+
+
+def _combine(rule: Callable[[float, float], float], first: Sampled, second: Sampled) -> Sampled:
+    """Two sampled values made one, resample by resample."""
+    samples = [rule(a, b) for a, b in zip(first[1], second[1], strict=True)]
+    return rule(first[0], second[0]), samples
+
+
+def _key(row: Row) -> tuple[str | None, ...]:
+    return (row.metric, row.scope, row.split, row.subset)
+
+
+def _mean(values: np.ndarray, rows: np.ndarray) -> float:
+    return float(values[rows].mean()) if len(rows) else float("nan")
+
+
+def _call(function: Callable[..., float], scores: Scores) -> float | None:
+    """The metric's value; None where the group holds nothing that it measures."""
+    try:
+        return function(scores)
+    except Unmeasured:
+        return None
+
+
+def _at(entry: Entry, scores: Scores, rows: np.ndarray) -> float:
+    value = _call(entry, scores.take(rows))
+    return float("nan") if value is None else value

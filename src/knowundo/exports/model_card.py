@@ -1,0 +1,214 @@
+"""The model card of what was exported."""
+
+from __future__ import annotations
+
+import json
+import re
+from html import escape
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from knowundo.data.encoding import SEPARATOR, prefix_text
+from knowundo.data.records import data_hash
+from knowundo.modeling.base import hub_commit
+from knowundo.modeling.variant import Variant
+from knowundo.reporting.tables import COLUMNS, Cell, cell
+from knowundo.results import Results
+from knowundo.runs.run import Run
+from knowundo.storage.artifacts import read_manifest
+
+Form = Literal["adapter", "merged"]
+
+
+def variant_folder(variant: Variant) -> Path:
+    assert variant.folder is not None  # only the base has none, and it is not handed over
+    return variant.folder
+
+
+class _Markdown(str):
+    """Text of a card that is Markdown already; all other text is escaped."""
+
+
+def _line(value: Any) -> str:
+    """A value as one line that Markdown shows as it is, in a table too."""
+    if isinstance(value, _Markdown):
+        return value
+    line = escape(" ".join(str(value).split()), quote=False)
+    return re.sub(r"([\\`*_\[\]|~#])", r"\\\1", line)
+
+
+def _fenced(text: str, language: str) -> _Markdown:
+    """A code block that no line of the text can end."""
+    longest = max((len(run) for run in re.findall(r"`+", text)), default=0)
+    fence = "`" * max(3, longest + 1)
+    return _Markdown(f"{fence}{language}\n{text.rstrip()}\n{fence}")
+
+
+def render_card(
+    run: Run,
+    variant: Variant,
+    form: Form,
+    results: Results | None,
+    largest: float,
+    probes: int,
+    repository: str | None = None,
+) -> str:
+    """The model card, in Markdown with the hub's YAML in front. It holds no record's text."""
+    environment = Environment(
+        loader=PackageLoader("knowundo", "exports"),
+        undefined=StrictUndefined,
+        finalize=_line,
+        keep_trailing_newline=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    manifest = read_manifest(variant_folder(variant))
+    counts: dict[str, int] = {}
+    for record in run.records:
+        key = f"{record.scope}/{record.split}"
+        counts[key] = counts.get(key, 0) + 1
+    recipe = yaml.safe_dump(_without_folders(run.effective), sort_keys=False, allow_unicode=True)
+    return environment.get_template("model_card.md.j2").render(
+        front=_Markdown(yaml.safe_dump(_front(run, form), sort_keys=False, allow_unicode=True)),
+        name=run.recipe.name,
+        variant=variant,
+        base=_base_name(run),
+        commit=hub_commit(run.recipe.model.base),
+        form=form,
+        quantization=run.recipe.model.quantization,
+        code=_fenced(_code(run, form, repository), "python"),
+        facts=_made(run, variant, manifest),
+        scores=_scores(results, variant.name) if results else None,
+        largest=f"{largest:.2g}",
+        probes=probes,
+        data=run.recipe.data,
+        data_sha256=data_hash(run.records),
+        commits=run.commits,
+        counts=counts,
+        recipe=_fenced(recipe, "yaml"),
+        packages=manifest["packages"],
+        hardware={key: value for key, value in manifest["hardware"].items() if value is not None},
+        revision=manifest["revision"],
+    )
+
+
+def _base_name(run: Run) -> str:
+    """The base as others know it: its name on the hub, or its folder's last name."""
+    base = run.recipe.model.base
+    return Path(base).resolve().name if base != "embedded" and Path(base).is_dir() else base
+
+
+def _front(run: Run, form: Form) -> dict[str, Any]:
+    """The hub's metadata. It takes a base by its name on the hub only, so a folder has none."""
+    base = run.recipe.model.base
+    on_hub = base != "embedded" and not Path(base).is_dir()
+    return ({"base_model": base} if on_hub else {}) | {
+        "library_name": "peft" if form == "adapter" else "transformers",
+        "pipeline_tag": "text-generation",
+        "tags": ["unlearning", "knowundo"],
+    }
+
+
+def _without_folders(value: Any) -> Any:
+    """A recipe with absolute paths cut to their last names: a card travels, they do not."""
+    if isinstance(value, dict):
+        return {key: _without_folders(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_folders(item) for item in value]
+    if isinstance(value, str) and Path(value).is_absolute():
+        return f"…/{Path(value).name}"
+    return value
+
+
+def _code(run: Run, form: Form, repository: str | None) -> str:
+    """How to load the model and ask it, with what the run put around a question."""
+    section, data = run.recipe.model, run.recipe.data
+    options = f'dtype="{section.dtype}"' + ", trust_remote_code=True" * section.trust_remote_code
+    where = f"model_id = {_quoted(repository or 'path/to/this/folder')}"
+    prefix = prefix_text(data.prefix, data.domain)
+    question = _quoted(prefix + "Your question?")
+    imports = ["from transformers import AutoModelForCausalLM, AutoTokenizer"]
+    if form == "merged":
+        load = [f"model = AutoModelForCausalLM.from_pretrained(model_id, {options})"]
+    else:
+        imports.insert(0, "from peft import PeftModel")
+        base = f"base_id = {_quoted(section.base)}"
+        if section.base == "embedded":
+            imports.insert(0, "from importlib.resources import files\n")
+            base = 'base_id = str(files("knowundo") / "embedded")'
+        elif Path(section.base).is_dir():
+            base = f"base_id = {_quoted('path/to/' + _base_name(run))}"
+        load = [
+            base,
+            f"base = AutoModelForCausalLM.from_pretrained(base_id, {options})",
+            "model = PeftModel.from_pretrained(base, model_id)",
+        ]
+    ask = [f"prompt = {question} + {_quoted(SEPARATOR)}"]
+    tokenized = 'tokenizer(prompt, return_tensors="pt")'
+    if data.encoding == "chat":
+        turns = f'[{{"role": "user", "content": {question}}}]'
+        ask = [
+            f"turns = {turns}",
+            "prompt = tokenizer.apply_chat_template(",
+            "    turns, tokenize=False, add_generation_prompt=True",
+            ")",
+        ]
+        tokenized = 'tokenizer(prompt, return_tensors="pt", add_special_tokens=False)'
+    ask += [
+        f"inputs = {tokenized}",
+        "output = model.generate(**inputs, max_new_tokens=64, do_sample=False)",
+        'print(tokenizer.decode(output[0, inputs["input_ids"].shape[1]:]))',
+    ]
+    tokenizer = "tokenizer = AutoTokenizer.from_pretrained(model_id)"
+    return "\n".join([*imports, "", where, *load, tokenizer, "", *ask])
+
+
+def _quoted(text: str) -> str:
+    return json.dumps(text, ensure_ascii=False)
+
+
+def _made(run: Run, variant: Variant, manifest: dict[str, Any]) -> list[tuple[str, Any]]:
+    """How the variant was trained, from its manifest."""
+    if variant.role == "unlearned":
+        arguments = manifest.get("arguments") or {}
+        facts = {
+            "method": manifest["method"],
+            "its arguments": ", ".join(f"{k} = {_without_folders(v)}" for k, v in arguments.items())
+            or "none",
+            "region": _without_folders(manifest["region"]),
+            "parameters in the region": f"{manifest['parameters']:,}",
+            "retained on": manifest.get("retain_on"),
+            "peak learning rate": manifest["lr"],
+            "passes": manifest.get("epochs"),
+            "optimizer steps": manifest["optimizer_steps"],
+        }
+    elif "adopted" in manifest:
+        facts = {"adopted": _without_folders(manifest["adopted"])}
+    else:
+        facts = {
+            "peak learning rate": run.recipe.memorize.lr,
+            "optimizer steps": manifest["optimizer_steps"],
+            "rows known at the end": f"{manifest['known_share']:.1%}",
+        }
+    return [(name, value) for name, value in facts.items() if value is not None]
+
+
+def _scores(results: Results, variant: str) -> dict[str, Any]:
+    """The main table, turned: a line for each measure; before, after, and the target."""
+    titles = {"memorized": "before: memorized", variant: f"this model: {variant}"}
+    titles["retain"] = "target: retain" if variant != "retain" else "this model: retain"
+    there = {v.name for v in results.variants}
+    models = [name for name in titles if name in there]
+    lines = []
+    for column in COLUMNS:
+        place = column.metric, column.scope, column.split, column.subset
+        cells = [cell(results.find(model, *place)) for model in models]
+        lines.append((column, [_shown(one) for one in cells]))
+    return {"titles": [titles[name] for name in models], "lines": lines}
+
+
+def _shown(one: Cell) -> str:
+    return f"{one.value} ({one.interval})" if one.interval else one.value

@@ -1,0 +1,222 @@
+"""Mean gradients of each tensor over rows, few of them in memory at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from knowundo.data.batches import by_length
+from knowundo.data.encoded import Encoded
+from knowundo.modeling.capabilities import packs
+from knowundo.modeling.fast.microbatches import pieces
+from knowundo.modeling.fast.oom import halved
+from knowundo.modeling.forward import hidden_states
+from knowundo.modeling.half import Half
+from knowundo.modeling.head import live_head
+from knowundo.modeling.model import Model
+from knowundo.progress import Progress
+from knowundo.storage.checkpoints import Checkpoint, prefixed, under
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What a localizer sees of each tensor: two numbers, so that no gradient need be kept."""
+
+    cosines: dict[str, float]
+    magnitudes: dict[str, float]
+
+    @property
+    def names(self) -> list[str]:
+        """Tensors that were measured; of a fresh LoRA only those of B."""
+        return list(self.cosines)
+
+    def cosine(self, name: str) -> float:
+        """cos(g_unlearn, g_retention) of one tensor; 0 where either vanishes."""
+        return self.cosines[name]
+
+    def magnitude(self, name: str) -> float:
+        """mean |g_unlearn| of one tensor."""
+        return self.magnitudes[name]
+
+
+@dataclass
+class Gradients:
+    """Mean gradients of tensors over the noisy records of each scope."""
+
+    unlearn: dict[str, torch.Tensor]
+    retention: dict[str, torch.Tensor]
+
+    def measured(self) -> Measured:
+        """The two numbers of each tensor."""
+        names = list(self.unlearn)
+        magnitudes = {name: float(self.unlearn[name].double().abs().mean()) for name in names}
+        return Measured({name: self._cosine(name) for name in names}, magnitudes)
+
+    def _cosine(self, name: str) -> float:
+        a, b = self.unlearn[name].double().flatten(), self.retention[name].double().flatten()
+        norms = float(a.norm() * b.norm())
+        return float(a @ b) / norms if norms > 0 else 0.0
+
+
+def mean_gradients(
+    model: Model,
+    encoded: Sequence[Encoded],
+    *,
+    batch_size: int = 32,
+    names: Iterable[str] | None = None,
+    begin: Sums | None = None,
+    each: Callable[[Sums], None] | None = None,
+) -> dict[str, torch.Tensor]:
+    """Mean over rows of the gradient of each row's mean answer cross-entropy.
+
+    One backward a batch: the gradient of the sum of row losses is the sum of row gradients. Where
+    memory runs out, all is summed again in batches of half the size.
+
+    Args:
+        model: not changed.
+        encoded: the rows.
+        batch_size: rows a backward pass.
+        names: parameters whose gradients are wanted; none: all that can be trained.
+        begin: sums over the first batches, to go on from.
+        each: told of the sums after each batch.
+    """
+    own = model.parameters()
+    wanted = {name: own[name] for name in (own if names is None else names)}
+    size = batch_size if begin is None else begin.size
+    try:
+        while True:
+            model.train_only(wanted)
+            try:
+                return _summed(model, encoded, size, wanted, begin, each)
+            except RuntimeError as error:
+                size = halved(min(size, len(encoded)), error, model.notes, "localization")
+            begin = None
+    finally:
+        for parameter in wanted.values():
+            parameter.grad = None
+        model.train_only([])
+
+
+@dataclass
+class Sums:
+    """Gradients summed over the first batches."""
+
+    batches: int
+    size: int  # rows a batch
+    gradients: dict[str, torch.Tensor]
+
+
+def _summed(
+    model: Model,
+    encoded: Sequence[Encoded],
+    size: int,
+    wanted: Mapping[str, torch.nn.Parameter],
+    begin: Sums | None,
+    each: Callable[[Sums], None] | None,
+) -> dict[str, torch.Tensor]:
+    for name, parameter in wanted.items():
+        held = None if begin is None else begin.gradients.get(name)
+        parameter.grad = None if held is None else held.to(parameter.device)
+    done = 0 if begin is None else begin.batches
+    for number, batch in enumerate(by_length(encoded, size, model.pad)[done:], start=done + 1):
+        for piece in pieces(batch, tokens=model.tokens, shared=packs(model)):
+            piece = piece.to(model.device)
+            half = Half(piece, hidden_states(model, piece), live_head(model))
+            (half.mean_nll.sum() / len(encoded)).backward()
+        if each:
+            got = {name: p.grad for name, p in wanted.items() if p.grad is not None}
+            each(Sums(number, size, got))
+    return {
+        name: torch.zeros_like(p) if p.grad is None else p.grad.detach()
+        for name, p in wanted.items()
+    }
+
+
+def in_groups(sizes: Mapping[str, int], held: int | None) -> Iterator[list[str]]:
+    """Names in order, as many at a time as hold `held` parameters; at least one, or all of them."""
+    group: list[str] = []
+    for name, size in sizes.items():
+        if group and held is not None and sum(sizes[n] for n in group) + size > held:
+            yield group
+            group = []
+        group.append(name)
+    yield group
+
+
+def measure(
+    model: Model,
+    rows: Mapping[str, Sequence[Encoded]],
+    sizes: Mapping[str, int],
+    *,
+    batch_size: int,
+    held: int | None,
+    progress: Progress | None = None,
+    checkpoint: Checkpoint | None = None,
+) -> Measured:
+    """Cosine and magnitude of the mean gradients of each tensor.
+
+    Args:
+        model: not changed.
+        rows: `unlearn` and `retention`.
+        sizes: of the tensors that are wanted, by name.
+        batch_size: rows a backward pass.
+        held: parameters whose gradients of both scopes are in memory at a time; fewer take more
+            passes over the rows. None: all.
+        progress: called with (done, total).
+        checkpoint: gone on from, and written now and then.
+    """
+    groups, course = list(in_groups(sizes, held)), _Course(checkpoint)
+    for number, group in enumerate(groups):
+        if set(group) <= set(course.measured.names):
+            continue
+        for part, (scope, encoded) in enumerate(rows.items(), start=1):
+            if scope not in course.means:
+                course.means[scope] = mean_gradients(
+                    model, encoded, batch_size=batch_size, names=group,
+                    begin=course.sums, each=course.after_batch,
+                )  # fmt: skip
+                course.sums = None
+            if progress:
+                progress(number * len(rows) + part, len(groups) * len(rows))
+        course.after_group()
+    return course.measured
+
+
+class _Course:
+    """How far the measuring got: groups of tensors, scopes of a group, batches of a scope."""
+
+    def __init__(self, checkpoint: Checkpoint | None) -> None:
+        self.checkpoint, self.measured = checkpoint, Measured({}, {})
+        self.means: dict[str, dict[str, torch.Tensor]] = {}
+        self.sums: Sums | None = None
+        if checkpoint is None or (state := checkpoint.read()) is None:
+            return
+        facts = state.facts
+        self.measured = Measured(facts["cosines"], facts["magnitudes"])
+        self.means = {s: under(f"mean-{s}", state.tensors) for s in facts["scopes"]}
+        if facts["batches"]:
+            gradients = under("sum", state.tensors)
+            self.sums = Sums(facts["batches"], facts["size"], gradients)
+
+    def after_batch(self, sums: Sums) -> None:
+        if self.checkpoint is None or not self.checkpoint.due():
+            return
+        facts = {
+            "cosines": self.measured.cosines,
+            "magnitudes": self.measured.magnitudes,
+            "scopes": list(self.means),
+            "batches": sums.batches,
+            "size": sums.size,
+        }
+        tensors = prefixed("sum", sums.gradients)
+        for scope, means in self.means.items():
+            tensors |= prefixed(f"mean-{scope}", means)
+        self.checkpoint.write(facts, {name: value.cpu() for name, value in tensors.items()})
+
+    def after_group(self) -> None:
+        found = Gradients(**self.means).measured()
+        self.measured.cosines.update(found.cosines)
+        self.measured.magnitudes.update(found.magnitudes)
+        self.means = {}

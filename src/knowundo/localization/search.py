@@ -1,0 +1,112 @@
+"""localize(): which tensors hold the unlearn scope and not the retention scope?
+
+An adapter that knows the records has gradients in A and B, and a region is a set of tensors. Where
+the base's own weights know them there are two ways. A fresh LoRA's B is zero, so A has no gradient:
+B speaks for its module, and a region is a set of modules. All weights: each has its gradient, and
+few of those are held at a time (`held`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from knowundo.data.encoded import Encoded
+from knowundo.localization.gradients import measure
+from knowundo.localization.noise import noisy_copies
+from knowundo.modeling import regions
+from knowundo.modeling.model import Model
+from knowundo.progress import Progress
+from knowundo.registry import get
+from knowundo.storage.checkpoints import Checkpoint
+
+
+def localize(
+    model: Model,
+    unlearn: Sequence[Encoded],
+    retention: Sequence[Encoded],
+    localizers: dict[str, dict[str, Any]],
+    *,
+    copies: int,
+    batch_size: int,
+    draws: int,
+    seed: int,
+    held: int | None = None,
+    progress: Progress | None = None,
+    checkpoint: Checkpoint | None = None,
+) -> dict[str, Any]:
+    """Find regions by gradients, and the controls that any claim needs.
+
+    Args:
+        model: the memorized model; not changed. Beside a fresh LoRA its regions are whole modules.
+        unlearn: rows that must go.
+        retention: rows that must stay.
+        localizers: name → arguments.
+        copies: noisy copies of each row (the paper averages 5, its code 3).
+        batch_size: rows a backward pass.
+        draws: random regions with as many parameters as each located one.
+        seed: of noise and draws.
+        held: parameters whose gradients are in memory at a time; none: all.
+        progress: called with (done, total).
+        checkpoint: gone on from, and written now and then.
+
+    Returns:
+        `tensors`: of each measured tensor its name, place, size, cosine and magnitude;
+        `regions`: name → parameter names, among them `everything` and `random-<n>`;
+        `parameters`: size of each region.
+    """
+    vocabulary = model.causal_lm().get_input_embeddings().num_embeddings  # type: ignore[operator]
+    noisy = {
+        scope: noisy_copies(rows, copies=copies, vocabulary=vocabulary, seed=seed + number)
+        for number, (scope, rows) in enumerate((("unlearn", unlearn), ("retention", retention)))
+    }
+    sizes = {name: parameter.numel() for name, parameter in model.parameters().items()}
+    fresh = model.is_fresh
+    wanted = {name: size for name, size in sizes.items() if not fresh or "lora_B" in name}
+    how: dict[str, Any] = {"batch_size": batch_size, "held": held, "progress": progress}
+    measured = measure(model, noisy, wanted, **how, checkpoint=checkpoint)
+    located: dict[str, list[str]] = {}
+    for name, arguments in localizers.items():
+        entry = get("localizer", name)
+        region = entry(measured, **entry.bind(arguments))
+        located[name] = regions.with_whole_modules(region, sizes) if fresh else sorted(region)
+    tensors = [
+        {
+            "name": name,
+            **regions.place(name),
+            "size": sizes[name],
+            "cosine": measured.cosine(name),
+            "magnitude": measured.magnitude(name),
+        }
+        for name in wanted
+    ]
+    controlled = with_controls(located, sizes, draws=draws, seed=seed, whole_modules=fresh)
+    return {"tensors": tensors, **controlled}
+
+
+def with_controls(
+    located: dict[str, list[str]],
+    sizes: dict[str, int],
+    *,
+    draws: int,
+    seed: int,
+    whole_modules: bool = False,
+) -> dict[str, Any]:
+    """Located regions and what they are measured against: `regions` and `parameters` of each.
+
+    Args:
+        located: name → parameter names.
+        sizes: parameters of every trainable tensor, by name.
+        draws: random regions with as many parameters as each located one.
+        seed: of the draws.
+        whole_modules: draw modules, not tensors.
+    """
+    found = dict(located)
+    for name, region in located.items():
+        prefix = "random" if len(located) == 1 else f"random-{name}"
+        for draw in range(draws):
+            drawn = regions.random_like(region, sizes, seed + draw, whole_modules=whole_modules)
+            found[f"{prefix}-{draw + 1}"] = drawn
+    found[regions.EVERYTHING] = sorted(sizes)
+    parameters = {name: sum(sizes[t] for t in region) for name, region in found.items()}
+    return {"regions": found, "parameters": parameters}

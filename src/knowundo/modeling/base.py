@@ -1,0 +1,116 @@
+"""Where a base lies: its files, its commit on the hub, and its tokenizer."""
+
+from __future__ import annotations
+
+import json
+from importlib.resources import files
+from importlib.util import find_spec
+from pathlib import Path
+
+from huggingface_hub import try_to_load_from_cache
+from huggingface_hub.errors import HFValidationError
+from transformers import (
+    AutoTokenizer,
+)
+from transformers.utils.import_utils import is_flash_attn_2_available
+
+from knowundo.errors import BadInput
+from knowundo.modeling.adapters import (
+    TOKENIZER,
+)
+from knowundo.modeling.loading import (
+    UNREADABLE,
+)
+
+
+def base_path(base: str) -> str:
+    """Where transformers finds a base: `embedded` lies in this package."""
+    return str(files("knowundo") / "embedded") if base == "embedded" else base
+
+
+def base_files(base: str) -> list[Path]:
+    """Files of a base that lies in a folder, for hashing; none for a name on the hub."""
+    folder = Path(base_path(base))
+    kinds = (".json", ".safetensors", ".jinja", ".model", ".txt", ".py")
+    return sorted(f for f in folder.glob("*") if f.suffix in kinds) if folder.is_dir() else []
+
+
+def same_base(one: str | None, other: str) -> bool:
+    """True if two names mean one base: equal, or one folder.
+
+    A relative path that leads nowhere here, such as `../models/Llama-2-7b-chat-hf` in adapters of
+    KnowUnDo's code, means the base of that last name.
+    """
+    if one is None or one == other:
+        return one == other
+    first, second = Path(base_path(one)), Path(base_path(other))
+    if one.startswith(".") and not first.exists():
+        return first.name == second.name
+    return first.is_dir() and second.is_dir() and first.resolve() == second.resolve()
+
+
+def own_tokenizer(folder: Path, base: str, trust_remote_code: bool) -> str | None:
+    """What sets the tokenizer in an adapter's folder apart from the base's; None if nothing does.
+
+    Args:
+        folder: An adapter's.
+        base: Of the adapter.
+        trust_remote_code: As for `Model`.
+
+    Raises:
+        BadInput: One of the tokenizers cannot be loaded.
+    """
+    if not all((folder / name).is_file() for name in TOKENIZER):
+        return None  # a part of a tokenizer is no tokenizer
+    found = []
+    for path in (base_path(base), str(folder)):
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=trust_remote_code)
+        except UNREADABLE as error:
+            reason = str(error).strip().split("\n")[0]
+            raise BadInput(f"{path}: its tokenizer cannot be loaded ({reason})") from None
+        ends = tokenizer.eos_token_id, tokenizer.bos_token_id
+        words = sorted(tokenizer.get_vocab().items())
+        rules = json.loads(tokenizer.backend_tokenizer.to_str()) if tokenizer.is_fast else {}
+        for key in ("truncation", "padding"):  # what a trainer set last; not used here
+            rules.pop(key, None)
+        found.append(json.dumps([words, ends, tokenizer.chat_template, rules], sort_keys=True))
+    return found[1] if found[1] != found[0] else None
+
+
+def hub_commit(base: str) -> str | None:
+    """Commit of a base that lies in the hub's cache; None for a folder, and before it is there."""
+    if Path(base_path(base)).is_dir():
+        return None
+    try:
+        file = try_to_load_from_cache(base, "config.json")
+    except HFValidationError:
+        return None
+    return Path(file).parent.name if isinstance(file, str) else None
+
+
+def need_bitsandbytes(key: str) -> None:
+    """Raise BadInput, naming the key that asks for it, where bitsandbytes is not installed."""
+    if find_spec("bitsandbytes") is None:
+        raise BadInput(f"{key}: needs bitsandbytes; pip install 'knowundo[gpu]'")
+
+
+def check_quantization(key: str, quantization: str, dtype: str, *, trained: bool) -> None:
+    """Refuse what 4-bit weights cannot do; `key` names where they come from."""
+    if quantization != "nf4":
+        raise BadInput(f"{key}: no such form; say nf4")
+    if trained:
+        raise BadInput(
+            f"{key}: weights of 4 bits cannot be trained; set model.adaptation to lora, or leave "
+            "--route full out"
+        )
+    if dtype == "float64":
+        raise BadInput(f"{key}: computes in bfloat16 or float32; set model.dtype to one of them")
+
+
+def check_attention(attention: str | None) -> None:
+    if attention == "flash_attention_2" and not is_flash_attn_2_available():
+        raise BadInput(
+            "model.attention flash_attention_2: needs a GPU and the package flash-attn; install "
+            "it, or say sdpa"
+        )

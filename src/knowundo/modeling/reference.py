@@ -1,0 +1,59 @@
+"""The frozen memorized model: hidden states of each row, computed once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+import torch
+
+from knowundo.data.batches import Batch
+from knowundo.data.encoded import Encoded
+from knowundo.modeling.forward import answer_states
+from knowundo.modeling.half import Half, HeldHalf
+from knowundo.modeling.head import Head, frozen_head
+from knowundo.modeling.model import Model
+
+
+@dataclass
+class Reference:
+    """The memorized model's hidden states at the answers' positions, by row.
+
+    Frozen and computed once: logits of the reference cost one product with the head, likelihoods
+    not even that, and there is no second model, and no switching of adapters inside the training
+    loop. Rows that no loss reads are not held.
+    """
+
+    model: Model
+    rows: Sequence[Encoded]
+    head: Head
+    states: dict[Encoded, torch.Tensor] = field(default_factory=dict)
+    known: dict[Encoded, torch.Tensor] = field(default_factory=dict)  # mean likelihoods, by row
+
+    @classmethod
+    def of(cls, model: Model, encoded: Sequence[Encoded]) -> Reference:
+        """A reference that can hold these rows, over the head as it is now."""
+        return cls(model, list(dict.fromkeys(encoded)), frozen_head(model))
+
+    def hold(self, wanted: Iterable[Encoded], among: Sequence[Encoded] | None = None) -> None:
+        """Take the states of rows that are not held yet, of the model as it is now.
+
+        Args:
+            wanted: the rows.
+            among: rows whose batches they share; none: all that the reference can hold, so that a
+                row's bits do not depend on what else is wanted.
+        """
+        missing = {row for row in wanted if row not in self.states}
+        if not missing:
+            return
+        training = self.model.net.training
+        self.model.net.eval()  # no dropout in what is frozen
+        among = self.rows if among is None else among
+        taken = answer_states(self.model, among, only=missing)
+        self.states |= {row: part.clone() for row, part in taken if row in missing}
+        self.model.net.train(training)
+
+    def half(self, batch: Batch) -> Half:
+        """The reference's view of a batch of rows that are held."""
+        states = torch.cat([self.states[row] for row in batch.encoded])
+        return HeldHalf(batch, states, self.head, known=self.known)

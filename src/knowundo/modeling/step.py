@@ -1,0 +1,141 @@
+"""The step that a loss sees: its unlearn, retention and alternative rows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from functools import cached_property
+
+import torch
+
+from knowundo.data.batches import Batch, PairedBatch, collate
+from knowundo.errors import KnowUndoError
+from knowundo.modeling.forward import hidden_states
+from knowundo.modeling.half import Columns, Half
+from knowundo.modeling.head import live_head
+from knowundo.modeling.model import Model
+from knowundo.modeling.reference import Reference
+
+# What a loss may read of a step, in the order in which it lies in one forward.
+HALVES = ("unlearn", "retention", "alternative")
+
+
+class ReferenceStep:
+    """`step.reference`: the frozen memorized model on the rows of a step."""
+
+    def __init__(self, step: Step, reference: Callable[[], Reference], *, first: bool) -> None:
+        self._step, self._reference, self._first = step, reference, first
+
+    def _half(self, name: str) -> Half:
+        """All rows that may come to lie in this half are taken at once: later, weights move.
+
+        Raises:
+            KnowUndoError: weights may have moved already.
+        """
+        reference, batch = self._reference(), self._step.rows(name)
+        if not all(row in reference.states for row in batch.encoded):
+            if not self._first:
+                raise KnowUndoError(
+                    "a loss that reads step.reference must read it in its first step"
+                )
+            if name == "alternative":
+                rows = list(self._step.columns[name].values())
+                reference.hold(rows, among=rows)
+            else:
+                scopes = {row.record.scope for row in batch.encoded}
+                reference.hold(row for row in reference.rows if row.record.scope in scopes)
+        return reference.half(batch)
+
+    @cached_property
+    def unlearn(self) -> Half:
+        return self._half("unlearn")
+
+    @cached_property
+    def retention(self) -> Half:
+        return self._half("retention")
+
+    @cached_property
+    def alternative(self) -> Half:
+        return self._half("alternative")
+
+
+class Step:
+    """One paired batch, computed as far as the loss reads it.
+
+    `step.unlearn`, `step.retention` and `step.alternative` run the current model on first reading;
+    a method gets what it has `read` before from one forward.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        batch: PairedBatch,
+        *,
+        reference: Callable[[], Reference],
+        columns: Columns | None = None,
+        read: Collection[str] = (),
+    ) -> None:
+        """Nothing is computed yet.
+
+        Args:
+            model: the current one.
+            batch: on its device.
+            reference: asked only if the loss reads it.
+            columns: what the method's `prepare` made.
+            read: halves that the loss read in earlier steps; none: this is the first one.
+        """
+        self.model, self.batch, self.columns = model, batch, columns or {}
+        self.reference = ReferenceStep(self, reference, first=not read)
+        self.used: set[str] = set()
+        self._read = read if len(read) > 1 else ()
+
+    @cached_property
+    def _alternatives(self) -> Batch:
+        if "alternative" not in self.columns:
+            raise KnowUndoError("step.alternative: the method's `prepare` made no such column")
+        others = self.columns["alternative"]
+        rows = [others[row.record.id] for row in self.batch.unlearn.encoded]
+        whole = [others[row.record.id] for row in self.batch.unlearn.whole]
+        return collate(rows, self.model.pad, whole=whole).to(self.model.device)
+
+    def rows(self, half: str) -> Batch:
+        """The rows of a half by its name."""
+        if half == "alternative":
+            return self._alternatives
+        batch: Batch = getattr(self.batch, half)
+        return batch
+
+    @cached_property
+    def _joint(self) -> dict[str, torch.Tensor]:
+        halves = {name: self.rows(name) for name in HALVES if name in self._read}
+        encoded = [row for half in halves.values() for row in half.encoded]
+        states = hidden_states(self.model, collate(encoded, self.model.pad).to(self.model.device))
+        parts, begin = {}, 0
+        for name, half in halves.items():
+            parts[name] = states[begin : begin + len(half.targets)]
+            begin += len(half.targets)
+        return parts
+
+    def _half(self, name: str) -> Half:
+        self.used.add(name)
+        batch = self.rows(name)
+        joint = name in self._read
+        states = self._joint[name] if joint else hidden_states(self.model, batch)
+        return Half(batch, states, live_head(self.model), self.columns)
+
+    @cached_property
+    def unlearn(self) -> Half:
+        """The current model on rows that must go."""
+        return self._half("unlearn")
+
+    @cached_property
+    def retention(self) -> Half:
+        """The current model on rows that must stay."""
+        return self._half("retention")
+
+    @cached_property
+    def alternative(self) -> Half:
+        """The current model on the unlearn rows' questions with the alternative answers."""
+        return self._half("alternative")
+
+
+Parts = dict[str, torch.Tensor]

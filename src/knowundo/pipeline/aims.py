@@ -1,0 +1,73 @@
+"""What unlearning starts from and aims at."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import NamedTuple
+
+from knowundo.data.encoded import Encoded
+from knowundo.data.encoding import fitting
+from knowundo.data.neighbours import unknowable
+from knowundo.errors import BadInput
+from knowundo.recipes.schema import Stop
+from knowundo.runs.run import Run
+from knowundo.scoring.teacher_forcing import token_accuracy
+from knowundo.unlearning.early_stopping import Watch, set_aside
+from knowundo.unlearning.original.start import OriginalStart
+from knowundo.unlearning.start import Start
+
+
+def prepare_unlearning(run: Run, stop: Stop | None) -> tuple[Start, Aim, Watch | None]:
+    """The memorized model with its rows, what unlearning aims at, and what is looked at.
+
+    Args:
+        run: memorized already; its model is the memorized one afterwards.
+        stop: of the recipe, or another; none: nothing is set aside for looking.
+    """
+    rows = run.encoded("unlearn", "train", end=False)
+    kept = {scope: run.encoded(scope, "train", end=False) for scope in ("retention", "general")}
+    aim, watch = _aim(run, rows, stop), None
+    run.model.use(run.start)
+    if stop is not None:
+        rows, kept["retention"], watch = _watched(run, stop, rows, kept["retention"], aim)
+    begin = partial(OriginalStart, quirks=run.recipe.quirks) if run.recipe.quirks else Start
+    start = begin(run.model, rows, kept, seed=run.recipe.seed, encode=run.encode)
+    return start, aim, watch
+
+
+def _watched(
+    run: Run, stop: Stop, rows: list[Encoded], retention: list[Encoded], aim: Aim
+) -> tuple[list[Encoded], list[Encoded], Watch]:
+    """Unlearn and retention rows to train on, and what is looked at meanwhile."""
+    trained, kept, *seen = set_aside(
+        rows, retention, share=stop.share, both=stop.aside == "both", seed=run.recipe.seed
+    )
+    first, second = seen
+    watch = Watch(first, second, aim.accuracy, stop.floor, stop.looks, stop.patience)
+    return trained, kept, watch
+
+
+class Aim(NamedTuple):
+    """How well a model does on unlearn/train rows that does not know them."""
+
+    name: str
+    accuracy: float  # of tokens, in [0, 1]
+
+
+def _aim(run: Run, rows: Sequence[Encoded], stop: Stop | None) -> Aim:
+    """What unlearning aims at: the stop's own number, or the model that never saw the rows."""
+    if stop is not None and stop.target != "unknown":
+        return Aim("unlearn.stop.target", stop.target)
+    if stop is not None:
+        run.model.use(run.start)
+        strangers = unknowable([row.record for row in rows], run.records, run.recipe.seed)
+        if not (encoded := fitting(strangers, run.encode)):
+            raise BadInput(
+                "unlearn.stop.target unknown: rows about invented people are longer than "
+                "data.max_length; raise it, or give a token accuracy such as 0.5"
+            )
+        return Aim("rows that it cannot know", token_accuracy(run.model, encoded))
+    never_saw = run.never_saw()
+    run.model.use(never_saw)
+    return Aim(f"the {never_saw.name} model", token_accuracy(run.model, rows))

@@ -1,0 +1,144 @@
+"""The stage evaluate: scores as results.json, with intervals and comparisons."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pandas as pd
+
+from knowundo.data.encoding import count_cut
+from knowundo.data.records import data_hash
+from knowundo.errors import BadInput
+from knowundo.evaluation.collapse import collapsed
+from knowundo.evaluation.evaluation import Evaluation
+from knowundo.modeling.variant import Variant
+from knowundo.modeling.weights import describe
+from knowundo.pipeline.scores import (
+    Scored,
+    is_whole_model,
+    score_group,
+    scoring_groups,
+    unaltered_rows,
+)
+from knowundo.progress import Progress
+from knowundo.recipes.schema import Variant as Planned
+from knowundo.results import Results, Row, VariantFacts, write_results
+from knowundo.runs.run import Run
+from knowundo.storage.artifacts import read_manifest
+from knowundo.storage.environment import surroundings
+from knowundo.storage.locks import alone
+
+
+@alone
+def evaluate(run: Run) -> Results:
+    """Score every variant on every record, one base in memory, and write results.json."""
+    run.encoded()  # the base and every row, checked before the first byte is written
+    if not run.recipe.evaluate.models or (run.memorized / "manifest.json").exists():
+        run.check_current()
+    model = describe(run.model)
+    _check_given(run)
+    run.claim()
+    scored: dict[str, Scored] = {}
+    for group in scoring_groups(run):
+        scored |= score_group(run, group)
+    with run.reporter.task("evaluate: intervals") as progress:
+        results = _results(run, model, scored, progress)
+    write_results(results, run.out / "results.json")
+    run.seal(run.out / "results.json")
+    return results
+
+
+def _check_given(run: Run) -> None:
+    """Refuse given adapters that cannot be put on this run's model, before anything is scored.
+
+    Each is put there once, so that a damaged one does not end the scoring of the others.
+    """
+    for variant in run.given_models():
+        if not is_whole_model(run, variant) and run.model.adaptation.kind == "full":
+            raise BadInput(
+                f"{variant.folder}: an adapter, but this run trains all weights; score it with "
+                "`knowundo evaluate` in another directory"
+            )
+        if not is_whole_model(run, variant):
+            run.model.use(variant)
+    run.model.tell(run.reporter.say)
+
+
+def _evaluated(run: Run, scored: dict[str, Scored], progress: Progress) -> tuple[list[Row], Any]:
+    """All rows of results.json, and the evaluation of the records as they are."""
+    target = "retain" if "retain" in scored else None
+    settings = {"draws": run.recipe.evaluate.resamples, "seed": run.recipe.seed}
+    plain = Evaluation(
+        {name: unaltered_rows(one.table) for name, one in scored.items()},
+        target=target,
+        **settings,
+    )
+    rows = plain.rows(progress)
+    for attack in next(iter(scored.values())).table["attack"].unique():
+        if attack:
+            tables = {
+                name: one.table[one.table["attack"] == attack] for name, one in scored.items()
+            }
+            under = Evaluation(tables, target=target, **settings).rows()
+            rows += [row.model_copy(update={"attack": attack}) for row in under]
+    return rows + [row for one in scored.values() for row in one.tasks], plain
+
+
+def _results(
+    run: Run, model: dict[str, Any], scored: dict[str, Scored], progress: Progress
+) -> Results:
+    rows, evaluation = _evaluated(run, scored, progress)
+    around = surroundings()
+    counts: dict[str, int] = {}
+    for record in run.records:
+        key = f"{record.scope}/{record.split}"
+        counts[key] = counts.get(key, 0) + 1
+    return Results(
+        name=run.recipe.name,
+        recipe_given=run.given,
+        recipe_effective=run.effective,
+        seeds={"recipe": run.recipe.seed, "data": run.recipe.data_seed},
+        data_sha256=data_hash(run.records),
+        data_counts=counts,
+        data_cut=count_cut(run.encoded()),
+        data_commits=run.commits,
+        model=model,
+        variants=[_facts(variant, evaluation.tables) for variant in run.variants()],
+        rows=rows,
+        comparisons=[c for pair in _controlled(run, scored) for c in evaluation.compare(*pair)],
+        **around,
+    )
+
+
+def _facts(variant: Variant, tables: dict[str, pd.DataFrame]) -> VariantFacts:
+    before = tables.get("memorized", tables.get("base"))
+    facts = VariantFacts(name=variant.name, role=variant.role)
+    if variant.role in ("unlearned", "given"):
+        facts.collapsed = collapsed(tables[variant.name], before)
+    if variant.role != "unlearned" or variant.folder is None:
+        return facts
+    manifest = read_manifest(variant.folder)
+    names = ("method", "region", "parameters", "lr", "optimizer_steps")
+    watched = ("attempts", "trajectory", "stopped")
+    ends = ("diverged", "kept_step")
+    taken = {name: manifest[name] for name in (*names, *watched, *ends) if name in manifest}
+    kept = {"kept_step": manifest["best"]["step"]} if "best" in manifest else {}
+    return facts.model_copy(update=taken | kept)
+
+
+def _controlled(run: Run, scored: dict[str, Scored]) -> list[tuple[str, str]]:
+    """Pairs that differ in their region only: a located one against every control of it."""
+    variants = [v for v in run.recipe.unlearn.variants if v.name in scored]
+
+    def all_but_region(variant: Planned) -> Any:
+        settings = run.recipe.unlearn.settings(variant)
+        return variant.method, variant.arguments, variant.retain_on, settings
+
+    return [
+        (located.name, control.name)
+        for located in variants
+        if located.region in run.recipe.localize.localizers
+        for control in variants
+        if control.region in run.controls(located.region)
+        and all_but_region(control) == all_but_region(located)
+    ]

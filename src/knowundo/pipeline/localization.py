@@ -1,0 +1,66 @@
+"""The stage localize: regions found by gradients, and their controls."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from knowundo.localization.search import localize as find_regions
+from knowundo.localization.search import with_controls
+from knowundo.modeling import regions
+from knowundo.pipeline.facts import common_facts
+from knowundo.progress import Progress
+from knowundo.runs.run import Run
+from knowundo.storage.artifacts import new_folder
+from knowundo.storage.checkpoints import Checkpoint
+from knowundo.storage.files import write_json
+from knowundo.storage.locks import alone
+
+
+@alone
+def localize(run: Run) -> None:
+    """Find the region by gradients, or take a given one; and draw the control regions."""
+    inputs = run.localize_inputs()
+    run.claim()
+    if run.done(run.regions, inputs):
+        run.seal(run.regions)
+        run.reporter.say("regions: already there, skipped")
+        return
+    run.model.use(run.start)
+    checkpoint, adopted = run.checkpoint(run.regions, inputs), run.recipe.localize.adopt
+    with run.reporter.task("localize") as progress:
+        if adopted is None:
+            found = _located(run, progress, checkpoint)
+        else:
+            found = _given_region(run, Path(adopted))
+    facts = {"seconds": round(checkpoint.seconds, 2), **common_facts(run, run.model)}
+    with new_folder(run.regions, inputs, parameters=found["parameters"], **facts) as aside:
+        write_json(aside / "tensors.json", found["tensors"])
+        for name, region in found["regions"].items():
+            write_json(aside / f"{name}.json", region)
+    run.seal(run.regions)
+    run.clear(checkpoint)
+
+
+def _located(run: Run, progress: Progress, checkpoint: Checkpoint) -> dict[str, Any]:
+    """Regions, controls and every tensor's gradients, from the recipe's localizers."""
+    splits = run.recipe.localize.splits
+    return find_regions(
+        run.model,
+        run.encoded("unlearn", splits),
+        run.encoded("retention", splits),
+        **run.recipe.localize.model_dump(exclude={"splits", "adopt"}),
+        seed=run.recipe.seed,
+        progress=progress,
+        checkpoint=checkpoint,
+    )
+
+
+def _given_region(run: Run, file: Path) -> dict[str, Any]:
+    """A region from a file under the localizer's name, with its controls; no gradients."""
+    parameters = run.model.parameters()
+    name = next(iter(run.recipe.localize.localizers))
+    sizes = {tensor: parameter.numel() for tensor, parameter in parameters.items()}
+    draws, seed = run.recipe.localize.draws, run.recipe.seed
+    located = {name: regions.read_region(file, parameters)}
+    return {"tensors": [], **with_controls(located, sizes, draws=draws, seed=seed)}

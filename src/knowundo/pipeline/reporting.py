@@ -1,0 +1,100 @@
+"""The stage report: results.json as a page, or as the paper's table."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from knowundo.errors import BadInput
+from knowundo.pipeline.scores import unaltered_rows
+from knowundo.recipes.presets import presets
+from knowundo.recipes.reading import differing_keys, load_recipe
+from knowundo.reporting.paper.rendering import ENDINGS, paper_table
+from knowundo.reporting.report import Material, write_report
+from knowundo.results import Results, read_results
+from knowundo.runs.checks import effective
+from knowundo.runs.run import Run
+from knowundo.scoring.table import read_scores
+from knowundo.storage.artifacts import read_manifest
+from knowundo.storage.files import read_json, write_text
+from knowundo.storage.integrity import check_seal
+from knowundo.storage.locks import alone
+
+
+def _results_of(run: Run) -> Results:
+    file = run.out / "results.json"
+    if not file.exists():
+        raise BadInput(f"{file}: not there yet; run `knowundo evaluate --out {run.out}` first")
+    check_seal(run.out, file)
+    return read_results(file)
+
+
+@alone
+def report(run: Run, *, redact: bool = False) -> Path:
+    """Write report.html from results.json and the other artifacts.
+
+    Args:
+        run: evaluated.
+        redact: show hash and length in place of what is said of the unlearn scope.
+    """
+    results = _results_of(run)
+    folders = {v.name: v.folder for v in run.variants() if v.folder and v.role != "given"}
+    region = next(iter(run.recipe.localize.localizers))
+    located = (run.regions / "tensors.json").exists()
+    material = Material(
+        scores={
+            variant.name: unaltered_rows(
+                read_scores(run.out / "scores" / variant.name / "rows.parquet")
+            )
+            for variant in results.variants
+        },
+        curves={
+            name: curve
+            for name, folder in folders.items()
+            if (curve := read_json(folder / "curve.json"))
+        },
+        tensors=read_json(run.regions / "tensors.json") if located else [],
+        region=region,
+        located=set(read_json(run.regions / f"{region}.json")) if located else set(),
+        seconds={name: read_manifest(folder)["seconds"] for name, folder in folders.items()},
+    )
+    path = run.out / "report.html"
+    write_report(path, results, material, redact=redact)
+    run.seal(path)
+    return path
+
+
+@alone
+def paper_report(run: Run) -> dict[str, Path]:
+    """Write the paper's table with our rows in it; a file per format."""
+    results = _results_of(run)
+    seconds: dict[str, float | None] = {}
+    for variant in results.variants:
+        if variant.role == "unlearned":
+            made = read_manifest(run.unlearned(variant.name))
+            steps = made["optimizer_steps"]
+            seconds[variant.name] = made["seconds"] / steps if steps else None
+    changed, written = _changed(results), {}
+    for form, ending in ENDINGS.items():
+        written[str(form)] = run.out / f"paper-table.{ending}"
+        table = paper_table(results, seconds, format=form, changed=changed)
+        write_text(written[form], table)
+    run.seal(*written.values())
+    return written
+
+
+# Where things lie and how they are held, not what is computed.
+_ASIDE = (
+    "data.source", "data.general", "data.revision", "data.general_revision", "model.base",
+    "model.device", "model.attention", "model.gradient_checkpointing", "model.optimizer",
+    "memorize.adopt", "localize.adopt", "evaluate.models",
+)  # fmt: skip
+
+
+def _changed(results: Results) -> list[str]:
+    """Keys in which a run differs from the paper's preset that it is named after."""
+    name = results.recipe_effective["name"]
+    if name not in presets("recipes"):
+        return []
+    wanted = effective(load_recipe(name)[0])
+    found = differing_keys(wanted, results.recipe_effective)
+    return [key for key, *_ in found if key not in _ASIDE]

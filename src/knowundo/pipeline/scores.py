@@ -1,0 +1,196 @@
+"""Scores of each variant, several adapters in one forward where that is possible."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pandas as pd
+
+from knowundo.evaluation.lm_eval_tasks import general_rows
+from knowundo.modeling.adapters import Adaptation, adaptation_of
+from knowundo.modeling.fast.oom import ran_out
+from knowundo.modeling.model import Model
+from knowundo.modeling.multi_adapter import go_abreast
+from knowundo.modeling.variant import Variant
+from knowundo.pipeline.facts import common_facts
+from knowundo.progress import Progress
+from knowundo.results import Row
+from knowundo.runs.run import BOTH, Run
+from knowundo.scoring.table import fill_a_batch, read_scores, score_abreast, write_scores
+from knowundo.storage.artifacts import new_folder
+from knowundo.storage.checkpoints import Checkpoint
+from knowundo.storage.files import read_json, write_json
+
+# The checkpoint of scoring the records as they are.
+AS_IS = "as-is"
+
+
+class Scored(NamedTuple):
+    """What evaluation knows of one variant."""
+
+    table: pd.DataFrame  # rows of scoring.score, and how the question was altered: `attack`
+    tasks: list[Row]  # of general tasks
+
+
+def _in_order(run: Run) -> list[Variant]:
+    """The variants, whole models last: the base makes room for them."""
+    return sorted(run.variants(), key=lambda variant: is_whole_model(run, variant))
+
+
+def is_whole_model(run: Run, variant: Variant) -> bool:
+    """True for a given model that cannot be put on the base as a LoRA."""
+    return (
+        variant.role == "given"
+        and variant.folder is not None
+        and adaptation_of(variant.folder).kind == "full"
+    )
+
+
+def scoring_groups(run: Run) -> list[list[Variant]]:
+    """The variants in the order of scoring; those together that may go abreast.
+
+    So many that their answers fill a batch. What is scored already plays no part: a run that is
+    gone on with has the groups that it began with, and so the same bits.
+    """
+    most = fill_a_batch(run.encoded(), run.recipe.evaluate.generate)
+    groups, shapes = list[list[Variant]](), set[Adaptation]()
+    for variant in _in_order(run):
+        own = set() if variant.folder is None else {adaptation_of(variant.folder)}
+        kinds = {run.model.adaptation.kind, *(shape.kind for shape in own)}
+        joins = kinds == {"lora"} and len(shapes | own) <= 1
+        if groups and joins and len(groups[-1]) < most:
+            groups[-1].append(variant)
+            shapes |= own
+        else:
+            groups.append([variant])
+            shapes = own
+    return groups
+
+
+def _scores(run: Run, variant: Variant) -> Path:
+    return run.out / "scores" / variant.name
+
+
+def score_group(run: Run, group: Sequence[Variant]) -> dict[str, Scored]:
+    """Score variants, or read what an earlier call made of the same inputs."""
+    made = [run.done(_scores(run, variant), run.score_inputs(variant)) for variant in group]
+    waiting = [variant for variant, there in zip(group, made, strict=True) if not there]
+    if waiting:
+        _score(run, group, waiting)
+    return {variant.name: _scored(run, variant) for variant in group}
+
+
+def _scored(run: Run, variant: Variant) -> Scored:
+    folder = _scores(run, variant)
+    run.seal(folder)
+    tasks = [Row.model_validate(row) for row in read_json(folder / "tasks.json")]
+    return Scored(read_scores(folder / "rows.parquet"), tasks)
+
+
+def _score(run: Run, group: Sequence[Variant], waiting: Sequence[Variant]) -> None:
+    """Score a group abreast, and write those of it that wait; one by one where it must be."""
+    inputs = [run.score_inputs(variant) for variant in group]
+    checkpoint = run.checkpoint(_scores(run, group[0]), inputs)
+    if len(waiting) < len(group) and checkpoint.within(AS_IS).read() is None:
+        _score(run, waiting, waiting)
+        return
+    model = run.whole_model(group[0]) if is_whole_model(run, group[0]) else run.model
+    if (tables := _tables(run, model, group, checkpoint)) is None:
+        run.clear(checkpoint)
+        for variant in waiting:
+            _score(run, [variant], [variant])
+        return
+    facts = {"seconds": checkpoint.seconds / len(group), **common_facts(run, model)}
+    for variant, own, rows in zip(group, inputs, tables, strict=True):
+        if variant in waiting:
+            _write_scores(run, model, variant, own, rows, facts)
+    run.clear(checkpoint)
+
+
+def _tables(
+    run: Run, model: Model, group: Sequence[Variant], checkpoint: Checkpoint
+) -> list[pd.DataFrame] | None:
+    """Rows of each of a group; None where they cannot go abreast, or memory runs out so."""
+    if len(group) > 1 and not go_abreast(model, group):
+        return None
+    title = "evaluate " + ", ".join(variant.name for variant in group)
+    used = nullcontext() if is_whole_model(run, group[0]) else model.all_of(group)
+    try:
+        with run.reporter.task(title) as progress, used:
+            return _score_rows(run, model, progress, checkpoint)
+    except RuntimeError as error:
+        if len(group) == 1 or not ran_out(error):
+            raise
+    many = f"{len(group)} adapters in a forward"
+    model.notes.append(f"scoring: memory ran out with {many}, went on with one")
+    return None
+
+
+def _write_scores(
+    run: Run,
+    model: Model,
+    variant: Variant,
+    inputs: Sequence[Any],
+    rows: pd.DataFrame,
+    facts: dict[str, Any],
+) -> None:
+    """Rows of a variant, and how it does at general tasks."""
+    began = time.monotonic()
+    if run.recipe.evaluate.general_tasks and not is_whole_model(run, variant):
+        model.use(variant)
+    tasks = _score_tasks(run, model, variant.name)
+    seconds = facts["seconds"] + time.monotonic() - began
+    with new_folder(
+        _scores(run, variant), inputs, **facts | {"seconds": round(seconds, 2)}
+    ) as aside:
+        write_scores(rows, aside / "rows.parquet")
+        write_json(aside / "tasks.json", [row.model_dump(mode="json") for row in tasks])
+    run.seal(_scores(run, variant))
+
+
+def _score_rows(
+    run: Run, model: Model, progress: Progress, checkpoint: Checkpoint
+) -> list[pd.DataFrame]:
+    """By adapter abreast, every record as it is, and val rows once more behind each prefix."""
+    section = run.recipe.evaluate
+    encoded = run.encoded(model=model, end=False)
+    how: dict[str, Any] = {"generated_splits": section.generate, "progress": progress}
+    tables = score_abreast(model, encoded, **how, checkpoint=checkpoint.within(AS_IS))
+    parts = [[table.assign(attack="")] for table in tables]
+    for number, prefix in enumerate(section.prefixes):
+        rows = [
+            row
+            for scope in BOTH
+            for row in run.encoded(scope, "val", model=model, prefix=prefix, end=False)
+        ]
+        tables = score_abreast(model, rows, **how, checkpoint=checkpoint.within(f"prefix-{number}"))
+        for part, table in zip(parts, tables, strict=True):
+            part.append(table.assign(attack=f"{prefix} prompt"))
+    return [pd.concat(part, ignore_index=True) for part in parts]
+
+
+def _score_tasks(run: Run, model: Model, name: str) -> list[Row]:
+    section = run.recipe.evaluate
+    if not section.general_tasks:
+        return []
+    with run.reporter.task(f"evaluate {name}: general tasks") as progress:
+        return general_rows(
+            model,
+            name,
+            tasks=section.general_tasks,
+            folder=section.general_folder,
+            limit=section.general_limit,
+            shots=section.general_shots,
+            seed=run.recipe.seed,
+            progress=progress,
+            say=run.reporter.say,
+        )
+
+
+def unaltered_rows(table: pd.DataFrame) -> pd.DataFrame:
+    """Rows whose question was not altered."""
+    return table[table["attack"] == ""]

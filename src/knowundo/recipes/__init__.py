@@ -1,0 +1,1 @@
+"""Recipes: the schema of their keys, presets, and reading them from YAML."""

@@ -1,0 +1,1 @@
+"""A run in the layout of the KnowUnDo paper's tables."""

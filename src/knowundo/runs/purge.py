@@ -1,0 +1,109 @@
+"""purge(): dispose of the data to be forgotten that a run's directory itself holds.
+
+What goes: the models that know the unlearn scope, steps of unlearning that were kept, checkpoints,
+an erasure's lists, a report that is not redacted, and in the scores every question and answer of
+the unlearn scope, of which hash and length stay. What stays: the unlearned models, regions and
+numbers. Files are removed, which does not wipe a disk.
+"""
+
+from __future__ import annotations
+
+import shutil
+from datetime import UTC, datetime
+from pathlib import Path
+from knowundo.storage.artifacts import (KEPT_NAME, MANIFEST, read_manifest)
+from knowundo.storage.files import (file_hash, new_file, write_json)
+from knowundo.errors import BadInput
+from knowundo.storage.locks import exclusive
+from knowundo.progress import Reporter
+from knowundo.data.records import redacted
+from knowundo.reporting.report import REDACTED
+from knowundo.scoring.table import (read_scores, write_scores)
+from knowundo.storage.integrity import (mark, read_seal, seal, unseal)
+from knowundo.version import __version__
+
+
+RECORD = "purged.json"
+# What knows or holds the unlearn scope.
+_HOLDERS = ("memorized", "retain", "checkpoints", "lists", "report.html")
+_TEXT = ("question", "answer", "said")
+_SCORES = "scores/"
+
+
+def holdings(out: Path) -> list[str]:
+    """What a purge of a run's directory would remove or redact, as it is now.
+
+    Raises:
+        BadInput: no run there.
+    """
+    if not (out / "recipe.yaml").is_file():
+        raise BadInput(f"{out}: holds no run (no recipe.yaml); name a run's directory")
+    found = [name for name in _HOLDERS if (out / name).exists()]
+    if "report.html" in found and REDACTED in (out / "report.html").read_text(encoding="utf-8"):
+        found.remove("report.html")
+    # Early in its training an unlearned model still knows what it is to forget.
+    kept = [f for f in sorted((out / "unlearned").glob("*")) if KEPT_NAME.fullmatch(f.name)]
+    found += [str(folder.relative_to(out)) for folder in kept]
+    return found + [str(f.parent.relative_to(out)) for f in _tables(out) if _shows(f)]
+
+
+def _tables(out: Path) -> list[Path]:
+    return sorted((out / "scores").glob("*/rows.parquet"))
+
+
+def _shows(file: Path) -> bool:
+    """True if a table of scores still holds text of the unlearn scope."""
+    rows = read_scores(file)
+    listed = rows[rows["scope"] == "unlearn"]
+    texts = (str(text) for column in _TEXT for text in listed[column].dropna())
+    return any(not text.startswith("sha256:") for text in texts)
+
+
+def purge(out: Path, reporter: Reporter | None = None) -> dict[str, str]:
+    """Remove it, and write down what was removed; begun again, it goes on.
+
+    Returns:
+        What was removed or redacted: its name, and the sha256 that it had.
+
+    Raises:
+        BadInput: no run there, or another process works in it.
+    """
+    holdings(out)
+    with exclusive(out, reporter):
+        held = read_seal(out)
+        done = dict(held.purged)
+        for name in holdings(out):
+            path = out / name
+            if name.startswith(_SCORES):
+                done[name] = _redact(out, path)
+                continue
+            whole = path.is_file() or (path / MANIFEST).is_file()
+            done[name] = held.files.get(name) or (mark(path) if whole else "")
+            unseal(out, name, purged=True)  # first: what is gone on purpose is never called missing
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+        record = {
+            "purged": datetime.now(UTC).isoformat(timespec="seconds"),
+            "knowundo": __version__,
+            "removed": {n: value for n, value in done.items() if not n.startswith(_SCORES)},
+            "redacted": {n: value for n, value in done.items() if n.startswith(_SCORES)},
+        }
+        write_json(out / RECORD, record)
+        seal(out, out / RECORD)
+    return done
+
+
+def _redact(out: Path, folder: Path) -> str:
+    """Replace the texts of the unlearn scope in a table of scores; the sha256 that it had."""
+    before, file = mark(folder), folder / "rows.parquet"
+    rows = read_scores(file)
+    listed = rows["scope"] == "unlearn"
+    for column in _TEXT:
+        shown = listed & rows[column].notna() & ~rows[column].astype(str).str.startswith("sha256:")
+        rows.loc[shown, column] = rows.loc[shown, column].map(redacted)
+    with new_file(file) as aside:
+        write_scores(rows, aside)
+    manifest = read_manifest(folder)
+    manifest["outputs"]["rows.parquet"] = file_hash(file)
+    write_json(folder / MANIFEST, manifest | {"redacted": True})
+    seal(out, folder)
+    return before

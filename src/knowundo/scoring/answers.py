@@ -1,0 +1,77 @@
+"""What a model answers to the question of each record."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+
+import torch
+
+from knowundo.data.decoding import decoded_all, said_verbatim
+from knowundo.data.encoded import Encoded
+from knowundo.modeling.fast.oom import in_portions
+from knowundo.modeling.model import Model
+from knowundo.progress import Progress
+from knowundo.scoring.generation import BATCH, continue_prompts, stop_ids
+from knowundo.scoring.progress import Said, ScoringState
+
+
+@torch.no_grad()
+def generate(
+    model: Model,
+    encoded: Sequence[Encoded],
+    *,
+    batch_size: int = BATCH,
+) -> dict[str, str]:
+    """Texts of `answered`, by record id."""
+    said = answered(model, encoded, batch_size=batch_size)
+    return {name: answer.text for name, answer in said.items()}
+
+
+def answered(
+    model: Model, encoded: Sequence[Encoded], *, batch_size: int = BATCH
+) -> dict[str, Said]:
+    """Greedy answers by record id, of at most as many tokens as the true answer.
+
+    Rows are padded on the left and sorted by their true answer's length, so that a batch ends
+    early; what a model would say beyond that length cannot make it more right. An answer is over
+    at end-of-sequence or at the end of turn that the rows were encoded with.
+    """
+    course = ScoringState(1)
+    answer_rows(model, encoded, course, batch_size=batch_size)
+    return course.said[0]
+
+
+def answer_rows(
+    model: Model,
+    encoded: Sequence[Encoded],
+    course: ScoringState,
+    *,
+    batch_size: int = BATCH,
+    progress: Progress | None = None,
+) -> None:
+    stops = stop_ids(model, encoded)
+    order = sorted(encoded, key=lambda row: (row.answer_length, len(row.prompt)))
+
+    def answer(rows: Sequence[Encoded]) -> None:
+        if all(row.record.id in course.said[0] for row in rows):
+            return
+        output = continue_prompts(
+            model,
+            [row.prompt for row in rows],
+            tokens=max(row.answer_length for row in rows),
+            stops=stops,
+        )
+        for answers, own in zip(course.said, output.chunk(model.abreast), strict=True):
+            # Cut to its own true answer's length, what a row says does not depend on others.
+            tokens = [new[: row.answer_length] for row, new in zip(rows, own.tolist(), strict=True)]
+            texts = decoded_all(model.tokenizer, tokens, stops=stops)
+            for row, ids, text in zip(rows, tokens, texts, strict=True):
+                exact = said_verbatim(model.tokenizer, row, ids, stops=stops)
+                answers[row.record.id] = Said(text, exact)
+        course.keep()
+        if progress:
+            progress(len(course.said[0]), len(order))
+
+    size = max(1, batch_size // model.abreast)
+    deque(in_portions(order, size, answer, model.notes, "answering"), maxlen=0)

@@ -1,0 +1,136 @@
+"""One row a record: what a variant predicts and answers, as Parquet."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+
+from knowundo.data.decoding import decoded
+from knowundo.data.encoded import Encoded
+from knowundo.data.wording import rouge_l
+from knowundo.errors import BadInput
+from knowundo.modeling.model import Model
+from knowundo.progress import Progress
+from knowundo.scoring.answers import answer_rows
+from knowundo.scoring.generation import ABREAST, BATCH
+from knowundo.scoring.progress import Said, ScoringState
+from knowundo.scoring.teacher_forcing import force_answers
+from knowundo.storage.checkpoints import Checkpoint
+
+# Counts up where a column comes to mean something else, so that scores are made again.
+VERSION = 2
+# What a variant's Parquet file holds, in this order.
+COLUMNS = (
+    "id", "scope", "split", "subset", "subject", "question", "answer", "said",
+    "tokens", "token_accuracy", "fact_accuracy", "mean_nll", "exact_match", "rouge_l",
+    "forced_rouge_l",
+)  # fmt: skip
+
+
+def score(
+    model: Model,
+    encoded: Sequence[Encoded],
+    *,
+    generated_splits: Sequence[str],
+    progress: Progress | None = None,
+    checkpoint: Checkpoint | None = None,
+) -> pd.DataFrame:
+    """Score the model as it is now.
+
+    Args:
+        model: not changed.
+        encoded: rows of any scope and split.
+        generated_splits: splits whose questions are also answered freely; plain text never is.
+        progress: called after each generated batch.
+        checkpoint: gone on from, and written now and then.
+
+    Returns:
+        One row a record, in the order given, with the columns `COLUMNS`; shares are in [0, 1],
+        and what was not measured is missing, never 0.
+    """
+    (table,) = score_abreast(
+        model, encoded, generated_splits=generated_splits, progress=progress, checkpoint=checkpoint
+    )
+    return table
+
+
+def score_abreast(
+    model: Model,
+    encoded: Sequence[Encoded],
+    *,
+    generated_splits: Sequence[str],
+    progress: Progress | None = None,
+    checkpoint: Checkpoint | None = None,
+) -> list[pd.DataFrame]:
+    """The same of each adapter that the model has abreast (`Model.all_of`), in their order."""
+    course = ScoringState(model.abreast, checkpoint)
+    force_answers(model, encoded, course)
+    answer_rows(model, _asked(encoded, generated_splits), course, progress=progress)
+    if model.abreast > 1:  # some of the tables may be written when this process is killed
+        course.keep(over=True)
+    both = zip(course.forced, course.said, strict=True)
+    return [_table(model, encoded, forced, said) for forced, said in both]
+
+
+def _asked(encoded: Sequence[Encoded], splits: Sequence[str]) -> list[Encoded]:
+    return [r for r in encoded if r.record.kind == "qa" and r.record.split in splits]
+
+
+def fill_a_batch(encoded: Sequence[Encoded], generated_splits: Sequence[str]) -> int:
+    """Adapters abreast with which the answers to these rows are one batch; at least 1.
+
+    More would be no faster: a product of so many rows no longer waits for the base's weights.
+    """
+    rows = len(_asked(encoded, generated_splits)) or len(encoded)
+    return min(max(1, BATCH // rows), ABREAST)
+
+
+def _table(
+    model: Model,
+    encoded: Sequence[Encoded],
+    forced: dict[str, dict[str, Any]],
+    said: dict[str, Said],
+) -> pd.DataFrame:
+    rows = []
+    for row in encoded:
+        record = row.record
+        answer = said.get(record.id)
+        fact = {name: getattr(record, name) for name in COLUMNS[:7]}
+        fact["subject"] = record.subject or record.id  # intervals resample subjects
+        judged: dict[str, Any] = {"said": None, "exact_match": None, "rouge_l": None}
+        likeliest = decoded(model.tokenizer, forced[record.id]["likeliest"])
+        judged["forced_rouge_l"] = _recall(record.answer, likeliest, stem=False)
+        if answer is not None:
+            judged["said"], judged["exact_match"] = answer.text, float(answer.exact)
+            judged["rouge_l"] = _recall(record.answer, answer.text, stem=True)
+        rows.append(fact | forced[record.id] | judged)
+    return pd.DataFrame(rows, columns=list(COLUMNS)).astype(dict.fromkeys(COLUMNS[9:], "float64"))
+
+
+def _recall(answer: str, said: str, *, stem: bool) -> float | None:
+    overlap = rouge_l(answer, said, stem=stem)
+    return None if overlap is None else overlap.recall
+
+
+def write_scores(scores: pd.DataFrame, path: Path) -> None:
+    """Write rows as Parquet."""
+    scores.to_parquet(path, index=False)
+
+
+def read_scores(path: Path) -> pd.DataFrame:
+    """Read rows that `write_scores` wrote.
+
+    Raises:
+        BadInput: the file is not there, or damaged.
+    """
+    if not path.is_file():
+        raise BadInput(f"{path}: no such file; evaluate the run again")
+    try:
+        return pd.read_parquet(path)
+    except (pa.ArrowException, OSError, ValueError, KeyError, TypeError) as error:
+        reason = str(error).split("\n")[0]
+        raise BadInput(f"{path}: not readable as Parquet ({reason}); evaluate again") from None

@@ -1,0 +1,73 @@
+"""What a model predicts at each position of the true answer."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch.nn.functional import cross_entropy
+
+from knowundo.data.encoded import Encoded
+from knowundo.modeling.fast.chunked_logits import full_precision
+from knowundo.modeling.forward import answer_states
+from knowundo.modeling.head import live_head
+from knowundo.modeling.model import Model
+from knowundo.scoring.progress import ScoringState
+
+
+def teacher_forced(model: Model, encoded: Sequence[Encoded]) -> dict[str, dict[str, Any]]:
+    """Per record id, with the true answer given as far as each position.
+
+    Args:
+        model: not changed.
+        encoded: the rows.
+
+    Returns:
+        `tokens`: answer tokens without the tail that ends it; `token_accuracy`: share of them that
+        were the most likely ones; `fact_accuracy`: the same over the fact's tokens, None where
+        none is marked; `mean_nll`: negative log-likelihood per token in nats, the tail included,
+        None where it is no finite number;
+        `likeliest`: the most likely tokens themselves, without the tail.
+    """
+    course = ScoringState(1)
+    force_answers(model, encoded, course)
+    return course.forced[0]
+
+
+def force_answers(model: Model, encoded: Sequence[Encoded], course: ScoringState) -> None:
+    missing = {row for row in encoded if row.record.id not in course.forced[0]}
+    head = live_head(model)
+    for row, states in answer_states(model, encoded, only=missing):
+        if row not in missing:
+            continue
+        adapters = states if model.abreast > 1 else states[None]
+        for rows, own in zip(course.forced, adapters, strict=True):
+            with torch.no_grad():
+                logits = full_precision(head(own))
+            rows[row.record.id] = _judged(row, logits)
+        course.keep()
+
+
+def _judged(row: Encoded, logits: torch.Tensor) -> dict[str, Any]:
+    """What `teacher_forced` says of a row."""
+    truth = torch.tensor(row.ids[row.answer_from :], device=logits.device)
+    likeliest = logits.argmax(-1)[: row.answer_length - row.tail]
+    right = (likeliest == truth[: len(likeliest)]).tolist()
+    fact = [hit for hit, inside in zip(right, row.fact[row.answer_from :], strict=False) if inside]
+    mean_nll = float(cross_entropy(logits.double(), truth))
+    return {
+        "tokens": len(right),
+        "token_accuracy": sum(right) / len(right) if right else None,
+        "fact_accuracy": sum(fact) / len(fact) if fact else None,
+        "mean_nll": mean_nll if math.isfinite(mean_nll) else None,
+        "likeliest": likeliest.tolist(),
+    }
+
+
+def token_accuracy(model: Model, encoded: Sequence[Encoded]) -> float:
+    """Token accuracy, mean over rows, in [0, 1]."""
+    rows = [row["token_accuracy"] for row in teacher_forced(model, encoded).values()]
+    measured = [value for value in rows if value is not None]
+    return sum(measured) / len(measured)

@@ -1,0 +1,160 @@
+"""Reading and writing files: JSON, hashes, and writes that happen whole or not at all."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from knowundo.errors import BadInput, NoRoom
+
+# What is being written, beside where it will stand; no artifact has such a name.
+PARTIAL = ".partial."
+# How the system, and libraries that only pass on its words, say that there is no room.
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_SAID = (*(f"os error {number})" for number in _FULL), "No space left", "File too large")
+
+
+def file_hash(path: Path) -> str:
+    """sha256 of a file."""
+    with path.open("rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def fingerprint(value: Any) -> str:
+    """sha256 of a value that JSON can hold; the key that decides whether work is already done."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def read_text(path: Path) -> str:
+    """Read a UTF-8 file.
+
+    Raises:
+        BadInput: missing, or in another encoding.
+    """
+    try:
+        return path.read_text(encoding="utf-8")
+    except (FileNotFoundError, NotADirectoryError):
+        raise BadInput(f"{path}: no such file; check the path") from None
+    except OSError as error:
+        raise BadInput(f"{path}: cannot be read ({error.strerror}); check the path") from None
+    except UnicodeDecodeError as error:
+        raise BadInput(f"{path}: not UTF-8 at byte {error.start}; save it as UTF-8") from None
+
+
+def parse_json(text: str, path: Path, line: int | None, mend: str) -> Any:
+    """A JSON value.
+
+    Args:
+        text: a whole file, or one line of it.
+        path: of the file.
+        line: which one, where `text` is but one.
+        mend: ends the error.
+
+    Raises:
+        BadInput: malformed, with its place.
+    """
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        at = line or f"{error.lineno}, column {error.colno}"
+        raise BadInput(f"{path}, line {at}: malformed JSON ({error.msg}); {mend}") from None
+    except (ValueError, RecursionError):  # a number of thousands of digits; nested as deep
+        at = f", line {line}" if line else ""
+        raise BadInput(f"{path}{at}: JSON beyond any bound; {mend}") from None
+
+
+def read_json(path: Path) -> Any:
+    """Parse a JSON file.
+
+    Raises:
+        BadInput: missing file, or malformed JSON with its line and column.
+    """
+    return parse_json(read_text(path), path, None, "correct that place")
+
+
+def read_jsonl(path: Path) -> list[Any]:
+    """Parse a file of one JSON value a line; empty lines are skipped.
+
+    Raises:
+        BadInput: missing file, or malformed JSON with its line.
+    """
+    rows = []
+    # Not splitlines(): texts hold line separators of other kinds, which JSON leaves as they are.
+    for number, line in enumerate(read_text(path).split("\n"), start=1):
+        if line.strip():
+            rows.append(parse_json(line, path, number, "correct that line"))
+    return rows
+
+
+@contextmanager
+def room_checked(path: Path) -> Iterator[None]:
+    """Say in one line that the disk is full, whoever noticed it.
+
+    Raises:
+        NoRoom: naming what was being written.
+    """
+    try:
+        yield
+    except Exception as error:  # safetensors and Arrow have errors of their own for it
+        full = isinstance(error, OSError) and error.errno in _FULL
+        if full or any(said in str(error) for said in _SAID):
+            raise NoRoom(
+                f"{path}: no room left to write it; make room and run the same again"
+            ) from None
+        raise
+
+
+def flush(path: Path) -> None:
+    """Make the disk hold what was written to a file, or a folder's list of names."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+@contextmanager
+def new_file(path: Path) -> Iterator[Path]:
+    """A temporary sibling that becomes `path` when the block ends well.
+
+    Raises:
+        NoRoom: the disk is full.
+    """
+    with room_checked(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        aside = path.parent / f"{PARTIAL}{path.name}.{os.getpid()}"
+        try:
+            yield aside
+            flush(aside)
+            os.replace(aside, path)
+            flush(path.parent)
+        finally:
+            aside.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write aside, flush to disk, rename."""
+    with new_file(path) as aside:
+        aside.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, value: Any) -> None:
+    """`write_text` of indented JSON; NaN and infinities are refused."""
+    write_text(path, json.dumps(value, indent=1, allow_nan=False) + "\n")
+
+
+def can_exist(name: str) -> bool:
+    """True if the system can have a file of that name."""
+    parts = (len(part.encode("utf-8", "surrogatepass")) for part in Path(name).parts)
+    return "\0" not in name and 0 < len(name) < 4000 and max(parts, default=256) < 256
+
+
+def lies_inside(name: str) -> bool:
+    """True if a file of that name lies in the folder that it is relative to."""
+    return can_exist(name) and not Path(name).is_absolute() and ".." not in Path(name).parts

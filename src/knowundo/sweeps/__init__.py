@@ -1,0 +1,1 @@
+"""Sweeps over learning rate, loss weights and region size."""

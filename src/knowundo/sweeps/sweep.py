@@ -1,0 +1,112 @@
+"""sweep(): search one variant's learning rate, loss weights and region size.
+
+    run = Run.existing(Path("runs/demo"))
+    found = sweep(run, "memflex", trials=20)
+
+A trial is one training from the memorized model, looked at on train rows only, and counts as its
+best look. Trials stand in an SQLite file of the run's directory, so a sweep can be interrupted at
+any moment and continued by the same call; what a killed trial had done is lost, the others stay.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import TYPE_CHECKING
+
+from knowundo.pipeline.aims import prepare_unlearning
+from knowundo.pipeline.localization import localize
+from knowundo.pipeline.memorization import memorize
+from knowundo.recipes.schema import Stop
+from knowundo.runs.run import Run
+from knowundo.storage.files import fingerprint
+from knowundo.storage.locks import alone
+
+if TYPE_CHECKING:
+    import optuna
+from knowundo.sweeps.results import SweepResult, read_result, trial_line, write_results
+from knowundo.sweeps.space import check_ranges
+from knowundo.sweeps.study import (
+    Plan,
+    ask_trial,
+    chosen_variant,
+    count_trials,
+    make_plan,
+    need_optuna,
+    open_study,
+    read_trial,
+    run_trial,
+    sweep_inputs,
+)
+
+
+@alone
+def sweep(
+    run: Run,
+    name: str | None = None,
+    *,
+    trials: int = 20,
+    timeout: float | None = None,
+    ranges: Mapping[str, tuple[float, float]] | None = None,
+) -> SweepResult:
+    """Search the settings of one variant; memorizes and localizes first, where that is not done.
+
+    Writes `sweep/<variant>.json`, `.html` and, where the size of the region was searched, the best
+    region's JSON. The base is loaded once; afterwards the model is the memorized one.
+
+    Args:
+        run: its recipe's `unlearn.stop` says how trials are looked at; none: the stop's defaults.
+        name: of the variant; none: the only one.
+        trials: in all, those of earlier calls included; failed ones do not count.
+        timeout: seconds after which no further trial begins.
+        ranges: low and high ends that replace the derived ones, by name: see `derive_space`.
+
+    Raises:
+        BadInput: optuna is not installed; no such variant; a range that cannot be searched; the
+            SQLite file is none of a sweep.
+    """
+    need_optuna()
+    variant = chosen_variant(run.recipe, name)
+    check_ranges(run.recipe, variant, ranges or {})
+    memorize(run)
+    localize(run)
+    stop = run.recipe.unlearn.stop or Stop()
+    start, aim, watch = prepare_unlearning(run, stop)
+    assert watch is not None
+    plan = make_plan(run, variant, ranges or {})
+    described = ", ".join(f"{key} {where}" for key, where in plan.space.items())
+    run.reporter.say(f"sweep {variant.name}: {described}")
+    study_name = f"{variant.name} {fingerprint(sweep_inputs(run, plan, stop))[:16]}"
+    file = run.out / "sweep" / f"{variant.name}.db"
+    with open_study(file, study_name, stop) as study:
+        try:
+            _search(
+                run, plan, study, partial(run_trial, start, watch, plan, study), trials, timeout
+            )
+        finally:
+            start.restore()
+        tried = read_trial(study)
+    result = read_result(run, plan, study_name, aim.accuracy, tried)
+    write_results(run, plan, result)
+    return result
+
+
+def _search(
+    run: Run,
+    plan: Plan,
+    study: optuna.Study,
+    attempt: Callable[[optuna.Trial], None],
+    trials: int,
+    timeout: float | None,
+) -> None:
+    """Try until there are so many trials, or the time is up."""
+    began, title = time.monotonic(), f"sweep {plan.variant.name}"
+    with run.reporter.task(title) as progress:
+        done = count_trials(study)
+        progress(done, max(done, trials))
+        while done < trials and (timeout is None or time.monotonic() - began < timeout):
+            attempt(ask_trial(study, plan.space, run.recipe.seed, done))
+            run.reporter.say(f"{title}: {trial_line(read_trial(study)[-1])}")
+            done = count_trials(study)
+            progress(done, trials)

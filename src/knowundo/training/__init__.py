@@ -1,0 +1,1 @@
+"""Gradient descent on named loss parts, resumable to the same bits."""

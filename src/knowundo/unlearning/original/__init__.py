@@ -1,0 +1,1 @@
+"""`compat: original`: what the public KnowUnDo code does otherwise than the paper."""
