@@ -9,18 +9,13 @@ from pathlib import Path
 
 from huggingface_hub import try_to_load_from_cache
 from huggingface_hub.errors import HFValidationError
-from transformers import (
-    AutoTokenizer,
-)
+from transformers import AutoTokenizer
 from transformers.utils.import_utils import is_flash_attn_2_available
 
 from knowundo.errors import BadInput
-from knowundo.modeling.adapters import (
-    TOKENIZER,
-)
-from knowundo.modeling.loading import (
-    UNREADABLE,
-)
+from knowundo.modeling.adapters import TOKENIZER
+from knowundo.modeling.loading import UNREADABLE
+from knowundo.storage.files import can_exist
 
 
 def base_path(base: str) -> str:
@@ -28,11 +23,21 @@ def base_path(base: str) -> str:
     return str(files("knowundo") / "embedded") if base == "embedded" else base
 
 
+def base_folder(base: str) -> Path | None:
+    """The folder of a base. `None` for a name on the hub, and for one that no folder can have.
+
+    Adapters name their base in a file that anyone may have written, and `Path.is_dir` raises
+    `OSError` for a name that is too long.
+    """
+    path = base_path(base)
+    return Path(path) if can_exist(path) and Path(path).is_dir() else None
+
+
 def base_files(base: str) -> list[Path]:
-    """Files of a base that lies in a folder, for hashing; none for a name on the hub."""
-    folder = Path(base_path(base))
+    """Files of a base in a folder, for hashing; an empty list for a name on the hub."""
     kinds = (".json", ".safetensors", ".jinja", ".model", ".txt", ".py")
-    return sorted(f for f in folder.glob("*") if f.suffix in kinds) if folder.is_dir() else []
+    folder = base_folder(base)
+    return [] if folder is None else sorted(f for f in folder.glob("*") if f.suffix in kinds)
 
 
 def same_base(one: str | None, other: str) -> bool:
@@ -43,10 +48,10 @@ def same_base(one: str | None, other: str) -> bool:
     """
     if one is None or one == other:
         return one == other
-    first, second = Path(base_path(one)), Path(base_path(other))
-    if one.startswith(".") and not first.exists():
-        return first.name == second.name
-    return first.is_dir() and second.is_dir() and first.resolve() == second.resolve()
+    first, second = base_folder(one), base_folder(other)
+    if one.startswith(".") and first is None:
+        return Path(one).name == Path(base_path(other)).name
+    return first is not None and second is not None and first.resolve() == second.resolve()
 
 
 def own_tokenizer(folder: Path, base: str, trust_remote_code: bool) -> str | None:
@@ -80,7 +85,7 @@ def own_tokenizer(folder: Path, base: str, trust_remote_code: bool) -> str | Non
 
 def hub_commit(base: str) -> str | None:
     """Commit of a base that lies in the hub's cache; None for a folder, and before it is there."""
-    if Path(base_path(base)).is_dir():
+    if base_folder(base) is not None:
         return None
     try:
         file = try_to_load_from_cache(base, "config.json")
