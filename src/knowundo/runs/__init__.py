@@ -1,0 +1,1 @@
+"""One output directory: its recipe, its records, its model and its artifacts."""

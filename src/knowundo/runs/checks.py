@@ -1,0 +1,121 @@
+"""What a recipe asks for, checked before anything runs: names, arguments and regions."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from datetime import date
+from functools import cache, cached_property
+from pathlib import Path
+from typing import Any
+import yaml
+from knowundo.modeling import regions
+from knowundo.storage.files import (file_hash, fingerprint, read_text, write_text)
+from knowundo.storage.artifacts import (is_done, kept_name, read_manifest, verified)
+from knowundo.data.hub_files import RESOLVED
+from knowundo.data.general import general_rows
+from knowundo.storage.checkpoints import Checkpoint
+from knowundo.data.encoded import Encoded
+from knowundo.data.encoding import (encode, prefix_text)
+from knowundo.data.chat_template import writes_date
+from knowundo.errors import (BadInput, unknown)
+from knowundo.evaluation.lm_eval_tasks import check_tasks
+from knowundo.modeling.adapters import (Adaptation, adaptation_of)
+from knowundo.modeling.model import Model
+from knowundo.modeling.variant import Variant
+from knowundo.modeling.base import (base_files, hub_commit, own_tokenizer, same_base)
+from knowundo.unlearning.original.rows import (mask_end, naive_boundary)
+from knowundo.modeling.dtype import choose
+from knowundo.progress import Reporter
+from knowundo.recipes.schema import (ROLES, Recipe)
+from knowundo.recipes.reading import (amend, differing_keys, parse_recipe)
+from knowundo.recipes.yaml import parse_yaml
+from knowundo.recipes.schema import Variant as Planned
+from knowundo.data.records import (Record, check_records, data_hash, select)
+from knowundo.registry import get
+from knowundo.scoring.table import VERSION as SCORES_VERSION
+from knowundo.scoring.teacher_forcing import teacher_forced
+from knowundo.storage.integrity import (check_seal, seal)
+from knowundo.runs.base import (base_knows)
+
+def check(recipe: Recipe) -> None:
+    """Bind every name and argument of a recipe before anything runs.
+
+    Raises:
+        BadInput: unknown benchmark, method, localizer, argument or region.
+    """
+    get("benchmark", recipe.data.benchmark)
+    if recipe.model.optimizer == "paged_adamw_32bit" and recipe.model.device == "cpu":
+        raise BadInput(
+            "model.optimizer paged_adamw_32bit: pages a GPU's memory; on a CPU say adamw"
+        )
+    if "naive_boundary" in recipe.quirks and recipe.data.encoding != "plain":
+        raise BadInput("compat naive_boundary: needs data.encoding plain")
+    for name, arguments in recipe.localize.localizers.items():
+        get("localizer", name).bind(arguments)
+    _check_start(recipe)
+    if recipe.localize.adopt is not None:
+        regions.read_names(Path(recipe.localize.adopt))
+        if len(recipe.localize.localizers) > 1:
+            raise BadInput("localize.adopt: one region; name one localizer that it stands for")
+    check_tasks(recipe.evaluate.general_tasks, recipe.evaluate.general_folder)
+    known = _region_names(recipe)
+    for variant in recipe.unlearn.variants:
+        get("method", variant.method).bind(variant.arguments)
+        if recipe.unlearn.keeps(variant) and recipe.unlearn.settings(variant)["lr"] == "auto":
+            raise BadInput(
+                f"variant {variant.name}: keep_every: lr auto trains several times, so that there "
+                "is not one way to keep steps of; set a rate"
+            )
+        if "mixed_batches" in recipe.quirks and recipe.unlearn.settings(variant)["retained"]:
+            raise BadInput(
+                f"variant {variant.name}: retained: compat mixed_batches takes as many retention "
+                "rows as unlearn rows, one at a time; leave out retained, or mixed_batches"
+            )
+        if variant.region.endswith(".json"):
+            if not Path(variant.region).is_file():
+                raise BadInput(f"variant {variant.name}: no region file {variant.region}")
+        elif variant.region not in known:
+            reason = unknown("region", variant.region, known)
+            raise BadInput(
+                f"variant {variant.name}: {reason}; regions come from localize.localizers, "
+                "or name a .json file"
+            )
+
+
+def _check_start(recipe: Recipe) -> None:
+    """Refuse what needs a model that never saw the records, where there is none."""
+    if not base_knows(recipe):
+        return
+    if recipe.memorize.retain_model:
+        raise BadInput(
+            "memorize.retain_model: the base itself knows the records, so no retain model can be "
+            "trained from it; set it to false"
+        )
+    if recipe.unlearn.stop is None:
+        for variant in recipe.unlearn.variants:
+            if recipe.unlearn.settings(variant)["lr"] == "auto":
+                raise BadInput(
+                    f"variant {variant.name}: lr auto aims at a model that never saw the records, "
+                    "and the base itself knows them; set a rate, or unlearn.stop"
+                )
+
+
+def _region_names(recipe: Recipe) -> list[str]:
+    found = list(recipe.localize.localizers)
+    draws = range(1, recipe.localize.draws + 1)
+    prefixes = ["random"] if len(found) == 1 else [f"random-{name}" for name in found]
+    return [regions.EVERYTHING, *found, *(f"{p}-{n}" for p in prefixes for n in draws)]
+
+
+def effective(recipe: Recipe) -> dict[str, Any]:
+    """A recipe with its defaults, those of methods and localizers too."""
+    whole = recipe.model_dump(mode="json")
+    for variant in whole["unlearn"]["variants"]:
+        variant["arguments"] = get("method", variant["method"]).bind(variant["arguments"])
+    localizers = whole["localize"]["localizers"]
+    for name in localizers:
+        localizers[name] = get("localizer", name).bind(localizers[name])
+    return whole
