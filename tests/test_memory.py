@@ -16,14 +16,14 @@ import torch
 from conftest import randomize
 from knowundo import memorization
 from knowundo.data.encoded import Encoded
-from knowundo.localization import search as localization
+from knowundo.localization import gradients
 from knowundo.localization.gradients import mean_gradients
-from knowundo.modeling import step as forwards
+from knowundo.modeling import forward, step
 from knowundo.modeling.adapters import Adaptation
 from knowundo.modeling.fast import oom as memory
 from knowundo.modeling.fast.oom import Freed, in_portions
 from knowundo.modeling.model import Model
-from knowundo.scoring import table as scoring
+from knowundo.scoring import answers, generation
 from knowundo.scoring.answers import generate
 from knowundo.scoring.generation import complete
 from knowundo.scoring.table import score
@@ -52,7 +52,7 @@ class Small:
 
 
 def limit(monkeypatch: pytest.MonkeyPatch, room: int, message: str = CPU) -> None:
-    for module in (forwards, memorization, localization):
+    for module in (forward, step, memorization, gradients):
         monkeypatch.setattr(module, "hidden_states", Small(room, message)(module.hidden_states))
 
 
@@ -167,14 +167,15 @@ def test_scoring(toy: Model, toy_rows: Rows, monkeypatch: pytest.MonkeyPatch) ->
     rows = [*toy_rows["unlearn"], *toy_rows["retention"]]
     whole = score(toy, rows, generated_splits=["train", "val"])
     limit(monkeypatch, 2)
-    real = scoring._continued
+    real = generation.continue_prompts
 
     def continued(model: Model, prompts: Sequence[Any], **options: Any) -> torch.Tensor:
         if len(prompts) > 3:
             raise RuntimeError(GPU)
         return real(model, prompts, **options)
 
-    monkeypatch.setattr(scoring, "_continued", continued)
+    for module in (answers, generation):
+        monkeypatch.setattr(module, "continue_prompts", continued)
     small = score(toy, rows, generated_splits=["train", "val"])
     pd.testing.assert_frame_equal(small, whole, rtol=1e-4)
     assert {note.split(":")[0] for note in toy.notes} == {"scoring", "answering"}

@@ -11,17 +11,17 @@ from __future__ import annotations
 import shutil
 from datetime import UTC, datetime
 from pathlib import Path
-from knowundo.storage.artifacts import (KEPT_NAME, MANIFEST, read_manifest)
-from knowundo.storage.files import (file_hash, new_file, write_json)
-from knowundo.errors import BadInput
-from knowundo.storage.locks import exclusive
-from knowundo.progress import Reporter
-from knowundo.data.records import redacted
-from knowundo.reporting.report import REDACTED
-from knowundo.scoring.table import (read_scores, write_scores)
-from knowundo.storage.integrity import (mark, read_seal, seal, unseal)
-from knowundo.version import __version__
 
+from knowundo.data.records import redacted
+from knowundo.errors import BadInput
+from knowundo.progress import Reporter
+from knowundo.reporting.report import REDACTED
+from knowundo.scoring.table import read_scores, write_scores
+from knowundo.storage.artifacts import KEPT_NAME, MANIFEST, read_manifest
+from knowundo.storage.files import file_hash, new_file, write_json
+from knowundo.storage.integrity import mark, read_seal, seal, unseal
+from knowundo.storage.locks import exclusive
+from knowundo.version import __version__
 
 RECORD = "purged.json"
 # What knows or holds the unlearn scope.
