@@ -13,7 +13,7 @@ from knowundo.cli.options import AsJson, Config, Sets, quiet
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from knowundo.estimation.stages import Estimate, Stage
+    from knowundo.estimation.schema import Estimate, StageEstimate
 
 
 # A narrower terminal folds the lines; a pipe gets them whole.
@@ -21,12 +21,12 @@ WIDTH = 130
 
 
 def _mib(size: int) -> str:
-    from knowundo.estimation.ledger import MIB
+    from knowundo.estimation.memory_trace import MIB
 
     return f"{size / MIB:,.1f}" if size < 100 * MIB else f"{size / MIB:,.0f}"
 
 
-def _row(stage: Stage, kinds: tuple[str, ...]) -> list[str]:
+def _row(stage: StageEstimate, kinds: tuple[str, ...]) -> list[str]:
     length = f"{'≤ ' if stage.at_most else ''}{stage.count:,} {stage.unit}"
     batch = f"{stage.rows} × {stage.tokens // stage.rows}"
     if stage.peak is None:
@@ -39,7 +39,7 @@ def _table(found: Estimate) -> Table:
     from rich import box
     from rich.table import Table
 
-    from knowundo.estimation.ledger import KINDS
+    from knowundo.estimation.memory_trace import KINDS
 
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
     for column in ("stage", "length"):
@@ -52,8 +52,8 @@ def _table(found: Estimate) -> Table:
 
 
 def _sentences(found: Estimate) -> list[str]:
-    from knowundo.estimation.ledger import GIB
-    from knowundo.estimation.stages import CARD, RESERVE
+    from knowundo.estimation.memory_trace import GIB
+    from knowundo.estimation.schema import CUDA_RESERVE, GPU_MEMORY
 
     highest = (found.highest.peak or 0) / GIB
     on_cpu = found.device == "cpu"
@@ -61,8 +61,8 @@ def _sentences(found: Estimate) -> list[str]:
     glibc = "; glibc can keep as much again, unless MALLOC_MMAP_THRESHOLD_=65536 is set"
     verdict = "yes" if found.fits else "no"
     lines = [
-        f"fits into {CARD // GIB} GiB: {verdict}; the peak is {highest:.2f} GiB, in "
-        f"{found.highest.name}, and {RESERVE // GIB} GiB is left to CUDA itself",
+        f"fits into {GPU_MEMORY // GIB} GiB: {verdict}; the peak is {highest:.2f} GiB, in "
+        f"{found.highest.name}, and {CUDA_RESERVE // GIB} GiB is left to CUDA itself",
         "each column holds the most of its kind, in MiB; peak is the most at one time",
         f"copies: weights to go back to{host}",
         "not counted: the interpreter with its libraries, and freed memory that an allocator keeps"

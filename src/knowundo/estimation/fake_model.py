@@ -1,33 +1,23 @@
-"""A model without numbers: shapes only, quantized or not."""
+"""A model without weights: fake tensors have shapes, dtypes and a graph, and take no memory."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
-from torch._subclasses.fake_tensor import (
-    FakeTensorMode,
-)
+from torch._subclasses.fake_tensor import FakeTensorMode
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from knowundo.data.encoded import Encoded
-from knowundo.data.records import Record
 from knowundo.errors import BadInput
-from knowundo.estimation.ledger import Ledger
 from knowundo.modeling.base import base_path
 from knowundo.modeling.model import Model
-from knowundo.modeling.reference import Reference
-from knowundo.unlearning.original.start import OriginalStart
-from knowundo.unlearning.start import Scorer, Start
 
 
-class _Unpack(torch.autograd.Function):
-    """A product with weights of 4 bits: unpacked for each product, forward and backward."""
+class _UnpackedMatmul(torch.autograd.Function):
+    """A matmul with a 4-bit weight, which is dequantized for the forward and the backward pass."""
 
     @staticmethod
     def forward(ctx: Any, x: torch.Tensor, packed: torch.Tensor, shape: Any) -> torch.Tensor:
@@ -40,10 +30,11 @@ class _Unpack(torch.autograd.Function):
         return grads[0] @ grads[0].new_empty(ctx.shape), None, None
 
 
-class _Nf4(torch.nn.Linear):
+class _Nf4Linear(torch.nn.Linear):
     """The size of bitsandbytes' NF4 layer with double quantization: 0.516 bytes a weight.
 
-    Half a byte each, one byte for the scale of 64, and 4 bytes for the scale of 256 scales.
+    Each weight takes half a byte, each block of 64 weights one byte for its scale, and each block
+    of 256 scales 4 bytes for theirs (Dettmers et al. 2023, QLoRA, section 3).
     """
 
     def __init__(self, layer: torch.nn.Linear) -> None:
@@ -56,17 +47,21 @@ class _Nf4(torch.nn.Linear):
         self.register_buffer("scales", torch.empty(scales, dtype=torch.uint8, device="meta"))
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
-        output: torch.Tensor = _Unpack.apply(input, self.weight, self.shape)
+        output: torch.Tensor = _UnpackedMatmul.apply(input, self.weight, self.shape)
         return output if self.bias is None else output + self.bias
 
 
-class Outline(Model):
-    """A base of fake tensors: config.json and the tokenizer are all that is read.
+class FakeModel(Model):
+    """A base of fake tensors; only its config.json and tokenizer are read.
 
-    It lies on the CPU whatever the recipe says: a CPU's operations hold what a GPU's hold.
+    Its device is the CPU whatever the recipe says: a CPU's operations save the same tensors for
+    the backward pass as a GPU's.
+
+    Attributes:
+        total: number of parameters of the base.
     """
 
-    total = 0  # parameters of the base
+    total = 0
 
     def _load(self, path: str, **options: Any) -> Any:
         dtype = options.pop("dtype")
@@ -79,7 +74,7 @@ class Outline(Model):
             model = AutoModelForCausalLM.from_config(config, dtype=dtype, **options)
         self.total = sum(parameter.numel() for parameter in model.parameters())
         if self.quantization is not None:
-            _pack(model)
+            _quantize(model)
         return model
 
     def alike(self, one: torch.Tensor, other: torch.Tensor) -> bool:
@@ -92,17 +87,17 @@ class Outline(Model):
 
     @property
     def vocabulary(self) -> int:
-        """Width of the logits."""
+        """Width of the logits, which may exceed the tokenizer's vocabulary."""
         head: Any = self.causal_lm().get_output_embeddings()  # type: ignore[operator]
         return int(head.weight.shape[0])
 
 
-def _pack(model: Any) -> None:
-    """Put packed layers where transformers does: all linear ones but the head."""
+def _quantize(model: Any) -> None:
+    """Replace the layers that transformers quantizes: all linear ones except the head."""
     head = model.get_output_embeddings()
     for name, layer in list(model.named_modules()):
         if type(layer) is torch.nn.Linear and layer is not head:
-            model.set_submodule(name, _Nf4(layer))
+            model.set_submodule(name, _Nf4Linear(layer))
 
 
 def _faked(net: Any) -> Any:
@@ -127,91 +122,14 @@ def _faked(net: Any) -> Any:
     return net
 
 
-class _Mute(Scorer):
-    """Fake tensors say nothing: as long as the true answers is about what a model would say."""
-
-    def sample(self, rows: Sequence[Encoded], *, n: int, **_: Any) -> dict[str, list[str]]:
-        return {row.record.id: [_turned(row.record)] * n for row in rows}
-
-
-def _turned(record: Record) -> str:
-    """Another answer of the same words, turned round, so that it holds no fact."""
-    text = record.answer
-    for fact in record.facts:
-        text = text.replace(fact, fact[::-1])
-    return " ".join(reversed(text.split()))
-
-
-class Unchecked(Start):
-    """A start that does not compare weights before it takes the reference: fake ones have none.
-
-    It is made of a few rows, and tells what it would hold of all.
-    """
-
-    @cached_property
-    def reference(self) -> Reference:
-        rows = [*self.unlearn_rows, *(row for rows in self.kept_rows.values() for row in rows)]
-        return Reference.of(self.model, rows)
-
-    def unshown(self, every: Sequence[Encoded], kept: Sequence[Encoded]) -> int:
-        """Bytes of states that would be held of rows that are not here.
-
-        Args:
-            every: rows of all scopes.
-            kept: those that fill the retention half.
-        """
-        if "reference" not in vars(self) or not (states := self.reference.states):
-            return 0
-        one = next(iter(states.values()))
-        scopes, seen = {row.record.scope for row in states}, {row.record.id for row in states}
-        unseen = {
-            row.record.id: row.answer_length
-            for row in every
-            if row.record.scope in scopes and row.record.id not in seen
-        }
-        return sum(unseen.values()) * one.shape[1] * one.element_size()
-
-    def _scorer(self) -> Scorer:
-        return _Mute(self.model, self.seed, self._encode)
-
-
-class UncheckedOriginal(Unchecked, OriginalStart):
-    """The same; it may hold states of every position too."""
-
-    def unshown(self, every: Sequence[Encoded], kept: Sequence[Encoded]) -> int:
-        held = list(self._everywhere.values())
-        one = held[0].nbytes if held else 0
-        return super().unshown(every, kept) + one * (len(kept) - len(held))
-
-
-class PagedOptimizer(torch.optim.Optimizer):
-    """The size of bitsandbytes' paged AdamW: two numbers of 32 bits a parameter."""
-
-    def __init__(self, chosen: Sequence[torch.nn.Parameter]) -> None:
-        super().__init__(chosen, {})
-
-    def step(self, closure: Any = None) -> None:  # type: ignore[override]
-        for parameter in self.param_groups[0]["params"]:
-            if not self.state[parameter]:
-                for name in ("state1", "state2"):
-                    self.state[parameter][name] = torch.zeros_like(parameter, dtype=torch.float32)
-
-
-def group_files(chosen: Iterable[torch.nn.Parameter], ledger: Ledger) -> list[Any]:
-    """Hooks that file each parameter's gradient under gradients once it is there."""
-
-    def file(parameter: torch.Tensor) -> None:
-        if parameter.grad is not None:
-            ledger.hold("gradients", [parameter.grad])
-
-    return [parameter.register_post_accumulate_grad_hook(file) for parameter in chosen]
-
-
 def local_base(base: str) -> str:
-    """Folder of a base's config and tokenizer, in a folder or in the hub's cache.
+    """Folder of a base's config and tokenizer: a folder of the user, or one in the hub's cache.
+
+    Args:
+        base: `embedded`, a folder, or a name on the hub. Nothing is downloaded.
 
     Raises:
-        BadInput: they are in neither.
+        BadInput: the files are in neither place.
     """
     folder = Path(base_path(base))
     if not folder.is_dir():

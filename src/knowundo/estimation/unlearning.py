@@ -1,0 +1,116 @@
+"""Memory of unlearning one variant, with the whole adaptation as its region."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from knowundo.data.encoded import Encoded
+from knowundo.estimation.fake_start import FakeOriginalStart, FakeStart
+from knowundo.estimation.memory_trace import MemoryTrace
+from knowundo.estimation.schema import StageEstimate
+from knowundo.estimation.tracer import SCORED, Planned, Tracer, longest_rows
+from knowundo.recipes.schema import Variant
+from knowundo.registry import Entry, get
+from knowundo.unlearning.original.rows import whole_steps
+from knowundo.unlearning.rates import ATTEMPTS
+
+Retained = Mapping[str, list[Encoded]]  # scope → rows that can fill the retention half
+
+
+@dataclass(frozen=True)
+class _Steps:
+    """The batches of a variant: the heaviest ones, and how many there are in all."""
+
+    heaviest: dict[str, Any]  # by the half that a batch holds; "" for both
+    batches: int
+    accumulation: int
+
+
+def estimate_unlearning(tracer: Tracer, variant: Variant) -> StageEstimate:
+    """Trace the heaviest step of a variant.
+
+    Args:
+        tracer: of the recipe.
+        variant: one of the recipe's planned variants.
+    """
+    recipe = tracer.run.recipe
+    settings = recipe.unlearn.settings(variant)
+    auto = settings.pop("lr") == "auto"
+    settings["size"] = settings.pop("batch_size")
+    entry = get("method", variant.method)
+    bound = entry.bind(variant.arguments)
+    rows = tracer.rows("unlearn", "train", end=False)
+    retained = {s: tracer.rows(s, "train", end=False) for s in ("retention", "general")}
+    every = [*rows, *retained["retention"], *retained["general"]]
+    of_all, retained_rows = len(rows), retained[variant.retain_on]
+    if recipe.quirks:
+        # The original batches run the model on every row, so the longest rows stand for all.
+        rows = longest_rows(rows, settings["size"])
+        retained = {s: longest_rows(found, settings["size"]) for s, found in retained.items()}
+    asked = entry, bound, variant.retain_on
+    steps = _heaviest(tracer, _start(tracer, rows, retained).batches(*asked, **settings))
+    micro_batches = -(-steps.batches * of_all // len(rows))
+    if not recipe.quirks:
+        rows = steps.heaviest[""].unlearn.encoded
+        retention = steps.heaviest[""].retention.encoded
+        retained = {variant.retain_on: retention, "longest": longest_rows(every, SCORED)}
+    start = _start(tracer, rows, retained)
+
+    def work(trace: MemoryTrace) -> int:
+        start.columns(entry, bound)
+        start.batches(*asked, **settings)
+        _train(tracer, trace, start, (entry, bound), steps)
+        return start.unseen_bytes(every, retained_rows)
+
+    count = -(-micro_batches // steps.accumulation)
+    if "whole_steps" in recipe.quirks:
+        count = whole_steps(micro_batches, settings["epochs"], steps.accumulation)[0]
+    count *= ATTEMPTS if auto else 1
+    copies = 2 + (ATTEMPTS - 1 if auto else 0)  # of the base, of the start, of attempts
+    if (apart := recipe.unlearn.keeps(variant)) is not None:
+        copies += (count - 1) // apart
+    batch = max(steps.heaviest.values(), key=tracer.weight)
+    return tracer.trace(Planned(variant.name, count, batch, copies, at_most=auto), work)
+
+
+def _heaviest(tracer: Tracer, made: tuple[list[Any], int]) -> _Steps:
+    """The heaviest batch of each half: one-sided batches hold either half, others both."""
+    batches, accumulation = made
+    ordered = sorted(batches, key=tracer.weight)
+    return _Steps({getattr(b, "side", ""): b for b in ordered}, len(batches), accumulation)
+
+
+def _train(
+    tracer: Tracer,
+    trace: MemoryTrace,
+    start: FakeStart,
+    method: tuple[Entry, dict[str, Any]],
+    steps: _Steps,
+) -> None:
+    """Train on the heaviest batches, each twice.
+
+    The first step finds out which halves the loss reads, each in a forward of its own. From the
+    second step on, one forward computes all halves that are read, which takes more memory.
+    """
+    read: set[str] = set()
+    for batch in steps.heaviest.values():
+        for _ in range(2):
+            micro_batch = tracer.micro_batch(batch, read)
+            loss = partial(start.parts, *method, micro_batch, read)
+            tracer.training_step(trace, loss, steps.accumulation)
+            if len(read) < 2 or tracer.run.recipe.quirks:
+                break
+
+
+def _start(tracer: Tracer, rows: list[Encoded], retained: Retained) -> FakeStart:
+    recipe = tracer.run.recipe
+    encode = partial(tracer.run.encode, model=tracer.model)
+    options: dict[str, Any] = {"seed": recipe.seed, "encode": encode}
+    if recipe.quirks:
+        # None of these few rows may be left out; the steps of all rows are counted above.
+        quirks = [name for name in recipe.quirks if name != "whole_steps"]
+        return FakeOriginalStart(tracer.model, rows, retained, quirks=quirks, **options)
+    return FakeStart(tracer.model, rows, retained, **options)

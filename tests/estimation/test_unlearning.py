@@ -1,0 +1,78 @@
+"""Every variant can be estimated, also with losses and batches of others."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from estimation.recipes import estimated, tracer, write_base
+from knowundo.estimation.unlearning import estimate_unlearning
+from knowundo.modeling.fast.chunked_logits import PORTION
+from knowundo.modeling.model import Model
+from knowundo.registry import get
+from knowundo.unlearning.original.start import OriginalStart
+
+
+def test_a_reference_costs_no_second_model(tmp_path: Path) -> None:
+    """KL beside descent on the same rows: hidden states of the reference, and its logits."""
+    asked = tracer(
+        write_base(tmp_path / "base", weights=False, num_hidden_layers=4, vocab_size=8000)
+    )
+    _, descent, divergence = (
+        estimate_unlearning(asked, v) for v in asked.run.recipe.unlearn.variants
+    )
+    assert divergence.peak is not None
+    assert descent.peak is not None
+    portion = 4 * PORTION  # bytes of the logits that are there at a time, or of their gradients
+    assert 0 < divergence.peak - descent.peak < 12 * portion
+    assert divergence.memory["weights"] == descent.memory["weights"]
+
+
+def test_a_loss_that_looks_at_its_numbers_is_unknown(
+    toy_base: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from knowundo.registry import ENTRIES, method
+
+    def looking(step: Any) -> Any:
+        """A loss that branches on its value."""
+        loss = step.unlearn.mean_nll.mean()
+        return {"unlearn": -loss if float(loss.detach()) < 5 else loss}
+
+    monkeypatch.setitem(ENTRIES, "method", dict(ENTRIES["method"]))
+    method(looking)
+    found = estimated(toy_base, variants=("looking", "gradient_ascent"))
+    by_name = {stage.name: stage for stage in found.stages}
+    assert by_name["looking"].peak is None
+    assert by_name["gradient_ascent"].peak
+    assert found.highest.peak
+
+
+def test_every_method_can_be_followed(toy_base: str) -> None:
+    from knowundo.registry import entries
+
+    names = tuple(n for n, e in entries("method").items() if _needs_nothing(e.arguments))
+    assert len(names) >= 5
+    found = estimated(toy_base, variants=names)
+    assert [stage.name for stage in found.stages if stage.peak is None] == []
+
+
+def _needs_nothing(arguments: dict[str, Any]) -> bool:
+    import inspect
+
+    return inspect.Parameter.empty not in arguments.values()
+
+
+def test_the_original_batches_can_be_followed(toy_base: str) -> None:
+    asked = tracer(toy_base, "compat=original")
+    run, model = asked.run, Model(toy_base)
+    rows = run.encoded("unlearn", "train", model=model, end=False)
+    kept = {"retention": run.encoded("retention", "train", model=model, end=False)}
+    start = OriginalStart(model, rows, kept, seed=0, quirks=run.recipe.quirks)
+    ascent, _, divergence = run.recipe.unlearn.variants
+    batches, accumulation = start.batches(
+        get("method", ascent.method), {}, "retention", size=8, accumulation=1, epochs=2
+    )
+    assert estimate_unlearning(asked, ascent).count == -(-len(batches) // accumulation)
+    assert estimate_unlearning(asked, divergence).peak
