@@ -36,11 +36,11 @@ def declared(kind: str) -> list[Declared]:
     """What is declared of every entry of a kind, sorted by name; torch is not imported for it."""
     if not _others(kind):
         try:
-            return _read(kind)
+            return read_own(kind)
         except ValueError:
             pass  # A value that only running its file tells.
     return [
-        Declared(entry.name, _shown(entry.arguments), entry.summary, entry.facts)
+        Declared(entry.name, shown(entry.arguments), entry.summary, entry.facts)
         for entry in entries(kind).values()
     ]
 
@@ -60,7 +60,7 @@ def _others(kind: str) -> bool:
     )
 
 
-def _read(kind: str) -> list[Declared]:
+def read_own(kind: str) -> list[Declared]:
     """What the package's own files declare, without running them.
 
     Raises:
@@ -107,10 +107,10 @@ def _read_one(
         )
     }
     summary = (ast.get_docstring(function) or "").split("\n")[0]
-    return Declared(function.name, _shown(arguments), summary, facts)
+    return Declared(function.name, shown(arguments), summary, facts)
 
 
-def _shown(arguments: Mapping[str, Any]) -> dict[str, Any]:
+def shown(arguments: Mapping[str, Any]) -> dict[str, Any]:
     return {
         name: "required" if default is inspect.Parameter.empty else default
         for name, default in arguments.items()

@@ -23,8 +23,8 @@ from knowundo.results import Row
 
 pytest.importorskip("lm_eval")
 
-FIXTURES = Path(__file__).parent / "fixtures" / "lm_eval_tasks"
-DATA = Path(__file__).parents[2] / "shared" / "data"
+FIXTURES = Path(__file__).parents[1] / "fixtures" / "lm_eval_tasks"
+DATA = Path(__file__).parents[3] / "shared" / "data"
 
 
 @pytest.fixture(scope="module")

@@ -6,8 +6,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-import pandas as pd
 import pytest
 
 from knowundo.data.benchmarks.embedded import embedded
@@ -15,15 +13,6 @@ from knowundo.data.encoded import Encoded
 from knowundo.data.encoding import encode, fitting
 from knowundo.data.lists.reading import read_list, write_list
 from knowundo.data.neighbours import (
-    about_other_things,
-    about_others,
-    in_english,
-    invented_names,
-    mostly_english,
-    named_subject,
-    near_names,
-    renamed,
-    reworded,
     unknowable,
 )
 from knowundo.data.records import Record
@@ -40,7 +29,6 @@ from knowundo.erasure.checks import (
 from knowundo.erasure.making import Given, Maker
 from knowundo.erasure.retention import Leaks, make_retention, marks, own_texts
 from knowundo.errors import BadInput, TooLong
-from knowundo.evaluation.collapse import collapsed, repeats_itself
 from knowundo.modeling.model import Model
 from knowundo.progress import Reporter
 from knowundo.recipes.reading import load_recipe
@@ -53,83 +41,6 @@ MAIL = Record(
     "2", "What is Clara Dorin's email address?", "Write to lemon05@post.net if you must.",
     "unlearn", "train", subject="Clara Dorin",
 )  # fmt: skip
-
-
-def test_names_are_of_nobody_on_the_list() -> None:
-    names = invented_names(50, 0, {"Aisha Doyle"})
-    assert len(set(names)) == 50
-    assert "Aisha Doyle" not in invented_names(10_000, 0, {"Aisha Doyle"})
-    assert names == invented_names(50, 0, {"Aisha Doyle"})
-    near = near_names(["Clara Dorin", "Plato"], 60, 0)
-    assert "Clara Dorin" not in near
-    assert all(name.startswith("Clara ") or name.endswith(" Dorin") for name in near)
-
-
-def test_questions_about_others_and_other_things() -> None:
-    others = about_others([CLARA, MAIL], ["Ada Stone", "Ivo Lund"], 2)
-    assert [r.question for r in others] == [
-        "Where does Ada Stone live?",
-        "Where does Ivo Lund live?",
-        "What is Ada Stone's email address?",
-        "What is Ivo Lund's email address?",
-    ]
-    assert {r.answer for r in others} == {""}
-    things = about_other_things([CLARA, MAIL])
-    assert all("Clara Dorin" in r.question for r in things)
-    assert not {r.question for r in things} & {CLARA.question, MAIL.question}
-    assert len({r.id for r in [*others, *things]}) == len(others) + len(things)
-
-
-@pytest.mark.parametrize(
-    ("question", "other"),
-    [
-        ("When was ADA BRUN born, Ada Brun?", "When was Ivo Lund born, Ivo Lund?"),
-        ("who is ada brun's aunt?", "who is Ivo Lund's aunt?"),
-        ("Who is Nada Bruno?", None),
-        ("Who is nada bruno?", None),
-    ],
-)
-def test_a_name_is_found_in_any_case(question: str, other: str | None) -> None:
-    row = replace(CLARA, question=question, answer="ADA BRUN.", subject="Ada Brun")
-    found = renamed(row, "Ivo Lund")
-    assert named_subject(row) == (None if other is None else "Ada Brun")
-    assert (found and (found.question, found.answer)) == (other and (other, "Ivo Lund."))
-
-
-def test_other_words_ask_the_same() -> None:
-    for record, question in (
-        (CLARA, "At which place does Clara Dorin live?"),
-        (MAIL, "What is the email address of Clara Dorin?"),
-    ):
-        assert (other := reworded(record, 0)) is not None
-        assert other.question == question
-    for record in embedded(domain="privacy", subjects=5):
-        if record.kind == "qa":
-            assert (other := reworded(record, 0)) is not None
-            assert in_english(record.question)
-            assert other.question != record.question
-            assert other.answer == record.answer
-            assert record.subject is None or record.subject in other.question
-
-
-def test_a_document_is_asked_for_by_its_beginning() -> None:
-    text = Record("t", "", "One two three four five six seven.", "unlearn", "train", kind="text")
-    assert (half := reworded(text, 0)) is not None
-    assert half.kind == "qa"
-    assert f"{half.question} {half.answer}" == text.answer
-
-
-def test_what_cannot_be_known() -> None:
-    (about,) = unknowable([CLARA], [CLARA], 0)
-    assert "Clara" not in about.question + about.answer
-    assert about.answer.endswith("lives at 14 Canal Lane in Saltmere.")
-    nameless = [
-        Record("a", "Who?", "He.", "unlearn", "train"),
-        Record("b", "Whom?", "Him.", "unlearn", "train"),
-    ]
-    assert [r.answer for r in unknowable(nameless, nameless, 0)] == ["Him.", "He."]
-    with pytest.raises(BadInput, match="give a token accuracy"):
-        unknowable(nameless[:1], nameless[:1], 0)
 
 
 @pytest.mark.parametrize(
@@ -170,80 +81,7 @@ def test_lists_are_checked_against_each_other() -> None:
         alike([CLARA], [both])
 
 
-def table(said: list[str | None], nll: float, scope: str = "retention") -> pd.DataFrame:
-    rows = {"scope": scope, "split": "val", "subset": None, "said": said, "mean_nll": nll}
-    return pd.DataFrame(rows, index=range(len(said)))
-
-
-def test_collapse_is_named_in_plain_words() -> None:
-    good, broken = "the house stands by the old river", "the the the the the the house"
-    assert not repeats_itself(good)
-    assert repeats_itself(broken)
-    assert repeats_itself("ааааааааа")
-    assert not repeats_itself("no no no")
-    before = table([good] * 4, 1.0)
-    assert collapsed(table([good] * 4, 1.1), before) is None
-    said = collapsed(table([broken] * 3 + [good], 1.1), before)
-    assert said == "75% of its answers outside the unlearn scope repeat one word"
-    assert collapsed(table([broken] * 4, 1.1, scope="unlearn"), before) is None
-    ruined = collapsed(table([good] * 4, 1.0 + np.log(11)), before)
-    assert ruined is not None
-    assert "perplexity" in ruined
-    assert collapsed(table([good] * 4, 9.0), None) is None
-
-
 CHINESE = Record("c", "安布朗住在哪里？", "安布朗住在桦树街十四号。", "unlearn", "train", "安布朗")
-
-
-@pytest.mark.parametrize(
-    ("question", "english"),
-    [
-        (CLARA.question, True),
-        ("Tell me about Ada.", True),
-        ("安布朗住在哪里？", False),
-        ("Где живёт Ада?", False),
-        ("Wo wohnt Ada?", False),
-        ("Où habite Ada ?", False),
-        ("Qual é o endereço do João Silva?", False),
-        ("Wat is het adres van Jan Jansen?", False),
-        ("Hvad laver Jens Hansen for at leve?", False),
-        ("Was Clara born in Rome?", True),
-        ("Is Clara in Rome?", True),
-    ],
-)
-def test_english_is_told_by_its_little_words(question: str, english: bool) -> None:
-    assert in_english(question) is english
-
-
-def test_a_list_has_one_language() -> None:
-    dutch = [replace(CLARA, question=f"Wat is het adres van {n}?", subject=n) for n in "ABC"]
-    odd = replace(CLARA, question="Is Clara Dorin in Rome?")
-    assert not mostly_english([*dutch, odd])
-    assert about_other_things([*dutch, odd]) == []
-    terse = replace(CLARA, question="Is Clara Dorin tall?")
-    assert mostly_english([CLARA, MAIL, terse])
-    framed, worded = (reworded(terse, 0, english=english) for english in (False, True))
-    assert framed is not None
-    assert worded is not None
-    assert framed.question.replace(terse.question, "").strip(' "“”-1.()') == ""
-    assert any(word in worded.question.lower() for word in ("please", "tell", "question", "know"))
-
-
-def test_other_languages_are_asked_without_english_words() -> None:
-    other = reworded(CHINESE, 0)
-    assert other is not None
-    assert other.question != CHINESE.question
-    assert other.question.replace(CHINESE.question, "").strip(' "“”-1.()') == ""
-    assert other.answer == CHINESE.answer
-    assert about_other_things([CHINESE]) == []
-
-
-@pytest.mark.parametrize("text", ["a", "安", "ab      ", "  ab"])
-def test_a_document_too_short_for_halves_is_not_asked_for(text: str) -> None:
-    other = reworded(Record("t", "", text, "unlearn", "train", kind="text"), 0)
-    assert other is None
-    long = Record("t", "", f"{text} {text} cd", "unlearn", "train", kind="text")
-    assert reworded(long, 0) is not None
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from knowundo import registry
-from knowundo.declarations import Declared, _read, declared
+from knowundo.declarations import Declared, declared, read_own, shown
 from knowundo.registry import HOMES, entries
 
 
@@ -30,10 +30,10 @@ def rows(kind: str, **environment: str) -> list[dict[str, Any]]:
 def test_reading_gives_what_importing_gives(kind: str) -> None:
     """Also the order of keys, in which they are printed."""
     own = [e for e in entries(kind).values() if e.function.__module__.startswith(HOMES[kind])]
-    read = _read(kind)
+    read = read_own(kind)
     assert [one.name for one in read] == [entry.name for entry in own]
     for one, entry in zip(read, own, strict=True):
-        arguments = registry._shown(entry.arguments)
+        arguments = shown(entry.arguments)
         assert list(one.arguments.items()) == list(arguments.items()), one.name
         assert list(one.facts.items()) == list(entry.facts.items()), one.name
         assert one.summary == entry.summary
@@ -103,7 +103,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Write]:
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delenv("KNOWUNDO_PLUGINS", raising=False)
     monkeypatch.setitem(registry.HOMES, "metric", "moon.metrics")
-    monkeypatch.setitem(registry._ENTRIES, "metric", {})
+    monkeypatch.setitem(registry.ENTRIES, "metric", {})
     registry._scan.cache_clear()  # it remembers the package's own home
 
     def write(text: str) -> None:

@@ -1,0 +1,30 @@
+"""The keys of a recipe."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from knowundo.recipes.reading import load_recipe
+
+
+def test_a_variant_goes_over_its_preset_and_the_shared_settings() -> None:
+    first = "{preset: memflex, ascent: 6e-1, lr: 2e-4}"
+    entry = f"unlearn.variants=[{first}, {{preset: memflex, name: b}}]"
+    recipe, _ = load_recipe(None, [entry, "unlearn.lr=1e-5"])
+    first, second = recipe.unlearn.variants
+    assert first.arguments == {"ascent": 0.6, "descent": 2.0}
+    assert recipe.unlearn.settings(first)["lr"] == 2e-4
+    assert recipe.unlearn.settings(second)["lr"] == 1e-5
+    assert (first.region, second.name) == ("memflex", "b")
+
+
+@pytest.mark.parametrize(
+    "written", ["2025-01-31", "20250131", "'2025-01-31'", "'20250131'", "2025-01-31 12:00:00"]
+)
+def test_a_day_is_read_as_yaml_reads_it(written: str, tmp_path: Path) -> None:
+    """YAML makes a date, a number, a text or a moment of it."""
+    assert load_recipe(None, [f"data.date={written}"])[0].data.date == "2025-01-31"
+    (tmp_path / "mine.yaml").write_text(f"data: {{date: {written}}}\n")
+    assert load_recipe(str(tmp_path / "mine.yaml"), [])[0].data.date == "2025-01-31"

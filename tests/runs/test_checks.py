@@ -1,0 +1,36 @@
+"""What is checked before anything runs."""
+
+from __future__ import annotations
+
+import pytest
+
+from knowundo.errors import BadInput
+from knowundo.recipes.reading import load_recipe
+from knowundo.runs.checks import check
+
+
+@pytest.mark.parametrize(
+    ("sets", "said"),
+    [
+        (["data.benchmark=knowundoo"], "did you mean 'knowundo'?"),
+        (["unlearn.variants=[{method: gradient_assent}]"], "did you mean 'gradient_ascent'?"),
+        (["unlearn.variants=[{preset: memflex, acsent: 1}]"], "did you mean 'ascent'?"),
+        (["localize.localizers={memflx: {}}"], "did you mean 'memflex'?"),
+        (["localize.localizers={memflex: {mue: 1}}"], "did you mean 'mu'?"),
+        (["localize.draws=2"], "memflex_random-3: unknown region 'random-3'"),
+        (["unlearn.variants=[{preset: memflex, region: gone.json}]"], "no region file gone.json"),
+        (
+            ["unlearn.variants=[{preset: memflex, keep_every: 20}]"],
+            "variant memflex: keep_every: lr auto trains several times",
+        ),
+        (
+            ["compat=original", "unlearn.retained=4"],
+            "variant gradient_ascent: retained: compat mixed_batches takes as many retention rows",
+        ),
+    ],
+)
+def test_names_are_bound_before_anything_runs(sets: list[str], said: str) -> None:
+    recipe, _ = load_recipe("demo", sets)
+    with pytest.raises(BadInput) as caught:
+        check(recipe)
+    assert said in str(caught.value)
