@@ -9,7 +9,6 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from paper_results import HOSTILE, results
 
 from knowundo.cli import main, stages
 from knowundo.errors import BadInput
@@ -18,6 +17,7 @@ from knowundo.progress import Reporter
 from knowundo.results import write_results
 from knowundo.storage.artifacts import new_folder
 from knowundo.storage.integrity import seal
+from paper_results import HOSTILE, results
 
 
 @pytest.fixture
