@@ -25,7 +25,7 @@ from transformers import get_scheduler
 from knowundo.data.batches import PairedBatch
 from knowundo.data.encoded import Encoded
 from knowundo.modeling.model import Model
-from knowundo.modeling.variant import Variant
+from knowundo.modeling.variant import ModelVariant
 
 LENGTH, IGNORED = 256, -100
 
@@ -149,7 +149,7 @@ def evaluate(
     found = []
     for adapter in adapters:
         model = open_base()
-        model.use(Variant("given", "given", adapter))
+        model.use(ModelVariant("given", "given", adapter))
         accuracies = {}
         for row in rows:
             tensors = padded(row, model.pad)

@@ -47,7 +47,7 @@ from knowundo.memorization import memorize
 from knowundo.modeling.adapters import Adaptation
 from knowundo.modeling.base import base_path
 from knowundo.modeling.model import Model
-from knowundo.modeling.variant import Variant
+from knowundo.modeling.variant import ModelVariant
 from knowundo.modeling.weights import save_state
 from knowundo.registry import get
 from knowundo.scoring.table import fill_a_batch, score_abreast
@@ -265,7 +265,7 @@ class Bench:
 
     def score(self) -> dict[str, torch.Tensor]:
         rows, splits = self.rows["unlearn"][: SCORED[self.name]], ["train"]
-        waiting = [Variant("given", "given", folder) for folder in self._folders()]
+        waiting = [ModelVariant("given", "given", folder) for folder in self._folders()]
         found: list[torch.Tensor] = []
         size = fill_a_batch(rows, splits)
         for group in (waiting[i : i + size] for i in range(0, len(waiting), size)):

@@ -31,7 +31,7 @@ from knowundo.data.records import Record
 from knowundo.erasure.erase import Erased, Request, erase
 from knowundo.modeling.adapters import adaptation_of
 from knowundo.modeling.model import Model
-from knowundo.modeling.variant import Variant
+from knowundo.modeling.variant import ModelVariant
 from knowundo.pipeline.memorization import memorize
 from knowundo.progress import Reporter, RichReporter
 from knowundo.recipes.reading import load_recipe
@@ -92,7 +92,7 @@ def opened(base: str, adapter: Path | None) -> Model:
     if adapter is None:
         return Model(base, adaptation_of(Path(base)), scored_only=True)
     model = Model(base, adaptation_of(adapter), scored_only=True)
-    model.use(Variant("adapter", "given", adapter))
+    model.use(ModelVariant("adapter", "given", adapter))
     return model
 
 

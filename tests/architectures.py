@@ -35,7 +35,7 @@ from knowundo.modeling.forward import hidden_states
 from knowundo.modeling.half import Half
 from knowundo.modeling.head import frozen_head, live_head
 from knowundo.modeling.model import Model
-from knowundo.modeling.variant import Variant
+from knowundo.modeling.variant import ModelVariant
 from knowundo.modeling.weights import save_state
 from knowundo.scoring.generation import continue_prompts
 
@@ -258,7 +258,7 @@ def all_weights(name: str, base: Path, into: Path) -> Model:
     weights = model.state()
     save_state(model, into)
     model.reset()
-    model.use(Variant("moved", "unlearned", into))
+    model.use(ModelVariant("moved", "unlearned", into))
     reread = AutoModelForCausalLM.from_pretrained(into).eval()
     for found in own_logits(model, ROWS):
         assert difference(found, plain_logits(reread, ROWS)) < NEAR, f"{name}: read otherwise"
@@ -280,7 +280,7 @@ def adapter(name: str, base: Path, into: Path, targets: str | Sequence[str]) -> 
     moved(model)
     save_state(model, into)
     model.reset()
-    model.use(Variant("moved", "unlearned", into))
+    model.use(ModelVariant("moved", "unlearned", into))
     plain = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base), into).eval()
     for found in own_logits(model, ROWS):
         assert difference(found, plain_logits(plain, ROWS)) < NEAR, f"{name}: other than peft"

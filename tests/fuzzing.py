@@ -41,7 +41,7 @@ from knowundo.modeling.adapters import ADAPTER, Adaptation, adaptation_of
 from knowundo.modeling.base import base_path
 from knowundo.modeling.model import Model
 from knowundo.modeling.regions import read_region
-from knowundo.modeling.variant import Variant
+from knowundo.modeling.variant import ModelVariant
 from knowundo.modeling.weights import load_state, save_state
 from knowundo.recipes.reading import load_recipe
 from knowundo.results import Results, read_results
@@ -407,7 +407,7 @@ def loading_targets(scratch: Path) -> list[Target]:
         return complete(Model(str(folder)), [[5, 6]], tokens=2)
 
     def put_on(folder: Path) -> Any:
-        return tiny.use(Variant("adapter", "given", folder))
+        return tiny.use(ModelVariant("adapter", "given", folder))
 
     adapter = scratch / "tiny-adapter"
     adapter.mkdir()

@@ -20,7 +20,7 @@ from knowundo.modeling.fast.prefix_cache import layers_of
 from knowundo.modeling.forward import answer_logits, hidden_states
 from knowundo.modeling.model import Model
 from knowundo.modeling.multi_adapter import go_abreast
-from knowundo.modeling.variant import Variant
+from knowundo.modeling.variant import ModelVariant
 from knowundo.modeling.weights import save_state
 from knowundo.scoring.generation import BATCH
 from knowundo.scoring.table import fill_a_batch, score, score_abreast
@@ -29,19 +29,19 @@ Rows = dict[str, list[Encoded]]
 
 
 @pytest.fixture
-def variants(toy: Model, tmp_path: Path) -> list[Variant]:
+def variants(toy: Model, tmp_path: Path) -> list[ModelVariant]:
     """The base and three adapters of a shape that is not the model's own."""
-    return [Variant("base", "base"), *adapters(toy, tmp_path, rank=3)]
+    return [ModelVariant("base", "base"), *adapters(toy, tmp_path, rank=3)]
 
 
-def adapters(model: Model, folder: Path, rank: int) -> list[Variant]:
+def adapters(model: Model, folder: Path, rank: int) -> list[ModelVariant]:
     model.adapt(Adaptation("lora", rank=rank, alpha=5))
     made = []
     for number in range(3):
         (own := folder / f"{rank}-{number}").mkdir()
         randomize(model, seed=number)
         save_state(model, own)
-        made.append(Variant(own.name, "given", own))
+        made.append(ModelVariant(own.name, "given", own))
     model.adapt(Adaptation("lora", rank=2, alpha=4))
     return made
 
@@ -52,7 +52,7 @@ def logits(model: Model, rows: Sequence[Encoded]) -> list[torch.Tensor]:
 
 @pytest.mark.parametrize("packed", [True, False])
 def test_each_has_the_logits_that_it_has_alone(
-    toy: Model, toy_rows: Rows, variants: list[Variant], packed: bool
+    toy: Model, toy_rows: Rows, variants: list[ModelVariant], packed: bool
 ) -> None:
     rows = toy_rows["unlearn"]
     assert packs(toy)
@@ -79,7 +79,7 @@ def test_beside_weights_of_half_precision(tmp_path: Path) -> None:
 
 
 def test_tables_are_those_of_each_alone(
-    toy: Model, toy_rows: Rows, variants: list[Variant]
+    toy: Model, toy_rows: Rows, variants: list[ModelVariant]
 ) -> None:
     """Teacher forced and said freely; questions of several lengths are padded."""
     rows = [*toy_rows["unlearn"], *toy_rows["retention"]]
@@ -94,7 +94,7 @@ def test_tables_are_those_of_each_alone(
 
 
 def test_afterwards_the_model_is_as_before(
-    toy: Model, toy_rows: Rows, variants: list[Variant]
+    toy: Model, toy_rows: Rows, variants: list[ModelVariant]
 ) -> None:
     toy.use(variants[2])
     plain = logits(toy, toy_rows["unlearn"])
@@ -106,7 +106,7 @@ def test_afterwards_the_model_is_as_before(
         assert torch.equal(before, after)
 
 
-def test_what_goes_abreast(toy: Model, toy_base: str, variants: list[Variant]) -> None:
+def test_what_goes_abreast(toy: Model, toy_base: str, variants: list[ModelVariant]) -> None:
     assert go_abreast(toy, variants)
     whole = Model(toy_base, Adaptation("full"))
     assert not go_abreast(whole, variants[:1])
@@ -117,7 +117,7 @@ def test_what_goes_abreast(toy: Model, toy_base: str, variants: list[Variant]) -
 
 
 def test_a_layer_that_sees_tokens_in_another_order_is_found_out(
-    toy: Model, variants: list[Variant], monkeypatch: pytest.MonkeyPatch
+    toy: Model, variants: list[ModelVariant], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As experts do, to which tokens are routed: their rows are not an adapter's share."""
     toy.use(variants[1])
@@ -132,7 +132,7 @@ def test_a_layer_that_sees_tokens_in_another_order_is_found_out(
     assert toy.abreast == 1
 
 
-def test_no_gradients(toy: Model, toy_rows: Rows, variants: list[Variant]) -> None:
+def test_no_gradients(toy: Model, toy_rows: Rows, variants: list[ModelVariant]) -> None:
     with toy.all_of(variants), pytest.raises(RuntimeError, match="no gradients"):
         hidden_states(toy, collate(toy_rows["unlearn"], toy.pad))
 

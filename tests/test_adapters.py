@@ -16,7 +16,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from knowundo.errors import BadInput
 from knowundo.modeling.adapters import ADAPTER, CONFIG, Adaptation, adaptation_of, file_name
 from knowundo.modeling.model import Model
-from knowundo.modeling.variant import Variant
+from knowundo.modeling.variant import ModelVariant
 from knowundo.modeling.weights import save_state
 from knowundo.runs.base import model_with_adapters, tokenizer_of
 
@@ -69,8 +69,8 @@ def by_ours(model: Model) -> torch.Tensor:
     return logits
 
 
-def given(folder: Path) -> Variant:
-    return Variant("given", "given", folder)
+def given(folder: Path) -> ModelVariant:
+    return ModelVariant("given", "given", folder)
 
 
 @pytest.mark.parametrize("name", HANDED_ON)

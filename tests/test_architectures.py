@@ -20,7 +20,7 @@ from knowundo.modeling.forward import hidden_states
 from knowundo.modeling.model import Model
 from knowundo.modeling.multi_adapter import go_abreast
 from knowundo.modeling.positions import scaling, unscaled
-from knowundo.modeling.variant import Variant
+from knowundo.modeling.variant import ModelVariant
 from knowundo.scoring.generation import continue_prompts, left_pads
 
 # Scaled logits, soft-capping, renamed heads, fused experts, masks by keyword, learned positions, a
@@ -81,8 +81,8 @@ def test_adapters_on_the_head_are_those_of_plain_peft(
             parameter.add_(1.0)
     assert torch.equal(frozen(states), plain)
     assert not torch.allclose(head.live_head(model)(states), plain)
-    one = Variant("one", "given", tmp_path)
-    assert not go_abreast(model, [one, Variant("base", "base")])
+    one = ModelVariant("one", "given", tmp_path)
+    assert not go_abreast(model, [one, ModelVariant("base", "base")])
 
 
 def test_a_head_that_cannot_be_taken_apart_is_never_wrong(
@@ -174,7 +174,7 @@ def test_what_packs_alone_packs_beside_other_adapters(base: Place, tmp_path: Pat
     for number in (0, 1):
         (tmp_path / str(number)).mkdir()
         adapter("llama", base("llama"), tmp_path / str(number), "all-linear")
-        made.append(Variant(str(number), "given", tmp_path / str(number)))
+        made.append(ModelVariant(str(number), "given", tmp_path / str(number)))
     model = Model(str(base("llama")), Adaptation("lora", rank=2, alpha=4))
     assert go_abreast(model, made)
     assert model.packs is True

@@ -26,7 +26,7 @@ from knowundo.exports.adapters import check_adapter
 from knowundo.exports.export import export
 from knowundo.exports.merging import BESIDE, GIB
 from knowundo.exports.model_card import render_card
-from knowundo.modeling.variant import Variant
+from knowundo.modeling.variant import ModelVariant
 from knowundo.pipeline.evaluation import evaluate
 from knowundo.pipeline.localization import localize
 from knowundo.pipeline.memorization import memorize
@@ -468,7 +468,7 @@ def test_card_survives_hostile_names(done: Run, monkeypatch: pytest.MonkeyPatch)
         "data": done.recipe.data.model_copy(update={"source": bad}),
     }
     monkeypatch.setattr(done, "recipe", done.recipe.model_copy(update=sections))
-    variant = Variant("m", "unlearned", done.unlearned("m"))
+    variant = ModelVariant("m", "unlearned", done.unlearned("m"))
     text = render_card(done, variant, "merged", None, 0.0, 9)
     _, front, body = re.split(r"^---$", text, maxsplit=2, flags=re.MULTILINE)
     assert yaml.safe_load(front)["base_model"] == "org/na'me: |x"

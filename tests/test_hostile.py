@@ -22,7 +22,7 @@ from knowundo.data.records import redacted
 from knowundo.errors import BadInput, KnowUndoError, plain
 from knowundo.modeling.adapters import Adaptation
 from knowundo.modeling.model import Model
-from knowundo.modeling.variant import Variant
+from knowundo.modeling.variant import ModelVariant
 from knowundo.modeling.weights import load_state, save_state
 from knowundo.progress import RichReporter
 from knowundo.recipes.reading import parse_recipe
@@ -101,7 +101,7 @@ def test_pickles_beside_safetensors_stay_closed(
     config = json.loads((adapter / "adapter_config.json").read_text())
     config["base_model_name_or_path"] = str(folder)
     (adapter / "adapter_config.json").write_text(json.dumps(config))
-    model.use(Variant("given", "given", adapter))
+    model.use(ModelVariant("given", "given", adapter))
     assert not bomb[1].exists()
 
 

@@ -18,7 +18,7 @@ from knowundo.localization.search import localize
 from knowundo.memorization import memorize
 from knowundo.modeling.adapters import Adaptation
 from knowundo.modeling.model import Model
-from knowundo.modeling.variant import Variant
+from knowundo.modeling.variant import ModelVariant
 from knowundo.modeling.weights import save_state
 from knowundo.recipes.schema import QUIRKS
 from knowundo.scoring.table import score, score_abreast
@@ -234,7 +234,7 @@ def test_scoring_abreast(toy: Model, toy_rows: Rows, tmp_path: Path, kills: Kill
     (new := tmp_path / "adapter").mkdir()
     randomize(toy, seed=5)
     save_state(toy, new)
-    variants = [Variant("base", "base"), Variant("a", "given", new)]
+    variants = [ModelVariant("base", "base"), ModelVariant("a", "given", new)]
 
     def scored(checkpoint: Checkpoint | None) -> pd.DataFrame:
         with toy.all_of(variants):

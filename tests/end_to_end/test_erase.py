@@ -26,7 +26,7 @@ from knowundo.erasure.ledger import LEDGER, read_ledger
 from knowundo.erasure.retention import Leaks
 from knowundo.modeling.adapters import Adaptation, adaptation_of
 from knowundo.modeling.model import Model
-from knowundo.modeling.variant import Variant
+from knowundo.modeling.variant import ModelVariant
 from knowundo.pipeline.memorization import memorize
 from knowundo.recipes.reading import load_recipe
 from knowundo.runs.run import Run
@@ -159,7 +159,7 @@ def test_plain_transformers_says_the_same_in_a_fresh_process(known: Known, first
     words = [sys.executable, "-c", READ, str(first.exported.folder), questions]
     done = subprocess.run(words, capture_output=True, text=True, check=True)
     model = first.run.model  # the base with its LoRA, not merged
-    model.use(Variant("erased", "unlearned", first.run.unlearned("erased")))
+    model.use(ModelVariant("erased", "unlearned", first.run.unlearned("erased")))
     said = generate(model, encode(asked, model.tokenizer))
     for record, line in zip(asked, done.stdout.splitlines(), strict=True):
         assert said[record.id].strip()[:30] == line.strip()[:30]

@@ -229,12 +229,12 @@ def test_adapter_is_pefts(done: tuple[Run, Results]) -> None:
     from transformers import AutoModelForCausalLM
 
     from knowundo.modeling.base import base_path
-    from knowundo.modeling.variant import Variant
+    from knowundo.modeling.variant import ModelVariant
 
     run, _ = done
     base = AutoModelForCausalLM.from_pretrained(base_path("embedded"), dtype=torch.float32)
     loaded = PeftModel.from_pretrained(base, run.memorized).eval()
-    run.model.use(Variant("memorized", "memorized", run.memorized))
+    run.model.use(ModelVariant("memorized", "memorized", run.memorized))
     ids = torch.tensor([run.encoded("unlearn", "val")[0].ids])
     with torch.no_grad():
         torch.testing.assert_close(

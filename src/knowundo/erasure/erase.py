@@ -36,7 +36,7 @@ from knowundo.exports.merging import BESIDE, need_room, refuse_merge
 from knowundo.exports.model_card import Form
 from knowundo.modeling.base import base_files
 from knowundo.modeling.model import Model
-from knowundo.modeling.variant import Variant
+from knowundo.modeling.variant import ModelVariant
 from knowundo.pipeline.whole import run_all
 from knowundo.progress import Reporter
 from knowundo.recipes.presets import read_preset
@@ -129,7 +129,7 @@ def erase(request: Request, reporter: Reporter | None = None) -> Erased:
         recipe = parse_recipe(given, "--set")
     refuse_merge(model, request.form)
     _check_room(request, model)
-    model.use(Variant("memorized", "memorized", request.adapter))
+    model.use(ModelVariant("memorized", "memorized", request.adapter))
     model.tell(reporter.say)
     maker = Maker(recipe, model, reporter, earlier)
     with exclusive(request.out, reporter):

@@ -23,7 +23,7 @@ from knowundo.modeling.head import live_head
 from knowundo.modeling.model import Model
 from knowundo.modeling.step import Parts
 from knowundo.progress import Reporter
-from knowundo.recipes.schema import Recipe, Variant
+from knowundo.recipes.schema import Plan, Recipe
 from knowundo.runs.run import BOTH, TRAIN_VAL
 
 
@@ -53,14 +53,12 @@ def estimate_stages(tracer: Tracer, reporter: Reporter) -> list[StageEstimate]:
     return found
 
 
-def _estimate_variant(
-    tracer: Tracer, known: dict[str, StageEstimate], variant: Variant
-) -> StageEstimate:
+def _estimate_variant(tracer: Tracer, known: dict[str, StageEstimate], plan: Plan) -> StageEstimate:
     """A variant's estimate; variants that differ in name, region and guess have the same."""
-    settings = variant.model_dump_json(exclude={"name", "region", "guess"})
+    settings = plan.model_dump_json(exclude={"name", "region", "guess"})
     if settings not in known:
-        known[settings] = estimate_unlearning(tracer, variant)
-    return replace(known[settings], name=variant.name)
+        known[settings] = estimate_unlearning(tracer, plan)
+    return replace(known[settings], name=plan.name)
 
 
 def estimate_memorization(tracer: Tracer, name: str, scopes: Sequence[str]) -> StageEstimate:

@@ -12,7 +12,7 @@ from knowundo.estimation.fake_start import FakeOriginalStart, FakeStart
 from knowundo.estimation.memory_trace import MemoryTrace
 from knowundo.estimation.schema import StageEstimate
 from knowundo.estimation.tracer import SCORED, Planned, Tracer, longest_rows
-from knowundo.recipes.schema import Variant
+from knowundo.recipes.schema import Plan
 from knowundo.registry import Entry, get
 from knowundo.unlearning.original.rows import whole_steps
 from knowundo.unlearning.rates import ATTEMPTS
@@ -29,34 +29,34 @@ class _Steps:
     accumulation: int
 
 
-def estimate_unlearning(tracer: Tracer, variant: Variant) -> StageEstimate:
+def estimate_unlearning(tracer: Tracer, plan: Plan) -> StageEstimate:
     """Trace the heaviest step of a variant.
 
     Args:
         tracer: of the recipe.
-        variant: one of the recipe's planned variants.
+        plan: one of the recipe's planned variants.
     """
     recipe = tracer.run.recipe
-    settings = recipe.unlearn.settings(variant)
+    settings = recipe.unlearn.settings(plan)
     auto = settings.pop("lr") == "auto"
     settings["size"] = settings.pop("batch_size")
-    entry = get("method", variant.method)
-    bound = entry.bind(variant.arguments)
+    entry = get("method", plan.method)
+    bound = entry.bind(plan.arguments)
     rows = tracer.rows("unlearn", "train", end=False)
     retained = {s: tracer.rows(s, "train", end=False) for s in ("retention", "general")}
     every = [*rows, *retained["retention"], *retained["general"]]
-    of_all, retained_rows = len(rows), retained[variant.retain_on]
+    of_all, retained_rows = len(rows), retained[plan.retain_on]
     if recipe.quirks:
         # The original batches run the model on every row, so the longest rows stand for all.
         rows = longest_rows(rows, settings["size"])
         retained = {s: longest_rows(found, settings["size"]) for s, found in retained.items()}
-    asked = entry, bound, variant.retain_on
+    asked = entry, bound, plan.retain_on
     steps = _heaviest(tracer, _start(tracer, rows, retained).batches(*asked, **settings))
     micro_batches = -(-steps.batches * of_all // len(rows))
     if not recipe.quirks:
         rows = steps.heaviest[""].unlearn.encoded
         retention = steps.heaviest[""].retention.encoded
-        retained = {variant.retain_on: retention, "longest": longest_rows(every, SCORED)}
+        retained = {plan.retain_on: retention, "longest": longest_rows(every, SCORED)}
     start = _start(tracer, rows, retained)
 
     def work(trace: MemoryTrace) -> int:
@@ -70,10 +70,10 @@ def estimate_unlearning(tracer: Tracer, variant: Variant) -> StageEstimate:
         count = whole_steps(micro_batches, settings["epochs"], steps.accumulation)[0]
     count *= ATTEMPTS if auto else 1
     copies = 2 + (ATTEMPTS - 1 if auto else 0)  # of the base, of the start, of attempts
-    if (apart := recipe.unlearn.keeps(variant)) is not None:
+    if (apart := recipe.unlearn.keeps(plan)) is not None:
         copies += (count - 1) // apart
     batch = max(steps.heaviest.values(), key=tracer.weight)
-    return tracer.trace(Planned(variant.name, count, batch, copies, at_most=auto), work)
+    return tracer.trace(Planned(plan.name, count, batch, copies, at_most=auto), work)
 
 
 def _heaviest(tracer: Tracer, made: tuple[list[Any], int]) -> _Steps:

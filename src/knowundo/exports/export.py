@@ -38,7 +38,7 @@ from knowundo.exports.merging import (
 )
 from knowundo.exports.model_card import Form, render_card, variant_folder
 from knowundo.modeling.adapters import adaptation_of
-from knowundo.modeling.variant import Variant
+from knowundo.modeling.variant import ModelVariant
 from knowundo.recipes.reading import differing_keys
 from knowundo.results import Results, read_results
 from knowundo.runs.run import Run
@@ -151,7 +151,7 @@ def _check_place(to: Path) -> None:
         )
 
 
-def _chosen(run: Run, name: str) -> Variant:
+def _chosen(run: Run, name: str) -> ModelVariant:
     """The variant of that name, made of what the run holds now."""
     run.check_current()
     found = {v.name: v for v in run.variants() if v.role in ("memorized", "retain", "unlearned")}
@@ -166,7 +166,7 @@ def _chosen(run: Run, name: str) -> Variant:
     raise unknown("variant", name, found)
 
 
-def _form(variant: Variant, wanted: Form | None) -> Form:
+def _form(variant: ModelVariant, wanted: Form | None) -> Form:
     kind = adaptation_of(variant_folder(variant)).kind
     if wanted == "adapter" and kind == "full":
         raise BadInput(
@@ -189,7 +189,12 @@ def _results(run: Run, variant: str) -> Results | None:
 
 
 def _write(
-    run: Run, variant: Variant, form: Form, aside: Path, probes: Sequence[list[int]], shard: str
+    run: Run,
+    variant: ModelVariant,
+    form: Form,
+    aside: Path,
+    probes: Sequence[list[int]],
+    shard: str,
 ) -> float:
     """Write the weights and compare them; the largest difference of a logit."""
     model = take_variant(run, variant, form)

@@ -16,7 +16,7 @@ from knowundo.errors import BadInput, KnowUndoError
 from knowundo.exports.model_card import Form, variant_folder
 from knowundo.modeling.adapters import adaptation_of
 from knowundo.modeling.model import Model
-from knowundo.modeling.variant import Variant
+from knowundo.modeling.variant import ModelVariant
 from knowundo.modeling.weights import describe
 from knowundo.runs.run import BOTH, Run
 
@@ -91,7 +91,7 @@ def probe_rows(run: Run) -> list[list[int]]:
     return [*(list(row.ids[:TOKENS]) for row in rows), *texts]
 
 
-def take_variant(run: Run, variant: Variant, form: Form) -> Model:
+def take_variant(run: Run, variant: ModelVariant, form: Form) -> Model:
     """The variant, out of the run's hands: writing it takes the model apart."""
     model = run.model
     del run.__dict__["model"]
@@ -154,7 +154,7 @@ def error_bound(
 
 
 def compare_merged(
-    variant: Variant, before: list[torch.Tensor], after: list[torch.Tensor], bound: float
+    variant: ModelVariant, before: list[torch.Tensor], after: list[torch.Tensor], bound: float
 ) -> float:
     """The largest difference of a logit.
 

@@ -14,7 +14,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from knowundo.data.encoding import SEPARATOR, prefix_text
 from knowundo.data.records import data_hash
 from knowundo.modeling.base import hub_commit
-from knowundo.modeling.variant import Variant
+from knowundo.modeling.variant import ModelVariant
 from knowundo.reporting.tables import COLUMNS, Cell, cell
 from knowundo.results import Results
 from knowundo.runs.run import Run
@@ -23,7 +23,7 @@ from knowundo.storage.artifacts import read_manifest
 Form = Literal["adapter", "merged"]
 
 
-def variant_folder(variant: Variant) -> Path:
+def variant_folder(variant: ModelVariant) -> Path:
     assert variant.folder is not None  # only the base has none, and it is not handed over
     return variant.folder
 
@@ -49,7 +49,7 @@ def _fenced(text: str, language: str) -> _Markdown:
 
 def render_card(
     run: Run,
-    variant: Variant,
+    variant: ModelVariant,
     form: Form,
     results: Results | None,
     largest: float,
@@ -170,7 +170,7 @@ def _quoted(text: str) -> str:
     return json.dumps(text, ensure_ascii=False)
 
 
-def _made(run: Run, variant: Variant, manifest: dict[str, Any]) -> list[tuple[str, Any]]:
+def _made(run: Run, variant: ModelVariant, manifest: dict[str, Any]) -> list[tuple[str, Any]]:
     """How the variant was trained, from its manifest."""
     if variant.role == "unlearned":
         arguments = manifest.get("arguments") or {}

@@ -45,7 +45,7 @@ from knowundo.modeling.loading import (
     position_limit,
     stored_quantization,
 )
-from knowundo.modeling.variant import Variant
+from knowundo.modeling.variant import ModelVariant
 from knowundo.modeling.weights import load_state
 
 # One thread count everywhere: the same bytes need the same number of threads.
@@ -433,7 +433,7 @@ class Model:
         """Make every trainable tensor what it was at first."""
         self.overwrite(self.fresh)
 
-    def use(self, variant: Variant) -> None:
+    def use(self, variant: ModelVariant) -> None:
         """Make this the given variant; a LoRA of another shape replaces the one that is there."""
         if variant.folder is None:
             self.reset()
@@ -451,7 +451,7 @@ class Model:
         return self.adaptation.is_product and all_linear(self.net)
 
     @contextmanager
-    def all_of(self, variants: Sequence[Variant]) -> Iterator[None]:
+    def all_of(self, variants: Sequence[ModelVariant]) -> Iterator[None]:
         """Within it, a forward without gradients is that of several variants (`go_abreast`).
 
         The rows of the first come first, and so on: `abreast` times as many as were given.

@@ -10,10 +10,10 @@ from knowundo.modeling.capabilities import packs, two_rows
 from knowundo.modeling.forward import hidden_states
 from knowundo.modeling.head import live_head, own_head, trained_head
 from knowundo.modeling.model import Model
-from knowundo.modeling.variant import Variant
+from knowundo.modeling.variant import ModelVariant
 
 
-def go_abreast(model: Model, variants: Sequence[Variant]) -> bool:
+def go_abreast(model: Model, variants: Sequence[ModelVariant]) -> bool:
     """True if one forward of these variants (`Model.all_of`) is that of each.
 
     Tried with the first and the last on two short rows: a layer that does not see all tokens, or

@@ -8,8 +8,12 @@ from typing import Any
 
 
 @dataclass
-class Variant:
-    """A model to be scored: the base with a folder of tensors on top (none: the base itself)."""
+class ModelVariant:
+    """A model to be scored: the base with a folder of tensors on top.
+
+    If `folder` is `None`, it is the base itself. What a recipe plans to make is no variant but a
+    `Plan` (recipes.schema); an unlearned variant is what came of one.
+    """
 
     name: str
     role: str  # base, memorized, retain, unlearned or given

@@ -11,7 +11,7 @@ from knowundo.data.records import data_hash
 from knowundo.errors import BadInput
 from knowundo.evaluation.collapse import collapsed
 from knowundo.evaluation.evaluation import Evaluation
-from knowundo.modeling.variant import Variant
+from knowundo.modeling.variant import ModelVariant
 from knowundo.modeling.weights import describe
 from knowundo.pipeline.scores import (
     Scored,
@@ -21,7 +21,7 @@ from knowundo.pipeline.scores import (
     unaltered_rows,
 )
 from knowundo.progress import Progress
-from knowundo.recipes.schema import Variant as Planned
+from knowundo.recipes.schema import Plan
 from knowundo.results import Results, Row, VariantFacts, write_results
 from knowundo.runs.run import Run
 from knowundo.storage.artifacts import read_manifest
@@ -110,7 +110,7 @@ def _results(
     )
 
 
-def _facts(variant: Variant, tables: dict[str, pd.DataFrame]) -> VariantFacts:
+def _facts(variant: ModelVariant, tables: dict[str, pd.DataFrame]) -> VariantFacts:
     before = tables.get("memorized", tables.get("base"))
     facts = VariantFacts(name=variant.name, role=variant.role)
     if variant.role in ("unlearned", "given"):
@@ -130,9 +130,9 @@ def _controlled(run: Run, scored: dict[str, Scored]) -> list[tuple[str, str]]:
     """Pairs that differ in their region only: a located one against every control of it."""
     variants = [v for v in run.recipe.unlearn.variants if v.name in scored]
 
-    def all_but_region(variant: Planned) -> Any:
-        settings = run.recipe.unlearn.settings(variant)
-        return variant.method, variant.arguments, variant.retain_on, settings
+    def all_but_region(plan: Plan) -> Any:
+        settings = run.recipe.unlearn.settings(plan)
+        return plan.method, plan.arguments, plan.retain_on, settings
 
     return [
         (located.name, control.name)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from knowundo.memorization import memorize as finetune
-from knowundo.modeling.variant import Variant
+from knowundo.modeling.variant import ModelVariant
 from knowundo.modeling.weights import describe, save_state
 from knowundo.pipeline.facts import common_facts
 from knowundo.runs.run import BOTH, TRAIN_VAL, Run
@@ -86,7 +86,7 @@ def memorize(run: Run) -> None:
         _finetuned(run, run.memorized, "memorize", BOTH)
     else:
         folder = None if run.start.folder is None else Path(adopted)
-        run.model.use(Variant("memorized", "memorized", folder))  # checked likewise
+        run.model.use(ModelVariant("memorized", "memorized", folder))  # checked likewise
         run.claim()
         _adopted(run, Path(adopted))
     if run.recipe.memorize.retain_model:

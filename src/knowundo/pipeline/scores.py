@@ -15,7 +15,7 @@ from knowundo.modeling.adapters import Adaptation, adaptation_of
 from knowundo.modeling.fast.oom import ran_out
 from knowundo.modeling.model import Model
 from knowundo.modeling.multi_adapter import go_abreast
-from knowundo.modeling.variant import Variant
+from knowundo.modeling.variant import ModelVariant
 from knowundo.pipeline.facts import common_facts
 from knowundo.progress import Progress
 from knowundo.results import Row
@@ -36,12 +36,12 @@ class Scored(NamedTuple):
     tasks: list[Row]  # of general tasks
 
 
-def _in_order(run: Run) -> list[Variant]:
+def _in_order(run: Run) -> list[ModelVariant]:
     """The variants, whole models last: the base makes room for them."""
     return sorted(run.variants(), key=lambda variant: is_whole_model(run, variant))
 
 
-def is_whole_model(run: Run, variant: Variant) -> bool:
+def is_whole_model(run: Run, variant: ModelVariant) -> bool:
     """True for a given model that cannot be put on the base as a LoRA."""
     return (
         variant.role == "given"
@@ -50,14 +50,14 @@ def is_whole_model(run: Run, variant: Variant) -> bool:
     )
 
 
-def scoring_groups(run: Run) -> list[list[Variant]]:
+def scoring_groups(run: Run) -> list[list[ModelVariant]]:
     """The variants in the order of scoring; those together that may go abreast.
 
     So many that their answers fill a batch. What is scored already plays no part: a run that is
     gone on with has the groups that it began with, and so the same bits.
     """
     most = fill_a_batch(run.encoded(), run.recipe.evaluate.generate)
-    groups, shapes = list[list[Variant]](), set[Adaptation]()
+    groups, shapes = list[list[ModelVariant]](), set[Adaptation]()
     for variant in _in_order(run):
         own = set() if variant.folder is None else {adaptation_of(variant.folder)}
         kinds = {run.model.adaptation.kind, *(shape.kind for shape in own)}
@@ -71,11 +71,11 @@ def scoring_groups(run: Run) -> list[list[Variant]]:
     return groups
 
 
-def _scores(run: Run, variant: Variant) -> Path:
+def _scores(run: Run, variant: ModelVariant) -> Path:
     return run.out / "scores" / variant.name
 
 
-def score_group(run: Run, group: Sequence[Variant]) -> dict[str, Scored]:
+def score_group(run: Run, group: Sequence[ModelVariant]) -> dict[str, Scored]:
     """Score variants, or read what an earlier call made of the same inputs."""
     made = [run.done(_scores(run, variant), run.score_inputs(variant)) for variant in group]
     waiting = [variant for variant, there in zip(group, made, strict=True) if not there]
@@ -84,14 +84,14 @@ def score_group(run: Run, group: Sequence[Variant]) -> dict[str, Scored]:
     return {variant.name: _scored(run, variant) for variant in group}
 
 
-def _scored(run: Run, variant: Variant) -> Scored:
+def _scored(run: Run, variant: ModelVariant) -> Scored:
     folder = _scores(run, variant)
     run.seal(folder)
     tasks = [Row.model_validate(row) for row in read_json(folder / "tasks.json")]
     return Scored(read_scores(folder / "rows.parquet"), tasks)
 
 
-def _score(run: Run, group: Sequence[Variant], waiting: Sequence[Variant]) -> None:
+def _score(run: Run, group: Sequence[ModelVariant], waiting: Sequence[ModelVariant]) -> None:
     """Score a group abreast, and write those of it that wait; one by one where it must be."""
     inputs = [run.score_inputs(variant) for variant in group]
     checkpoint = run.checkpoint(_scores(run, group[0]), inputs)
@@ -112,7 +112,7 @@ def _score(run: Run, group: Sequence[Variant], waiting: Sequence[Variant]) -> No
 
 
 def _tables(
-    run: Run, model: Model, group: Sequence[Variant], checkpoint: Checkpoint
+    run: Run, model: Model, group: Sequence[ModelVariant], checkpoint: Checkpoint
 ) -> list[pd.DataFrame] | None:
     """Rows of each of a group; None where they cannot go abreast, or memory runs out so."""
     if len(group) > 1 and not go_abreast(model, group):
@@ -133,7 +133,7 @@ def _tables(
 def _write_scores(
     run: Run,
     model: Model,
-    variant: Variant,
+    variant: ModelVariant,
     inputs: Sequence[Any],
     rows: pd.DataFrame,
     facts: dict[str, Any],

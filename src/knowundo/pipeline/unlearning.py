@@ -12,7 +12,7 @@ from knowundo.errors import unknown
 from knowundo.modeling.weights import save_state
 from knowundo.pipeline.aims import Aim, prepare_unlearning
 from knowundo.pipeline.facts import common_facts
-from knowundo.recipes.schema import Variant as Planned
+from knowundo.recipes.schema import Plan
 from knowundo.runs.run import Run
 from knowundo.storage.artifacts import kept_name, new_folder, read_manifest
 from knowundo.storage.files import write_json
@@ -36,7 +36,7 @@ def unlearn(run: Run, only: Iterable[str] | None = None) -> list[str]:
         BadInput: a name in `only` that is not a variant of the recipe.
     """
     run.check_current()
-    planned = {variant.name: variant for variant in run.recipe.unlearn.variants}
+    planned = {plan.name: plan for plan in run.recipe.unlearn.variants}
     chosen = list(planned if only is None else only)
     for name in chosen:
         if name not in planned:
@@ -54,68 +54,68 @@ def unlearn(run: Run, only: Iterable[str] | None = None) -> list[str]:
     return [name for name in chosen if "diverged" in read_manifest(run.unlearned(name))]
 
 
-def _other_steps(run: Run, variant: Planned) -> str:
+def _other_steps(run: Run, plan: Plan) -> str:
     """A sentence, if a finished variant kept other steps than the recipe now asks for."""
-    every, held = run.recipe.unlearn.keeps(variant), read_manifest(run.unlearned(variant.name))
+    every, held = run.recipe.unlearn.keeps(plan), read_manifest(run.unlearned(plan.name))
     steps = held.get("kept_steps", [])
     same = steps[0] == every if steps else every is None or held["optimizer_steps"] <= every
     if same or "diverged" in held:  # which keeps fewer
         return ""
     kept = f"the steps {steps}" if steps else "its end only"
-    folder = run.unlearned(variant.name)
+    folder = run.unlearned(plan.name)
     return f"; it kept {kept}, not what keep_every={every} asks for: remove {folder} and run again"
 
 
-def _unlearn_waiting(run: Run, waiting: Sequence[Planned]) -> None:
+def _unlearn_waiting(run: Run, waiting: Sequence[Plan]) -> None:
     start, aim, watch = prepare_unlearning(run, run.recipe.unlearn.stop)
-    if any(run.recipe.unlearn.settings(variant)["lr"] == "auto" for variant in waiting):
+    if any(run.recipe.unlearn.settings(plan)["lr"] == "auto" for plan in waiting):
         run.reporter.say(
             f"lr: auto aims at a token accuracy of {aim.accuracy:.1%} on unlearn/train rows, that "
             f"of {aim.name}"
         )
-    for variant in waiting:
-        _unlearn_one(run, start, variant, aim, watch)
+    for plan in waiting:
+        _unlearn_one(run, start, plan, aim, watch)
     start.restore()
 
 
-def _unlearn_one(run: Run, start: Start, variant: Planned, aim: Aim, watch: Watch | None) -> None:
+def _unlearn_one(run: Run, start: Start, plan: Plan, aim: Aim, watch: Watch | None) -> None:
     """Train one variant and write it; of one that diverged, its last good weights."""
-    settings = run.recipe.unlearn.settings(variant)
+    settings = run.recipe.unlearn.settings(plan)
     lr = settings.pop("lr")
-    region = run.region(variant.region)
+    region = run.region(plan.region)
     settings |= {
-        "method": variant.method,
-        "arguments": variant.arguments,
+        "method": plan.method,
+        "arguments": plan.arguments,
         "region": region,
-        "retain_on": variant.retain_on,
+        "retain_on": plan.retain_on,
         "optimizer": run.recipe.model.optimizer,
     }
-    folder, inputs = run.unlearned(variant.name), run.unlearn_inputs(variant)
-    keep_every = run.recipe.unlearn.keeps(variant)
+    folder, inputs = run.unlearned(plan.name), run.unlearn_inputs(plan)
+    keep_every = run.recipe.unlearn.keeps(plan)
     kept = [] if keep_every is None else ["keep_every", keep_every]
     settings["checkpoint"] = checkpoint = run.checkpoint(folder, [*inputs, *kept])
-    with run.reporter.task(variant.name) as progress:
+    with run.reporter.task(plan.name) as progress:
         settings["progress"] = progress
         if lr == "auto" and watch is not None:
-            done = unlearn_watched(start, watch, lr=variant.guess, **settings)
+            done = unlearn_watched(start, watch, lr=plan.guess, **settings)
         elif lr == "auto":
-            done = unlearn_at_chosen_rate(start, aim.accuracy, guess=variant.guess, **settings)
+            done = unlearn_at_chosen_rate(start, aim.accuracy, guess=plan.guess, **settings)
         else:
             done = train_method(start, lr=lr, watch=watch, keep_every=keep_every, **settings)
     if "diverged" in done.facts:
         run.reporter.say(
-            f"{variant.name}: diverged ({done.facts['diverged']}); kept as it was after step "
+            f"{plan.name}: diverged ({done.facts['diverged']}); kept as it was after step "
             f"{done.facts['kept_step']}"
         )
     sizes = {name: parameter.numel() for name, parameter in run.model.parameters().items()}
     facts = done.facts | {
-        "region": variant.region,
+        "region": plan.region,
         "parameters": sum(sizes[name] for name in region),
         "target": aim.name,
         "target_accuracy": aim.accuracy,
         **common_facts(run, run.model),
     }
-    _write_kept(run, variant.name, done, inputs, facts)
+    _write_kept(run, plan.name, done, inputs, facts)
     facts["kept_steps"] = [one.step for one in done.kept]
     with new_folder(folder, inputs, **facts) as aside:
         save_state(run.model, aside)

@@ -170,7 +170,7 @@ class Localize(_Section):
     """Parameters whose gradients are in memory at a time; none: all. Fewer take more passes."""
 
 
-class Variant(_Section):
+class Plan(_Section):
     """One method in one region. What is not set here is taken from its preset, then `unlearn`."""
 
     name: str
@@ -248,20 +248,20 @@ class Unlearn(_Section):
     """Keep each variant after every so many optimizer steps too, as models of their own that are
     scored, named after variant and step, such as `memflex.step-20`. If `None`, only its end is
     kept."""
-    variants: list[Variant] = Field(
-        default_factory=lambda: [Variant.model_validate({"preset": "memflex"})]
+    variants: list[Plan] = Field(
+        default_factory=lambda: [Plan.model_validate({"preset": "memflex"})]
     )
     """Methods, each with a region."""
 
-    def settings(self, variant: Variant) -> dict[str, Any]:
+    def settings(self, plan: Plan) -> dict[str, Any]:
         """lr, epochs, batch_size, accumulation and retained of a variant."""
         names = ("lr", "epochs", "batch_size", "accumulation", "retained")
-        own = {name: getattr(variant, name) for name in names}
+        own = {name: getattr(plan, name) for name in names}
         return {n: getattr(self, n) if value is None else value for n, value in own.items()}
 
-    def keeps(self, variant: Variant) -> int | None:
+    def keeps(self, plan: Plan) -> int | None:
         """`keep_every` of a variant."""
-        return self.keep_every if variant.keep_every is None else variant.keep_every
+        return self.keep_every if plan.keep_every is None else plan.keep_every
 
 
 class Evaluate(_Section):

@@ -20,11 +20,10 @@ from knowundo.modeling import regions
 from knowundo.modeling.adapters import Adaptation, adaptation_of
 from knowundo.modeling.base import base_files, hub_commit
 from knowundo.modeling.model import Model
-from knowundo.modeling.variant import Variant
+from knowundo.modeling.variant import ModelVariant
 from knowundo.progress import Reporter
 from knowundo.recipes.reading import amend, differing_keys, parse_recipe
-from knowundo.recipes.schema import ROLES, Recipe
-from knowundo.recipes.schema import Variant as Planned
+from knowundo.recipes.schema import ROLES, Plan, Recipe
 from knowundo.registry import get
 from knowundo.runs.base import (
     BITS_PER_PARAMETER,
@@ -211,7 +210,7 @@ class Run:
             return model
         return model if fits else Model(section.base, Adaptation("full"), **options)
 
-    def whole_model(self, variant: Variant) -> Model:
+    def whole_model(self, variant: ModelVariant) -> Model:
         """A given model that is no adapter; the base leaves the memory, if it is still there."""
         self.__dict__.pop("model", None)
         options = model_options(self.recipe) | {"scored_only": True}
@@ -281,10 +280,10 @@ class Run:
         return self.out / "memorized"
 
     @property
-    def start(self) -> Variant:
+    def start(self) -> ModelVariant:
         """The model that knows both scopes: the base itself, or what lies in `memorized`."""
         folder = None if base_knows(self.recipe) else self.memorized
-        return Variant("memorized", "memorized", folder)
+        return ModelVariant("memorized", "memorized", folder)
 
     @property
     def retain(self) -> Path:
@@ -298,24 +297,24 @@ class Run:
         """Folder of an unlearned variant."""
         return self.out / "unlearned" / name
 
-    def never_saw(self) -> Variant:
+    def never_saw(self) -> ModelVariant:
         """The model that shows what never having seen the unlearn scope looks like."""
         if self.recipe.memorize.retain_model:
-            return Variant("retain", "retain", self.retain)
-        return Variant("base", "base")
+            return ModelVariant("retain", "retain", self.retain)
+        return ModelVariant("base", "base")
 
-    def variants(self) -> list[Variant]:
+    def variants(self) -> list[ModelVariant]:
         """Every model to be scored, in the order of the report; stale ones are left out.
 
         Raises:
             BadInput: a variant is older than what it would be made of now.
         """
         given = self.given_models()
-        found = [] if base_knows(self.recipe) else [Variant("base", "base")]
+        found = [] if base_knows(self.recipe) else [ModelVariant("base", "base")]
         if not given or (self.memorized / "manifest.json").exists():
             found.append(self.start)
             if self.recipe.memorize.retain_model:
-                found.append(Variant("retain", "retain", self.retain))
+                found.append(ModelVariant("retain", "retain", self.retain))
         made, outdated = self.made_variants()
         if outdated:
             raise BadInput(
@@ -324,35 +323,35 @@ class Run:
             )
         return found + made + given
 
-    def made_variants(self) -> tuple[list[Variant], list[str]]:
+    def made_variants(self) -> tuple[list[ModelVariant], list[str]]:
         """The unlearned variants that are there, in the order of the recipe.
 
         Returns:
             Those that are made of what is there now, and the names of the outdated ones.
         """
-        made, outdated = list[Variant](), list[str]()
-        for planned in self.recipe.unlearn.variants:
-            folder = self.unlearned(planned.name)
+        made, outdated = list[ModelVariant](), list[str]()
+        for plan in self.recipe.unlearn.variants:
+            folder = self.unlearned(plan.name)
             if not (folder / "manifest.json").exists():
                 continue
-            inputs = self.unlearn_inputs(planned)
+            inputs = self.unlearn_inputs(plan)
             if self.done(folder, inputs):
-                made += self._kept_steps(planned.name, inputs)
-                made.append(Variant(planned.name, "unlearned", folder))
+                made += self._kept_steps(plan.name, inputs)
+                made.append(ModelVariant(plan.name, "unlearned", folder))
             else:
-                outdated.append(planned.name)
+                outdated.append(plan.name)
         return made, outdated
 
-    def _kept_steps(self, name: str, inputs: Sequence[Any]) -> list[Variant]:
+    def _kept_steps(self, name: str, inputs: Sequence[Any]) -> list[ModelVariant]:
         """What a variant was on the way, as far as that was kept and is still there."""
         found = []
         for step in read_manifest(self.unlearned(name)).get("kept_steps", []):
             kept = kept_name(name, step)
             if self.done(self.unlearned(kept), [*inputs, step]):
-                found.append(Variant(kept, "unlearned", self.unlearned(kept)))
+                found.append(ModelVariant(kept, "unlearned", self.unlearned(kept)))
         return found
 
-    def given_models(self) -> list[Variant]:
+    def given_models(self) -> list[ModelVariant]:
         """The adapters and models of `evaluate.models`, named after their folders."""
         planned = (variant.name for variant in self.recipe.unlearn.variants)
         taken = {*ROLES, *(name for name in planned if self.unlearned(name).exists())}
@@ -364,7 +363,7 @@ class Run:
             safe = (re.sub(r"[^\w.-]", "_", name) for name in names)
             name = next(name for name in safe if name not in taken)
             taken.add(name)
-            found.append(Variant(name, "given", path))
+            found.append(ModelVariant(name, "given", path))
         return found
 
     def done(self, artifact: Path, inputs: Sequence[Any]) -> bool:
@@ -423,7 +422,7 @@ class Run:
             code = [regions.read_names(Path(section["adopt"]))]
         return self.inputs("localize", section, code, self.made(self.memorized, "memorize"))
 
-    def score_inputs(self, variant: Variant) -> list[Any]:
+    def score_inputs(self, variant: ModelVariant) -> list[Any]:
         """What a variant's scores are made of."""
         section = self.recipe.evaluate
         weights: dict[str, str] | None = None
@@ -443,19 +442,19 @@ class Run:
         asked = section.generate, section.prefixes
         return self.inputs("score", SCORES_VERSION, weights, *asked, general, quirks)
 
-    def unlearn_inputs(self, variant: Planned) -> list[Any]:
+    def unlearn_inputs(self, plan: Plan) -> list[Any]:
         """What an unlearned variant is made of."""
-        method = get("method", variant.method)
+        method = get("method", plan.method)
         # What is kept on the way does not change the way.
-        settings = variant.model_dump(exclude={"name", "keep_every"})
-        settings |= self.recipe.unlearn.settings(variant)
+        settings = plan.model_dump(exclude={"name", "keep_every"})
+        settings |= self.recipe.unlearn.settings(plan)
         if self.recipe.unlearn.stop is not None:
             settings["stop"] = self.recipe.unlearn.stop.model_dump()
-        settings["arguments"] = method.bind(variant.arguments)
+        settings["arguments"] = method.bind(plan.arguments)
         start = self.made(self.memorized, "memorize")
         aim = self.never_saw().folder
         target = self.made(aim, "memorize") if aim and settings["lr"] == "auto" else None
-        region = self.region(variant.region)
+        region = self.region(plan.region)
         texts = [v for v in settings["arguments"].values() if isinstance(v, str)]
         settings["files"] = [file_hash(Path(text)) for text in texts if Path(text).is_file()]
         quirks = sorted(self.recipe.quirks)

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any
 import plotly.graph_objects as go
 import yaml
 
-from knowundo.recipes.schema import Stop
-from knowundo.recipes.schema import Variant as Planned
+from knowundo.recipes.schema import Plan, Stop
 from knowundo.reporting.report import write_page
 from knowundo.runs.run import Run
 from knowundo.storage.files import write_json
@@ -19,7 +18,7 @@ from knowundo.storage.files import write_json
 if TYPE_CHECKING:
     pass
 from knowundo.sweeps.space import REGION, Range
-from knowundo.sweeps.study import Plan, Trial
+from knowundo.sweeps.study import StudySetup, Trial
 
 
 @dataclass(frozen=True)
@@ -72,35 +71,35 @@ def pareto_front(points: Sequence[tuple[float, float]]) -> list[int]:
 
 
 def read_result(
-    run: Run, plan: Plan, study: str, target: float, trials: list[Trial]
+    run: Run, setup: StudySetup, study: str, target: float, trials: list[Trial]
 ) -> SweepResult:
     """Front and best of the complete trials: a pruned one might have come further."""
     complete = [trial for trial in trials if trial.state == "complete"]
     places = pareto_front([(trial.forgotten or 0.0, trial.lost or 0.0) for trial in complete])
     best = max(complete, key=lambda trial: trial.score or 0.0, default=None)
     file = None
-    if best is not None and REGION in plan.space:
-        file = str(run.out / "sweep" / f"{plan.variant.name}-region.json")
+    if best is not None and REGION in setup.space:
+        file = str(run.out / "sweep" / f"{setup.plan.name}-region.json")
     return SweepResult(
-        variant=plan.variant.name,
+        variant=setup.plan.name,
         study=study,
         target=target,
-        space=plan.space,
+        space=setup.space,
         trials=trials,
         front=[complete[place].number for place in places],
         best=None if best is None else best.number,
-        recipe=None if best is None else _recipe(run, plan.variant, best, file),
+        recipe=None if best is None else _recipe(run, setup.plan, best, file),
         region=file,
     )
 
 
-def _recipe(run: Run, variant: Planned, best: Trial, region: str | None) -> str:
+def _recipe(run: Run, plan: Plan, best: Trial, region: str | None) -> str:
     """YAML of the variant with a trial's settings; with the stop too, if the recipe has none.
 
     What counted was the best look, and without a stop the last step would be kept instead.
     """
-    taken = variant.model_dump(exclude={"guess"}, exclude_none=True)
-    taken |= {"lr": best.lr, "arguments": best.arguments, "name": f"{variant.name}-swept"}
+    taken = plan.model_dump(exclude={"guess"}, exclude_none=True)
+    taken |= {"lr": best.lr, "arguments": best.arguments, "name": f"{plan.name}-swept"}
     if region is not None:
         taken["region"] = region
     section: dict[str, Any] = {"variants": [taken]}
@@ -109,11 +108,11 @@ def _recipe(run: Run, variant: Planned, best: Trial, region: str | None) -> str:
     return yaml.safe_dump({"unlearn": section}, sort_keys=False)
 
 
-def write_results(run: Run, plan: Plan, result: SweepResult) -> None:
+def write_results(run: Run, setup: StudySetup, result: SweepResult) -> None:
     folder, name = run.out / "sweep", result.variant
     if result.best is not None and result.region is not None:
         size = result.trial(result.best).params[REGION]
-        write_json(Path(result.region), plan.region(size))
+        write_json(Path(result.region), setup.region(size))
     write_json(folder / f"{name}.json", asdict(result))
     write_page(folder / f"{name}.html", f"sweep {name}", _figure(result))
 

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any, get_type_hints
 from knowundo.errors import BadInput, unknown
 from knowundo.localization.gradients import Measured
 from knowundo.modeling import regions
-from knowundo.recipes.schema import Recipe
-from knowundo.recipes.schema import Variant as Planned
+from knowundo.recipes.schema import Plan, Recipe
 from knowundo.recipes.yaml import parse_yaml
 from knowundo.registry import Entry, get
 from knowundo.storage.files import read_text
@@ -69,23 +68,21 @@ def weights(method: Entry) -> list[str]:
     return [n for n in method.arguments if hints.get(n) is float and n not in prepared]
 
 
-def is_sized(recipe: Recipe, variant: Planned) -> bool:
+def is_sized(recipe: Recipe, plan: Plan) -> bool:
     """True if the variant's region was searched for, so that it can have another size."""
     localizers = recipe.localize.localizers
-    if variant.region not in localizers or recipe.localize.adopt is not None:
+    if plan.region not in localizers or recipe.localize.adopt is not None:
         return False
-    return set(_QUANTILES) <= set(get("localizer", variant.region).arguments)
+    return set(_QUANTILES) <= set(get("localizer", plan.region).arguments)
 
 
-def check_ranges(
-    recipe: Recipe, variant: Planned, ranges: Mapping[str, tuple[float, float]]
-) -> None:
+def check_ranges(recipe: Recipe, plan: Plan, ranges: Mapping[str, tuple[float, float]]) -> None:
     """Refuse ranges that cannot be searched, before anything is computed."""
-    method = get("method", variant.method)
-    known = [LR, *weights(method), *([REGION] if is_sized(recipe, variant) else [])]
+    method = get("method", plan.method)
+    known = [LR, *weights(method), *([REGION] if is_sized(recipe, plan) else [])]
     for name, (low, high) in ranges.items():
         if name not in known:
-            raise unknown(f"range of variant {variant.name}", name, known)
+            raise unknown(f"range of variant {plan.name}", name, known)
         if not low <= high:
             raise BadInput(f"range {name}: {low:g} is more than {high:g}; turn them round")
         if name == REGION and not (low >= 0 and high <= 1):
@@ -96,7 +93,7 @@ def check_ranges(
             raise BadInput(f"range {name}: searched by its logarithm, so above 0, not {low:g}")
         if name not in (LR, REGION):
             for end in (low, high):
-                method.bind(variant.arguments | {name: end})
+                method.bind(plan.arguments | {name: end})
 
 
 def derive_space(

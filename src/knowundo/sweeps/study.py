@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING, Any
 from knowundo.errors import BadInput, unknown
 from knowundo.localization.gradients import Measured
 from knowundo.modeling import regions
-from knowundo.recipes.schema import Recipe, Stop
-from knowundo.recipes.schema import Variant as Planned
+from knowundo.recipes.schema import Plan, Recipe, Stop
 from knowundo.registry import get
 from knowundo.runs.run import Run
 from knowundo.storage.files import fingerprint, read_json
@@ -62,10 +61,10 @@ class Trial:
 
 
 @dataclass(frozen=True)
-class Plan:
+class StudySetup:
     """What all trials have in common."""
 
-    variant: Planned
+    plan: Plan
     arguments: dict[str, Any]  # of the method, bound
     space: dict[str, Range]
     region: Callable[[float], list[str]]  # of a size; where it is fixed, the same for all
@@ -95,8 +94,8 @@ def need_optuna() -> None:
         raise BadInput("sweep needs optuna; pip install 'knowundo[sweep]'")
 
 
-def chosen_variant(recipe: Recipe, name: str | None) -> Planned:
-    planned = {variant.name: variant for variant in recipe.unlearn.variants}
+def chosen_plan(recipe: Recipe, name: str | None) -> Plan:
+    planned = {plan.name: plan for plan in recipe.unlearn.variants}
     if name is None and len(planned) == 1:
         return next(iter(planned.values()))
     if name is None:
@@ -108,31 +107,31 @@ def chosen_variant(recipe: Recipe, name: str | None) -> Planned:
     return planned[name]
 
 
-def make_plan(run: Run, variant: Planned, ranges: Mapping[str, tuple[float, float]]) -> Plan:
+def set_up_study(run: Run, plan: Plan, ranges: Mapping[str, tuple[float, float]]) -> StudySetup:
     """Everything that is settled before the first trial; the model is the memorized one."""
-    settings = run.recipe.unlearn.settings(variant)
+    settings = run.recipe.unlearn.settings(plan)
     rate = settings.pop("lr")
     if rate == "auto":
-        rate = variant.guess or first_rate(run.model)
-    method = get("method", variant.method)
-    arguments = method.bind(variant.arguments)
-    own, size = run.region(variant.region), None
+        rate = plan.guess or first_rate(run.model)
+    method = get("method", plan.method)
+    arguments = method.bind(plan.arguments)
+    own, size = run.region(plan.region), None
 
     def fixed(_: float) -> list[str]:
         return own
 
     region: Callable[[float], list[str]] = fixed
-    if is_sized(run.recipe, variant):
-        region = partial(region_of_size, **_measured(run, variant.region))
+    if is_sized(run.recipe, plan):
+        region = partial(region_of_size, **_measured(run, plan.region))
         sizes = {name: parameter.numel() for name, parameter in run.model.parameters().items()}
         size = nearest_size(region, sizes, sum(sizes[name] for name in own))
     space = derive_space(method, arguments, rate=rate, size=size, ranges=ranges)
     settings |= {
-        "method": variant.method,
-        "retain_on": variant.retain_on,
+        "method": plan.method,
+        "retain_on": plan.retain_on,
         "optimizer": run.recipe.model.optimizer,
     }
-    return Plan(variant, arguments, space, region, settings)
+    return StudySetup(plan, arguments, space, region, settings)
 
 
 def _measured(run: Run, localizer: str) -> dict[str, Any]:
@@ -150,22 +149,22 @@ def _measured(run: Run, localizer: str) -> dict[str, Any]:
     }
 
 
-def sweep_inputs(run: Run, plan: Plan, stop: Stop) -> list[Any]:
+def sweep_inputs(run: Run, setup: StudySetup, stop: Stop) -> list[Any]:
     """What trials are made of, beside what is searched: others are not mixed with them."""
-    lows = {name: where.low for name, where in plan.space.items() if name in plan.arguments}
+    lows = {name: where.low for name, where in setup.space.items() if name in setup.arguments}
     settled = {
         "lr": 1.0,
         "guess": None,
-        "arguments": plan.arguments | lows,
+        "arguments": setup.arguments | lows,
         "region": regions.EVERYTHING,
     }
-    made = run.unlearn_inputs(plan.variant.model_copy(update=settled))
-    if REGION in plan.space:
-        name = plan.variant.region
+    made = run.unlearn_inputs(setup.plan.model_copy(update=settled))
+    if REGION in setup.space:
+        name = setup.plan.region
         region: Any = [run.made(run.regions, "localize"), get("localizer", name).source]
     else:
-        region = plan.region(0.0)
-    space = {name: asdict(where) for name, where in plan.space.items()}
+        region = setup.region(0.0)
+    space = {name: asdict(where) for name, where in setup.space.items()}
     return ["sweep", made, stop.model_dump(), region, space]
 
 
@@ -237,7 +236,7 @@ def ask_trial(
 
 
 def run_trial(
-    start: Start, watch: Watch, plan: Plan, study: optuna.Study, trial: optuna.Trial
+    start: Start, watch: Watch, setup: StudySetup, study: optuna.Study, trial: optuna.Trial
 ) -> None:
     """Train with a trial's settings, and tell the study how it went."""
     from optuna.trial import TrialState
@@ -252,14 +251,14 @@ def run_trial(
 
     facts: dict[str, Any] = {}
     try:
-        training = plan.training(_rounded(trial.params))
+        training = setup.training(_rounded(trial.params))
     except BadInput as error:
         facts["reason"] = str(error)
     else:
         sizes = {name: parameter.numel() for name, parameter in start.model.parameters().items()}
         facts |= {"lr": training["lr"], "arguments": training["arguments"]}
         facts["parameters"] = sum(sizes[name] for name in training["region"])
-        done = unlearn(start, **training, **plan.settings, watch=watch, look=look)
+        done = unlearn(start, **training, **setup.settings, watch=watch, look=look)
         if "diverged" in done.facts:
             facts["reason"] = f"diverged: {done.facts['diverged']}"
         elif done.facts["stopped"] == "pruned":

@@ -28,15 +28,15 @@ if TYPE_CHECKING:
 from knowundo.sweeps.results import SweepResult, read_result, trial_line, write_results
 from knowundo.sweeps.space import check_ranges
 from knowundo.sweeps.study import (
-    Plan,
+    StudySetup,
     ask_trial,
-    chosen_variant,
+    chosen_plan,
     count_trials,
-    make_plan,
     need_optuna,
     open_study,
     read_trial,
     run_trial,
+    set_up_study,
     sweep_inputs,
 )
 
@@ -67,46 +67,46 @@ def sweep(
             SQLite file is none of a sweep.
     """
     need_optuna()
-    variant = chosen_variant(run.recipe, name)
-    check_ranges(run.recipe, variant, ranges or {})
+    plan = chosen_plan(run.recipe, name)
+    check_ranges(run.recipe, plan, ranges or {})
     memorize(run)
     localize(run)
     stop = run.recipe.unlearn.stop or Stop()
     start, aim, watch = prepare_unlearning(run, stop)
     assert watch is not None
-    plan = make_plan(run, variant, ranges or {})
-    described = ", ".join(f"{key} {where}" for key, where in plan.space.items())
-    run.reporter.say(f"sweep {variant.name}: {described}")
-    study_name = f"{variant.name} {fingerprint(sweep_inputs(run, plan, stop))[:16]}"
-    file = run.out / "sweep" / f"{variant.name}.db"
+    setup = set_up_study(run, plan, ranges or {})
+    described = ", ".join(f"{key} {where}" for key, where in setup.space.items())
+    run.reporter.say(f"sweep {plan.name}: {described}")
+    study_name = f"{plan.name} {fingerprint(sweep_inputs(run, setup, stop))[:16]}"
+    file = run.out / "sweep" / f"{plan.name}.db"
     with open_study(file, study_name, stop) as study:
         try:
             _search(
-                run, plan, study, partial(run_trial, start, watch, plan, study), trials, timeout
+                run, setup, study, partial(run_trial, start, watch, setup, study), trials, timeout
             )
         finally:
             start.restore()
         tried = read_trial(study)
-    result = read_result(run, plan, study_name, aim.accuracy, tried)
-    write_results(run, plan, result)
+    result = read_result(run, setup, study_name, aim.accuracy, tried)
+    write_results(run, setup, result)
     return result
 
 
 def _search(
     run: Run,
-    plan: Plan,
+    setup: StudySetup,
     study: optuna.Study,
     attempt: Callable[[optuna.Trial], None],
     trials: int,
     timeout: float | None,
 ) -> None:
     """Try until there are so many trials, or the time is up."""
-    began, title = time.monotonic(), f"sweep {plan.variant.name}"
+    began, title = time.monotonic(), f"sweep {setup.plan.name}"
     with run.reporter.task(title) as progress:
         done = count_trials(study)
         progress(done, max(done, trials))
         while done < trials and (timeout is None or time.monotonic() - began < timeout):
-            attempt(ask_trial(study, plan.space, run.recipe.seed, done))
+            attempt(ask_trial(study, setup.space, run.recipe.seed, done))
             run.reporter.say(f"{title}: {trial_line(read_trial(study)[-1])}")
             done = count_trials(study)
             progress(done, trials)
