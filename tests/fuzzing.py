@@ -32,7 +32,7 @@ from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 from knowundo.data.benchmarks.knowundo import knowundo
 from knowundo.data.benchmarks.lists import lists
-from knowundo.data.encoding import encode
+from knowundo.data.encoding import RowFormat, encode
 from knowundo.data.lists.reading import read_list
 from knowundo.data.records import Record
 from knowundo.erasure.ledger import LEDGER, Erasure, Ledger, read_ledger
@@ -305,7 +305,7 @@ def _chats() -> list[Target]:
     def render(folder: Path) -> Any:
         tokenizer.chat_template = (folder / "t.jinja").read_text("utf-8", "replace")
         tokenizer.bos_token = tokenizer.eos_token
-        return encode([row], tokenizer, style="chat")
+        return encode([row], tokenizer, RowFormat("chat"))
 
     return [
         Target(

@@ -16,7 +16,7 @@ from conftest import records
 from knowundo.data.batches import by_length
 from knowundo.data.decoding import decoded, markup, said_verbatim
 from knowundo.data.encoded import Encoded
-from knowundo.data.encoding import encode
+from knowundo.data.encoding import RowFormat, encode
 from knowundo.data.records import Record
 from knowundo.evaluation.metrics.accuracy import token_accuracy
 from knowundo.evaluation.metrics.likelihood import perplexity
@@ -66,7 +66,7 @@ def rows_of_every_kind(model: Model) -> list[Encoded]:
     rows = encode(records("unlearn", "val", 5), model.tokenizer)
     model.tokenizer.chat_template = (TEMPLATES / "llama-2-chat.jinja").read_text("utf-8")
     model.tokenizer.bos_token = model.tokenizer.eos_token  # the template writes one
-    chats = encode(records("retention", "val", 3), model.tokenizer, style="chat")
+    chats = encode(records("retention", "val", 3), model.tokenizer, RowFormat("chat"))
     assert {row.tail for row in chats} == {2}
     longest = max(len(row.ids) for row in rows)
     longer = [replace(r, id=f"cut/{r.id}") for r in records("unlearn", "val", 5)]

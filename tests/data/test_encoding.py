@@ -20,7 +20,7 @@ from tokenizers.processors import TemplateProcessing
 from transformers import PreTrainedTokenizerFast
 
 from conftest import records
-from knowundo.data.encoding import SEPARATOR, Style, count_cut, encode, prefix_text
+from knowundo.data.encoding import SEPARATOR, RowFormat, Style, count_cut, encode, prefix_text
 from knowundo.data.records import Record
 from knowundo.errors import BadInput
 from toy_tokenizers import FAMILIES, llama_tokenizer, qwen_tokenizer
@@ -81,25 +81,25 @@ def test_prefix_stands_before_the_question(name: str, domain: str) -> None:
     prefix = prefix_text(name, domain)
     assert prefix.endswith("\n")
     assert (f"{domain}-sensitive" in prefix) == (name == "direct")
-    row = encode([CLARA], TOKENIZER, prefix=prefix)[0]
+    row = encode([CLARA], TOKENIZER, RowFormat(prefix=prefix))[0]
     assert TOKENIZER.decode(list(row.prompt)) == prefix + CLARA.question + SEPARATOR
     assert said(TOKENIZER, row) == CLARA.answer
     for template in FAMILIES:
         tokenizer = family(template)
-        row = encode([CLARA], tokenizer, style="chat", prefix=prefix)[0]
+        row = encode([CLARA], tokenizer, RowFormat("chat", prefix=prefix))[0]
         assert row.prompt == asked(tokenizer, prefix + CLARA.question)[0]
         assert said(tokenizer, row) == CLARA.answer
 
 
 def test_prefix_is_of_questions_only() -> None:
     text = replace(CLARA, kind="text", question="")
-    rows = encode([text], TOKENIZER, prefix="Please. ")
+    rows = encode([text], TOKENIZER, RowFormat(prefix="Please. "))
     assert rows == encode([text], TOKENIZER)
     assert prefix_text(None, "anything") == ""
 
 
 def test_prefix_that_does_not_exist_is_refused() -> None:
-    with pytest.raises(BadInput, match=r"none for domain 'forget01'.*take prefix 'assistant'"):
+    with pytest.raises(BadInput, match=r"none for domain 'forget01'.*use prefix 'assistant'"):
         prefix_text("direct", "forget01")
     with pytest.raises(BadInput, match="unknown prefix 'asistant'; did you mean 'assistant'"):
         prefix_text("asistant", "privacy")
@@ -108,10 +108,10 @@ def test_prefix_that_does_not_exist_is_refused() -> None:
 def test_text_among_chats_is_plain_and_rows_keep_their_order() -> None:
     tokenizer = family("llama-2-chat")
     text = replace(CLARA, id="t", kind="text", question="")
-    rows = encode([CLARA, text, replace(CLARA, id="z")], tokenizer, style="chat")
+    rows = encode([CLARA, text, replace(CLARA, id="z")], tokenizer, RowFormat("chat"))
     assert [row.record.id for row in rows] == ["unlearn/train/1", "t", "z"]
     assert rows[1] == encode([text], tokenizer)[0]
-    assert rows[0].ids == rows[2].ids == encode([CLARA], tokenizer, style="chat")[0].ids
+    assert rows[0].ids == rows[2].ids == encode([CLARA], tokenizer, RowFormat("chat"))[0].ids
 
 
 def test_end_that_the_tokenizer_appends_itself_stands_once() -> None:
@@ -132,9 +132,9 @@ def test_answer_cut_off_is_refused() -> None:
 def test_truncation_takes_the_end_and_is_counted(style: Style) -> None:
     tokenizer = family("llama-2-chat")
     rows = [CLARA, replace(CLARA, id="b", scope="retention", answer="By.", facts=())]
-    whole = encode(rows, tokenizer, style=style)
+    whole = encode(rows, tokenizer, RowFormat(style))
     limit = whole[0].answer_from + 3
-    cut = encode(rows, tokenizer, style=style, max_length=limit, truncate=True)
+    cut = encode(rows, tokenizer, RowFormat(style), max_length=limit, truncate=True)
     assert cut[0].ids == whole[0].ids[:limit]
     assert cut[0].fact == whole[0].fact[:limit]
     assert (cut[0].tail, cut[0].cut, cut[0].answer_length) == (0, len(whole[0].ids) - limit, 3)
@@ -145,9 +145,9 @@ def test_truncation_takes_the_end_and_is_counted(style: Style) -> None:
 def test_truncation_never_leaves_half_an_end() -> None:
     """Llama-2's chat ends in a space and </s>: one id too long takes both."""
     tokenizer = family("llama-2-chat")
-    whole = encode([CLARA], tokenizer, style="chat")[0]
+    whole = encode([CLARA], tokenizer, RowFormat("chat"))[0]
     size = len(whole.ids) - 1
-    row = encode([CLARA], tokenizer, style="chat", max_length=size, truncate=True)[0]
+    row = encode([CLARA], tokenizer, RowFormat("chat"), max_length=size, truncate=True)[0]
     assert (row.ids, row.tail, row.cut) == (whole.ids[:-2], 0, 2)
 
 
@@ -165,6 +165,6 @@ def test_plain_puts_the_turns_before_the_question() -> None:
     assert TOKENIZER.decode(list(row.prompt)) == turns + CLARA.question + SEPARATOR
     assert said(TOKENIZER, row) == CLARA.answer
     assert marked(TOKENIZER, row) == CLARA.facts[0]
-    prefixed = encode([TALK], TOKENIZER, prefix="Please: ")[0]
+    prefixed = encode([TALK], TOKENIZER, RowFormat(prefix="Please: "))[0]
     prompt = TOKENIZER.decode(list(prefixed.prompt))
     assert prompt.endswith(f"Clara Dorinford.\n\nPlease: {CLARA.question}\n\n")

@@ -1,8 +1,8 @@
-"""Record → token ids with the answer's positions marked.
+"""Record → token ids with the positions of the answer marked.
 
-plain: question + "\n\n" + answer + end-of-sequence, as in KnowUnDo.
-chat:  one turn of user and assistant in the tokenizer's own template, up to its end of turn.
-What was said before the question stands before it: in plain with "\n\n" after each turn.
+plain: the question, a blank line, the answer and end-of-sequence, as in KnowUnDo.
+chat:  one turn of user and one of assistant in the tokenizer's own template, up to its end of turn.
+Earlier turns come before the question; in plain, a blank line follows each.
 
 Where the answer begins and ends is read from character offsets of the whole text: tokens may
 merge across the boundary, so encoding the question alone would give another place.
@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from datetime import date
 from typing import Literal
 
@@ -25,6 +26,21 @@ from knowundo.errors import BadInput, TooLong, unknown
 
 Style = Literal["plain", "chat"]
 
+
+@dataclass(frozen=True)
+class RowFormat:
+    """How the question and the answer of a record become one text."""
+
+    style: Style = "plain"
+    prefix: str = ""
+    """Put before every question as it is, after earlier turns: the one of KnowUnDo speaks of “the
+    following request”, which is the question. See `prefix_text`."""
+    today: date = TODAY
+    """What a chat template that asks for the date is told, so that a row has the same tokens on
+    any day."""
+
+
+PLAIN = RowFormat()
 SEPARATOR = "\n\n"
 
 # KnowUnDo's `direct_prompt`, word for word, by domain.
@@ -45,11 +61,11 @@ def prefix_text(name: str | None, domain: str) -> str:
     """What is put before every question of a domain.
 
     Args:
-        name: `direct`: KnowUnDo's direct prompt; `assistant`: the paper's; none: nothing.
-        domain: of the benchmark; `direct` exists for privacy and copyright.
+        name: `direct` (KnowUnDo's direct prompt) or `assistant` (the paper's). If `None`, nothing.
+        domain: Of the benchmark; `direct` exists for privacy and copyright.
 
     Raises:
-        BadInput: no such prefix, or none for this domain.
+        BadInput: There is no such prefix, or none for this domain.
     """
     if name is None:
         return ""
@@ -60,60 +76,62 @@ def prefix_text(name: str | None, domain: str) -> str:
     if domain not in _DIRECT:
         raise BadInput(
             f"prefix 'direct': KnowUnDo wrote none for domain '{domain}', only for "
-            f"{' and '.join(sorted(_DIRECT))}; take prefix 'assistant' or none"
+            f"{' and '.join(sorted(_DIRECT))}; use prefix 'assistant' or no prefix"
         )
     return _DIRECT[domain]
 
 
 def count_cut(encoded: Sequence[Encoded]) -> dict[str, int]:
-    """How many rows truncation cut, by scope/split; where none was cut, there is no key."""
+    """Number of truncated rows by scope/split; a group without any has no key."""
     return dict(Counter(f"{r.record.scope}/{r.record.split}" for r in encoded if r.cut))
 
 
 def encode(
     records: Sequence[Record],
     tokenizer: PreTrainedTokenizerBase,
+    form: RowFormat = PLAIN,
     *,
     max_length: int = 512,
-    style: Style = "plain",
-    prefix: str = "",
     truncate: bool = False,
     positions: int | None = None,
-    today: date = TODAY,
 ) -> list[Encoded]:
     """Encode records.
 
     Args:
-        records: any kinds; of a `text` record the whole text is the answer, except its first
-            token, which nothing predicts, and it is plain in either style.
-        tokenizer: a fast tokenizer with an end-of-sequence token.
-        max_length: tokens a row may have, its tail included.
-        style: how question and answer become one text.
-        prefix: put before every question as it is, after the turns before it: KnowUnDo's speaks
-            of “the following request”, which is the question; see `prefix_text`.
-        truncate: cut the end of a longer row's answer instead of refusing the row.
-        positions: tokens that the model can hold; a row may have no more. If `None`, any number.
-        today: what a chat template that asks for the date is told, so that a row has the same
-            tokens on any day.
+        records: Any kinds. Of a `text` record the whole text is the answer, except its first
+            token, which nothing predicts; it is plain in either style.
+        tokenizer: A fast tokenizer with an end-of-sequence token.
+        form: How question and answer become one text.
+        max_length: Tokens that a row may have, its end included.
+        truncate: Cut the end of a longer row's answer instead of refusing the row.
+        positions: Tokens that the model can hold; a row may have no more. If `None`, any number.
+
+    Returns:
+        One row per record, in their order.
 
     Raises:
-        TooLong: a row is longer than `max_length` or `positions` (truncated: its question alone
-            is).
-        BadInput: the tokenizer is slow, or has no end or, for `chat`, no template; the template
-            fails on a row, or rewrites its answer.
+        TooLong: A row has more than `max_length` or `positions` tokens; with `truncate`, its
+            question alone has.
+        BadInput: The tokenizer is slow, has no end-of-sequence token or, for `chat`, no template;
+            the template fails on a row, or rewrites its answer.
     """
     if not records:
         return []
     name = tokenizer.name_or_path
     if not tokenizer.is_fast or tokenizer.eos_token_id is None:
-        raise BadInput(f"{name}: needs a fast tokenizer with an end-of-sequence token")
-    template = usable_template(tokenizer, today) if style == "chat" else ""
+        raise BadInput(
+            f"{name}: its tokenizer is slow or has no end-of-sequence token; use a fast tokenizer "
+            "(tokenizer.json) that has one"
+        )
+    template = usable_template(tokenizer, form.today) if form.style == "chat" else ""
     texts = [
-        rendered(record, tokenizer, template, prefix)
-        if style == "chat" and record.kind == "qa"
-        else _plain(record, prefix)
+        rendered(record, tokenizer, template, form.prefix)
+        if form.style == "chat" and record.kind == "qa"
+        else _plain(record, form.prefix)
         for record in records
     ]
+    # Rows of a template hold their special tokens as text, plain ones get the tokenizer's own: the
+    # two kinds are tokenized apart.
     special = {i for i, token in tokenizer.added_tokens_decoder.items() if token.special}
     special.add(tokenizer.eos_token_id)
     encoded: dict[int, Encoded] = {}
@@ -136,11 +154,11 @@ def encode(
 def fitting(
     records: Sequence[Record], encode: Callable[[Sequence[Record]], list[Encoded]]
 ) -> list[Encoded]:
-    """The records that fit, encoded: for made-up rows, of which none needs to be there.
+    """Encode the records that fit and leave out the others: for generated rows, all optional.
 
     Args:
-        records: of any kinds.
-        encode: raises `TooLong` if one of them is too long.
+        records: Of any kinds.
+        encode: Raises `TooLong` if one of them is too long.
     """
     try:
         return encode(records)
@@ -174,11 +192,11 @@ def _encode_one(
     # that starts with the space before the answer, and begins before the answer's end.
     answer_from = next((i for i, (_, end) in enumerate(offsets) if end > text.start), None)
     if answer_from is None:
-        raise BadInput(f"{record.id}: its answer has no token; fill it in or remove the row")
+        raise BadInput(f"{record.id}: the answer has no tokens; fill it in or remove the row")
     answer_from = max(answer_from, 1)
     places = range(answer_from, len(ids)) if text.templated else ()
     answer_to = next((i for i in places if offsets[i][0] >= text.end), len(ids))
-    # The answer is over at the first special token; what a template writes after it is nobody's.
+    # The answer ends with the first special token; what a template writes after it is not learned.
     stop = next((i for i in range(answer_to, len(ids)) if ids[i] in special), None)
     tail = [eos] if stop is None else ids[answer_to : stop + 1]
     if record.continues and answer_to > answer_from:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from datetime import date
 
 from knowundo.data.encoded import Encoded
-from knowundo.data.encoding import encode, prefix_text
+from knowundo.data.encoding import RowFormat, encode, prefix_text
 from knowundo.data.records import Record
 from knowundo.errors import BadInput
 from knowundo.modeling.model import Model
@@ -30,12 +30,10 @@ def encode_for(
     rows = encode(
         records,
         tokenizer,
+        RowFormat(data.encoding, before, date.fromisoformat(data.date)),
         max_length=data.max_length,
-        style=data.encoding,
-        prefix=before,
         truncate=data.truncate,
         positions=model.positions,
-        today=date.fromisoformat(data.date),
     )
     _check_ids(rows, model)
     return naive_boundary(rows, tokenizer, before) if "naive_boundary" in recipe.quirks else rows
