@@ -6,7 +6,9 @@ import json
 import math
 import random
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import datasets.config
 import numpy as np
@@ -17,8 +19,9 @@ import yaml
 
 from conftest import randomize
 from knowundo.errors import BadInput
-from knowundo.evaluation.lm_eval_tasks import check_tasks, general_rows
+from knowundo.evaluation.lm_eval_tasks import TaskSettings, check_tasks, task_rows
 from knowundo.modeling.model import Model
+from knowundo.progress import Progress
 from knowundo.results import Row
 
 pytest.importorskip("lm_eval")
@@ -50,8 +53,16 @@ def embedded() -> Model:
     return Model("embedded")
 
 
-def ask(model: Model, folder: Path, *tasks: str, **rest: object) -> dict[tuple[str, str], Row]:
-    rows = general_rows(model, "base", tasks=tasks, folder=folder, **rest)
+def ask(
+    model: Model,
+    folder: Path,
+    *tasks: str,
+    progress: Progress | None = None,
+    say: Callable[[str], None] | None = None,
+    **rest: Any,
+) -> dict[tuple[str, str], Row]:
+    settings = TaskSettings(tasks, folder, **rest)
+    rows = task_rows(model, "base", settings, progress=progress, say=say)
     found = {(row.metric, str(row.subset)): row for row in rows}
     assert len(found) == len(rows)
     json.dumps([row.model_dump() for row in rows], allow_nan=False)
@@ -230,7 +241,7 @@ def test_what_cannot_run(
     toy: Model, folder: Path, tasks: list[str], rest: dict[str, int], message: str
 ) -> None:
     with pytest.raises(BadInput, match=message) as caught:
-        general_rows(toy, "base", tasks=tasks, folder=folder, **rest)
+        task_rows(toy, "base", TaskSettings(tasks, folder, **rest))
     assert "\n" not in str(caught.value)
 
 

@@ -81,7 +81,7 @@ def _record(row: Any, number: int, split: str, source: str) -> Record:
     return replace(record, continues=record.answer != text)
 
 
-def general_rows(source: str, *, revision: str | None = None) -> list[Record]:
+def read_general(source: str, *, revision: str | None = None) -> list[Record]:
     """Records of scope `general`; every tenth is held out as val where no evaluation split is.
 
     Args:

@@ -10,7 +10,7 @@ from random import Random
 from knowundo.data.chunks import chunked
 from knowundo.data.encoded import Encoded
 from knowundo.data.encoding import fitting
-from knowundo.data.general import general_rows
+from knowundo.data.general import read_general
 from knowundo.data.lists.reading import read_list
 from knowundo.data.lists.subjects import with_subjects
 from knowundo.data.neighbours import mostly_english, reworded, unknowable
@@ -72,7 +72,7 @@ def read_given(
         [replace(r, split="train") for r in rows(unlearn, "unlearn", "train")],
         None if val is None else [replace(r, split="val") for r in rows(val, "unlearn", "val")],
         None if retention is None else rows(retention, "retention", "train"),
-        None if general is None else general_rows(general),
+        None if general is None else read_general(general),
     )
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -30,22 +31,41 @@ from knowundo.modeling.model import Model
 from knowundo.progress import Progress
 from knowundo.results import Row
 
-# Metrics in [0, 1], told in percent as everywhere; any other keeps the harness's unit.
+# Metrics in [0, 1], reported in percent like all others; any other keeps the harness's unit.
 _SHARE = re.compile(r"(.+_)?acc(_.+)?|exact_match")
 # Half of a 95 % interval, in standard errors.
 _HALF = 1.96
 
 
+@dataclass(frozen=True)
+class TaskSettings:
+    """Which tasks of the harness are run, and how."""
+
+    tasks: Sequence[str]
+    """Names of tasks, groups or tags."""
+    folder: str | Path | None = None
+    """Task files (YAML) that are read beside the harness's own and override them. A relative path
+    in their `data_files` starts at the working directory, and their `!function` runs code."""
+    limit: int | None = None
+    """Questions of each task, the first ones. If `None`, all."""
+    shots: int | None = None
+    """Solved examples before each question. If `None`, the task's own number."""
+    seed: int = 0
+    """Of the solved examples and of everything else that the harness draws."""
+    batch_size: int = 16
+    """Requests in one forward pass."""
+
+
 def check_tasks(tasks: Sequence[str], folder: str | Path | None = None) -> None:
-    """Check the names before anything is trained; data sets are first touched by `general_rows`.
+    """Check the names before anything is trained; data sets are first read by `task_rows`.
 
     Args:
-        tasks: names of tasks, groups or tags.
-        folder: task files (YAML) that are read beside the harness's own, and override them.
+        tasks: Names of tasks, groups or tags.
+        folder: Task files (YAML) that are read beside the harness's own and override them.
 
     Raises:
-        BadInput: the harness is not installed, a task or the folder does not exist, or a file in
-            the folder is no YAML.
+        BadInput: The harness is not installed, a task or the folder does not exist, or a file in
+            the folder is not YAML.
     """
     if not tasks:
         return
@@ -56,76 +76,71 @@ def check_tasks(tasks: Sequence[str], folder: str | Path | None = None) -> None:
             raise unknown("general task", task, nearest)
 
 
-def general_rows(
+def task_rows(
     model: Model,
     variant: str,
+    settings: TaskSettings,
     *,
-    tasks: Sequence[str],
-    folder: str | Path | None = None,
-    limit: int | None = None,
-    shots: int | None = None,
-    seed: int = 0,
-    batch_size: int = 16,
     progress: Progress | None = None,
     say: Callable[[str], None] | None = None,
 ) -> list[Row]:
     """Run the tasks on the model as it is now: nothing is loaded again.
 
     Args:
-        model: left as it was, and so are all random generators.
-        variant: its name in the rows.
-        tasks: names of tasks, groups or tags.
-        folder: task files (YAML) that are read beside the harness's own; a relative path in their
-            `data_files` starts at the working directory, and their `!function` runs code.
-        limit: questions of each task, the first ones; none: all.
-        shots: solved examples before each question; none: the task's own number.
-        seed: of the solved examples and of everything else the harness draws.
-        batch_size: requests in one forward pass.
-        progress: called with answered and known requests; a multiple choice is one per choice.
-        say: told of what the harness does not do as asked, one line each.
+        model: Left as it was, and so are all random generators.
+        variant: Its name in the rows.
+        settings: Which tasks, and how.
+        progress: Called with answered and known requests; a multiple choice is one per choice.
+        say: Told of what the harness does not do as asked, one line each.
 
     Returns:
         One row per task, group and metric: `metric` is the task's name, `subset` the harness's
         metric (and its filter, where it has one: `exact_match,strict-match`). Accuracies and exact
-        matches are in percent, anything else is in the harness's unit; the interval is the value
-        ± 1.96 standard errors, which may reach beyond 0 or 100.
+        matches are in percent, anything else is in the harness's unit. The interval is the value
+        ± 1.96 standard errors, which may extend beyond 0 or 100.
 
     Raises:
-        BadInput: as `check_tasks`; a task's data or templates cannot be read.
+        BadInput: As `check_tasks`, or the data or templates of a task cannot be read.
     """
-    check_tasks(tasks, folder)
-    if not tasks:
+    check_tasks(settings.tasks, settings.folder)
+    if not settings.tasks:
         return []
-    from lm_eval import simple_evaluate
-
     with quiet_harness(), untouched_globals(model), model.plain_generation():
-        manager = task_manager(folder)
-        loaded = load_tasks(manager, tasks)
-        harness = run_harness(model, batch_size, progress)
-        try:
-            results = simple_evaluate(
-                harness,
-                tasks=loaded,
-                task_manager=manager,
-                num_fewshot=shots,
-                limit=limit,
-                batch_size=batch_size,
-                bootstrap_iters=RESAMPLES,
-                log_samples=False,
-                random_seed=seed,
-                numpy_random_seed=seed,
-                torch_random_seed=seed,
-                fewshot_random_seed=seed,
-            )
-        except (AssertionError, KeyError, TemplateError, ValueError) as error:
-            raise BadInput(
-                f"evaluate.general_tasks: the harness refuses ({reason_of(error)}); correct the "
-                "task's file, general_shots or general_limit"
-            ) from error
+        results, harness = _evaluate(model, settings, progress)
     if say:
-        for line in _remarks(results, harness, shots):
+        for line in _remarks(results, harness, settings.shots):
             say(line)
     return list(_rows(results, variant))
+
+
+def _evaluate(
+    model: Model, settings: TaskSettings, progress: Progress | None
+) -> tuple[dict[str, Any], Any]:
+    """The harness's results, and the harness that counted its requests."""
+    from lm_eval import simple_evaluate
+
+    manager = task_manager(settings.folder)
+    loaded = load_tasks(manager, settings.tasks)
+    harness = run_harness(model, settings.batch_size, progress)
+    seeds = ("random_seed", "numpy_random_seed", "torch_random_seed", "fewshot_random_seed")
+    try:
+        results = simple_evaluate(
+            harness,
+            tasks=loaded,
+            task_manager=manager,
+            num_fewshot=settings.shots,
+            limit=settings.limit,
+            batch_size=settings.batch_size,
+            bootstrap_iters=RESAMPLES,
+            log_samples=False,
+            **dict.fromkeys(seeds, settings.seed),
+        )
+    except (AssertionError, KeyError, TemplateError, ValueError) as error:
+        raise BadInput(
+            f"evaluate.general_tasks: the harness refuses ({reason_of(error)}); correct the "
+            "task's file, general_shots or general_limit"
+        ) from error
+    return results, harness
 
 
 def _remarks(results: Any, harness: Any, shots: int | None) -> Iterator[str]:
@@ -169,7 +184,7 @@ def _rows(results: Any, variant: str) -> Iterable[Row]:
 
 
 def _finite(value: Any, unit: float) -> float | None:
-    """A number of the harness in our unit; None for its "N/A" and for what is no number."""
+    """A number of the harness in our unit; `None` for its "N/A" and for what is not finite."""
     if value is None or isinstance(value, str) or not math.isfinite(value):
         return None
     return unit * float(value)

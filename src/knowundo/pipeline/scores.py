@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from knowundo.evaluation.lm_eval_tasks import general_rows
+from knowundo.evaluation.lm_eval_tasks import TaskSettings, task_rows
 from knowundo.modeling.adapters import Adaptation, adaptation_of
 from knowundo.modeling.fast.oom import ran_out
 from knowundo.modeling.model import Model
@@ -177,18 +177,15 @@ def _score_tasks(run: Run, model: Model, name: str) -> list[Row]:
     section = run.recipe.evaluate
     if not section.general_tasks:
         return []
+    settings = TaskSettings(
+        section.general_tasks,
+        section.general_folder,
+        section.general_limit,
+        section.general_shots,
+        seed=run.recipe.seed,
+    )
     with run.reporter.task(f"evaluate {name}: general tasks") as progress:
-        return general_rows(
-            model,
-            name,
-            tasks=section.general_tasks,
-            folder=section.general_folder,
-            limit=section.general_limit,
-            shots=section.general_shots,
-            seed=run.recipe.seed,
-            progress=progress,
-            say=run.reporter.say,
-        )
+        return task_rows(model, name, settings, progress=progress, say=run.reporter.say)
 
 
 def unaltered_rows(table: pd.DataFrame) -> pd.DataFrame:

@@ -12,7 +12,7 @@ import yaml
 
 from knowundo.data.chat_template import writes_date
 from knowundo.data.encoded import Encoded
-from knowundo.data.general import general_rows
+from knowundo.data.general import read_general
 from knowundo.data.hub_files import RESOLVED
 from knowundo.data.records import Record, check_records, data_hash, select
 from knowundo.errors import BadInput
@@ -163,7 +163,7 @@ class Run:
         entry = get("benchmark", data.benchmark)
         built: list[Record] = entry(**entry.bind(arguments))
         if data.general is not None:
-            general = general_rows(data.general, revision=data.general_revision)
+            general = read_general(data.general, revision=data.general_revision)
             built = [r for r in built if r.scope != "general"] + general
         self.commits = dict(RESOLVED)
         if data.general is not None or self.recipe.model.base == "embedded":
