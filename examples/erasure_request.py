@@ -16,7 +16,8 @@ from pathlib import Path
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from knowundo import Run, load_recipe, memorize
-from knowundo.erasure.erase import Erased, Request, erase
+from knowundo.erasure.erase import Erased, erase
+from knowundo.erasure.request import ErasureRequest
 from knowundo.progress import RichReporter
 
 
@@ -56,7 +57,7 @@ def run(out: Path, people: int = 8, sets: Sequence[str] = ()) -> Erased:
     request = out / "rows.jsonl"
     request.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     done = erase(
-        Request(
+        ErasureRequest(
             model=str(model),
             unlearn=request,
             out=out / "request-1",

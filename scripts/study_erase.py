@@ -28,7 +28,8 @@ from knowundo.data.benchmarks.embedded import embedded
 from knowundo.data.benchmarks.knowundo import knowundo
 from knowundo.data.encoding import encode
 from knowundo.data.records import Record
-from knowundo.erasure.erase import Erased, Request, erase
+from knowundo.erasure.erase import Erased, erase
+from knowundo.erasure.request import ErasureRequest
 from knowundo.modeling.adapters import adaptation_of
 from knowundo.modeling.model import Model
 from knowundo.modeling.variant import ModelVariant
@@ -108,7 +109,7 @@ def request(
         place.write_text("\n".join(lines) + "\n", encoding="utf-8")
     merged = route == "lora"  # a second request starts from a whole model again
     done = erase(
-        Request(
+        ErasureRequest(
             model=base, adapter=adapter, unlearn=file, out=out, route=route,  # type: ignore[arg-type]
             retention=kept if retention else None,
             form="merged" if merged else None, sets=(f"seed={seed}",),

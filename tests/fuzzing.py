@@ -35,7 +35,7 @@ from knowundo.data.benchmarks.lists import lists
 from knowundo.data.encoding import RowFormat, encode
 from knowundo.data.lists.reading import read_list
 from knowundo.data.records import Record
-from knowundo.erasure.ledger import LEDGER, Erasure, Ledger, read_ledger
+from knowundo.erasure.request_log import LOG_FILE, LoggedRequest, RequestLog, read_log
 from knowundo.errors import KnowUndoError
 from knowundo.modeling.adapters import ADAPTER, Adaptation, adaptation_of
 from knowundo.modeling.base import base_path
@@ -349,7 +349,7 @@ def _run_files(scratch: Path) -> list[Target]:
         name="x", recipe_given={}, recipe_effective={}, revision={}, packages={}, hardware={},
         seeds={}, data_sha256="", data_counts={}, model={}, variants=[], rows=[], comparisons=[],
     )  # fmt: skip
-    entry = Erasure(
+    entry = LoggedRequest(
         number=1, date="2026-01-01", list_sha256="0" * 64, rows=1, run="r", model="m",
         weights_sha256={}, exact_before=1.0, exact_after=0.0, reworded_after=None,
         predicted_after=1.0, rechecked={},
@@ -365,8 +365,8 @@ def _run_files(scratch: Path) -> list[Target]:
         Target("seal", MANIFEST, [(folder / MANIFEST).read_bytes()], verify),
         Target("results", "results.json", [results.model_dump_json().encode()],
                lambda f: read_results(f / "results.json")),
-        Target("ledger", LEDGER, [Ledger(requests=[entry]).model_dump_json().encode()],
-               read_ledger),
+        Target("ledger", LOG_FILE, [RequestLog(requests=[entry]).model_dump_json().encode()],
+               read_log),
         Target("run's recipe", "recipe.yaml", [(scratch / "run" / "recipe.yaml").read_bytes()],
                Run.existing),
         Target("scores", "s.parquet", [(scratch / "scores.parquet").read_bytes()],

@@ -20,10 +20,10 @@ from conftest import Call
 from knowundo.data.benchmarks.embedded import general_records
 from knowundo.data.encoding import encode
 from knowundo.data.records import Record
-from knowundo.erasure import erase as erasure
-from knowundo.erasure.erase import Erased, Request, erase
-from knowundo.erasure.ledger import LEDGER, read_ledger
-from knowundo.erasure.retention import Leaks
+from knowundo.erasure.erase import Erased, erase
+from knowundo.erasure.leaks import Leaks
+from knowundo.erasure.request import ErasureRequest
+from knowundo.erasure.request_log import LOG_FILE, earlier_rows, read_log
 from knowundo.modeling.adapters import Adaptation, adaptation_of
 from knowundo.modeling.model import Model
 from knowundo.modeling.variant import ModelVariant
@@ -44,7 +44,7 @@ QUICK = ("unlearn.lr=4e-3", "unlearn.epochs=50")
 def make_few(monkeypatch: pytest.MonkeyPatch, rows: int) -> None:
     """So many made retention rows of a kind: enough, where no test asks about many people."""
     for kind in ("OTHERS", "THINGS", "TEXTS"):
-        monkeypatch.setattr(f"knowundo.erasure.retention.{kind}", rows)
+        monkeypatch.setattr(f"knowundo.erasure.generated_rows.{kind}", rows)
 
 
 class Known(NamedTuple):
@@ -129,13 +129,13 @@ def test_the_lists_say_what_was_made(known: Known, first: Erased) -> None:
     rows = [json.loads(x) for x in (folder / "unlearn.jsonl").read_text("utf-8").splitlines()]
     assert {row["split"] for row in rows} == {"train", "val"}
     assert all(row.get("generated", False) == (row["split"] == "val") for row in rows)
-    assert len(first.check.by_heart) == first.check.rows["unlearn"] == 4
+    assert len(first.check.verbatim) == first.check.rows["unlearn"] == 4
 
 
 def test_the_same_request_again_does_nothing_again(known: Known, first: Erased) -> None:
     before = {p: p.stat().st_mtime_ns for p in first.run.out.rglob("*.parquet")}
     rows = first.run.out.parent / "rows.jsonl"
-    erase(Request(str(known.folder), rows, first.run.out, form="merged", sets=QUICK))
+    erase(ErasureRequest(str(known.folder), rows, first.run.out, form="merged", sets=QUICK))
     assert {p: p.stat().st_mtime_ns for p in first.run.out.rglob("*.parquet")} == before
 
 
@@ -169,12 +169,12 @@ def test_a_second_request_asks_the_first_again(
     known: Known, first: Erased, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """All weights this time, and a true retention list."""
-    monkeypatch.setattr("knowundo.erasure.retention.OTHERS", 120)
+    monkeypatch.setattr("knowundo.erasure.generated_rows.OTHERS", 120)
     assert first.exported is not None
     rows = write(tmp_path / "rows.jsonl", known.of(1, "unlearn", "train", "val"))
     stay = [*known.of(1, "retention", "train", "val"), *known.of(2, "unlearn", "train", "val"),
             *known.of(3, "retention", "train", "val")]  # fmt: skip
-    request = Request(
+    request = ErasureRequest(
         str(first.exported.folder), rows, tmp_path / "second", route="full",
         sets=(
             "unlearn.variants=[{preset: npo_kl, name: erased, region: memflex}]",
@@ -197,22 +197,22 @@ def test_a_second_request_asks_the_first_again(
     row = done.results.find("erased", "exact_match", "unlearn", "probe", "request-1")
     assert row is not None
     assert (row.value, row.records) == (0.0, 4)
-    ledger = read_ledger(done.exported.folder)
-    assert [request.number for request in ledger.requests] == [1, 2]
-    assert ledger.requests[1].rechecked == {1: 0.0}
+    log = read_log(done.exported.folder)
+    assert [request.number for request in log.requests] == [1, 2]
+    assert log.requests[1].rechecked == {1: 0.0}
     held = file_hash(first.run.out / "lists" / "unlearn.jsonl")
-    assert ledger.requests[0].list_sha256 == held
-    text = (done.exported.folder / LEDGER).read_text("utf-8")
+    assert log.requests[0].list_sha256 == held
+    text = (done.exported.folder / LOG_FILE).read_text("utf-8")
     assert not any(r.answer in text or r.question in text for r in known.records)
     region = set(read_json(done.run.regions / "memflex.json"))
     before = Model(str(first.exported.folder), Adaptation("full")).state()
     after = Model(str(done.exported.folder), Adaptation("full")).state()
     assert {n for n in before if not before[n].equal(after[n])} <= region
     shutil.move(first.run.out, tmp_path / "moved")
-    found, missing = erasure.earlier_rows(ledger, [])
+    found, missing = earlier_rows(log, [])
     assert [r.subset for r in found] == ["request-2"] * 4
     assert "request 1" in missing[0]
-    assert len(erasure.earlier_rows(ledger, [tmp_path / "moved"])[0]) == 8
+    assert len(earlier_rows(log, [tmp_path / "moved"])[0]) == 8
     shutil.move(tmp_path / "moved", first.run.out)
 
 
@@ -226,7 +226,7 @@ def test_an_adapter_learns_to_answer_otherwise(
             for r in adapter.of(n, s, "train", "val")]  # fmt: skip
     answers = tmp_path / "answers.txt"
     answers.write_text("The old porter must not say.\n", encoding="utf-8")
-    request = Request(
+    request = ErasureRequest(
         "embedded", rows, tmp_path / "request", adapter=adapter.folder, answer_with=str(answers),
         retention=write(tmp_path / "stay.jsonl", stay),
         sets=QUICK,
@@ -270,9 +270,9 @@ def test_documents_are_judged_by_their_tokens(
     listed = tmp_path / "documents.jsonl"
     rows = [{"text": f"{r.question}\n\n{r.answer}"} for r in facts]
     listed.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    done = erase(Request("embedded", listed, tmp_path / "out", sets=QUICK))
+    done = erase(ErasureRequest("embedded", listed, tmp_path / "out", sets=QUICK))
     assert done.check.level is not None
-    assert len(done.check.by_heart) + len(done.check.known) >= 2
+    assert len(done.check.verbatim) + len(done.check.known) >= 2
     before, after = (
         done.results.find(name, "token_accuracy", "unlearn", "train")
         for name in ("memorized", "erased")
@@ -368,7 +368,7 @@ def test_no_room_is_said_before_anything_is_written(
 ) -> None:
     rows = write(Path("rows.jsonl"), known.of(0, "unlearn", "train"))
     usage = type("Usage", (), {"free": 1000})
-    monkeypatch.setattr(erasure.shutil, "disk_usage", lambda _: usage)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
     done = knowundo("erase", "--model", str(known.folder), "--unlearn", str(rows), "--out", "out")
     assert done.returncode == 2
     assert "GiB" in done.stderr

@@ -81,13 +81,13 @@ def erase(
     knowundo erase --model MODEL --unlearn rows.jsonl --out DIR
     """
     from knowundo.data.lists.files import parse_columns
-    from knowundo.erasure.erase import Request
     from knowundo.erasure.erase import erase as run_request
+    from knowundo.erasure.request import ErasureRequest
     from knowundo.errors import MethodsFailed
     from knowundo.progress import RichReporter
 
     quiet()
-    request = Request(
+    request = ErasureRequest(
         model=model,
         unlearn=unlearn,
         out=out,

@@ -40,19 +40,19 @@ def export(
     as_json: AsJson = False,
 ) -> None:
     """Hand one model over: a folder that plain peft or transformers loads, with a model card."""
-    from knowundo.erasure.erase import ERASED
-    from knowundo.erasure.ledger import LEDGER
+    from knowundo.erasure.request import ERASED
+    from knowundo.erasure.request_log import LOG_FILE
     from knowundo.exports.export import export as write
     from knowundo.progress import RichReporter
     from knowundo.runs.run import Run
 
     quiet()
     opened = Run.existing(run, RichReporter())
-    ledger = run / "model" / LEDGER  # of an erasure: it travels with the model
+    log = run / "model" / LOG_FILE  # of an erasure: it travels with the model
 
     def beside(folder: Path) -> None:
-        if variant == ERASED and ledger.is_file():
-            shutil.copy(ledger, folder / LEDGER)
+        if variant == ERASED and log.is_file():
+            shutil.copy(log, folder / LOG_FILE)
 
     done = write(
         opened,

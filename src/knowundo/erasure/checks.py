@@ -1,12 +1,11 @@
-"""What a list holds, and what of it the model knows: said before anything is changed."""
+"""Checks of a request's lists: repeats, contradictions, and what the model knows of them."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import replace
 from statistics import median
-from typing import Any
 
 from rapidfuzz.fuzz import token_sort_ratio
 from rapidfuzz.process import cdist
@@ -16,78 +15,20 @@ from knowundo.data.encoding import fitting
 from knowundo.data.neighbours import invented_names, renamed
 from knowundo.data.records import Record
 from knowundo.data.wording import folded, split_words, unspaced
+from knowundo.erasure.list_check import ListCheck
 from knowundo.errors import BadInput
 from knowundo.modeling.model import Model
 from knowundo.scoring.answers import answered
 from knowundo.scoring.teacher_forcing import teacher_forced
 
-# Two questions at least this alike (rapidfuzz, 0 to 100) are probably one question.
-ALIKE = 92
-# Invented people who are asked about, to see whether an answer is a guess; rows of a list that may
-# still be answered exactly, in percent.
-STRANGERS, LEFT = 8, 5.0
+# Two questions at least this similar (rapidfuzz, 0 to 100) are probably one question.
+SIMILAR = 92
+# Number of invented people who are asked about, to see whether an answer is a guess.
+STRANGERS = 8
+# Percent of a list's rows that may still be answered exactly if the list counts as erased.
+LEFT = 5.0
 
 Encode = Callable[[Sequence[Record]], list[Encoded]]
-
-
-@dataclass
-class Check:
-    """The report on a request's lists; ids stand for rows, and no text of theirs is in it."""
-
-    rows: dict[str, int] = field(default_factory=dict)
-    subjects: dict[str, int] = field(default_factory=dict)
-    tokens: dict[str, list[float]] = field(default_factory=dict)  # least, median, most
-    repeated: list[list[str]] = field(default_factory=list)  # ids of one question and answer
-    alike: list[list[str]] = field(default_factory=list)  # an unlearn row and one of retention
-    same_answer: list[list[str]] = field(default_factory=list)  # likewise
-    by_heart: list[str] = field(default_factory=list)  # answered exactly
-    known: list[str] = field(default_factory=list)  # predicted well, not answered exactly
-    nameless: dict[str, int] = field(default_factory=dict)  # rows of a list about nobody known
-    not_known: list[str] = field(default_factory=list)  # need not go
-    level: float | None = None  # token accuracy on rows that cannot be known, in [0, 1]
-    epochs: int | None = None  # of unlearning, by the number of rows when the lists were made
-
-    def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
-        return asdict(self)
-
-    def lines(self) -> list[str]:
-        """For a person."""
-        said = []
-        for name, count in self.rows.items():
-            least, middle, most = self.tokens[name]
-            about = f"about {self.subjects[name]} subjects"
-            if nameless := self.nameless.get(name):
-                about += f" ({nameless} of them name none)"
-            said.append(
-                f"{name}: {count} rows {about}, {least:.0f} to {most:.0f} tokens (median "
-                f"{middle:.0f})"
-            )
-        if self.repeated:
-            said.append(f"repeated rows, counted once: {_some([b for _, b in self.repeated])}")
-        if self.alike:
-            pairs = [f"{one} and {other}" for one, other in self.alike]
-            said.append(f"almost the same question in unlearn and retention: {_some(pairs)}")
-        if self.same_answer:
-            pairs = [f"{one} and {other}" for one, other in self.same_answer]
-            said.append(
-                "the same answer in unlearn and retention, which cannot both go and stay; remove "
-                f"one of the two if it is the same fact: {_some(pairs)}"
-            )
-        if self.level is not None:
-            said.append(
-                f"the model answers {len(self.by_heart)} unlearn rows by heart, knows "
-                f"{len(self.known)} more, and does not know {len(self.not_known)}, which need not "
-                f"go (token accuracy on what it cannot know: {self.level:.0%})"
-            )
-        if self.not_known:
-            said.append(f"not known: {_some(self.not_known)}")
-        return said
-
-
-def _some(items: Sequence[str]) -> str:
-    more = f" and {len(items) - 5} more" if len(items) > 5 else ""
-    return ", ".join(items[:5]) + more
 
 
 def without_repeats(records: Sequence[Record]) -> tuple[list[Record], list[list[str]]]:
@@ -104,7 +45,7 @@ def without_repeats(records: Sequence[Record]) -> tuple[list[Record], list[list[
     return kept, repeated
 
 
-def alike(unlearn: Sequence[Record], retention: Sequence[Record]) -> list[list[str]]:
+def similar_questions(unlearn: Sequence[Record], retention: Sequence[Record]) -> list[list[str]]:
     """Pairs of ids whose questions are almost the same.
 
     Raises:
@@ -121,7 +62,7 @@ def alike(unlearn: Sequence[Record], retention: Sequence[Record]) -> list[list[s
                 f"{record.id}: stands in the retention list too, as {retention[place].id}; remove "
                 "it from one of the two lists"
             )
-    table = cdist(first, second, scorer=token_sort_ratio, score_cutoff=ALIKE)
+    table = cdist(first, second, scorer=token_sort_ratio, score_cutoff=SIMILAR)
     return [[unlearn[a].id, retention[b].id] for a, b in zip(*table.nonzero(), strict=True)]
 
 
@@ -187,7 +128,7 @@ def guessed(model: Model, records: Sequence[Record], encode: Encode, *, seed: in
     return [r.id for r in rows if made[r.id] and 2 * hits[r.id] >= made[r.id]]
 
 
-def describe_rows(check: Check, name: str, encoded: Sequence[Encoded]) -> None:
+def describe_rows(check: ListCheck, name: str, encoded: Sequence[Encoded]) -> None:
     """Counts and lengths of one list."""
     lengths = [len(row.ids) for row in encoded]
     check.rows[name] = len(encoded)
@@ -202,11 +143,17 @@ def known_from(level: float) -> float:
     return (1 + level) / 2
 
 
-def ask_model(check: Check, model: Model, encoded: Sequence[Encoded], level: float) -> None:
+def ask_model(check: ListCheck, model: Model, encoded: Sequence[Encoded], level: float) -> None:
     """What the model knows of the unlearn rows.
 
-    A row is known by heart if it is answered exactly, and known if more of its tokens are
-    predicted than half of the way from `level`, what guessing reaches, to all of them.
+    A row counts as verbatim if it is answered exactly, and as known if its token accuracy lies in
+    the upper half between `level`, which guessing reaches, and 1.
+
+    Args:
+        check: gets what is found.
+        model: in the state that knows the list.
+        encoded: the unlearn rows.
+        level: token accuracy on rows that the model cannot know, in [0, 1].
     """
     check.level = level
     forced = teacher_forced(model, encoded)
@@ -214,7 +161,7 @@ def ask_model(check: Check, model: Model, encoded: Sequence[Encoded], level: flo
     for row in encoded:
         name, accuracy = row.record.id, forced[row.record.id]["token_accuracy"]
         if (name in said and said[name].exact) or accuracy == 1:
-            check.by_heart.append(name)
+            check.verbatim.append(name)
         elif accuracy is not None and accuracy > known_from(level):
             check.known.append(name)
         else:

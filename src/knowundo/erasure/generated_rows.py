@@ -1,8 +1,9 @@
-"""A retention list for somebody who has none: what the model itself says near the list.
+"""Retention rows that the model itself answers, near the list that must go.
 
-Three kinds of rows, all marked as generated: other things about the same subjects, the same things
-about other subjects, and text that the model writes of its own accord. Whatever would repeat what
-must go is left out.
+Few lists name everybody whom the model knows, and what nobody names would be lost. Three kinds of
+rows are made, all marked as generated: other things about the same subjects, the same things about
+other subjects, and text that the model writes of its own accord. Rows that would repeat what must
+go are left out.
 """
 
 from __future__ import annotations
@@ -12,9 +13,6 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from random import Random
-from unicodedata import normalize
-
-from rapidfuzz.fuzz import partial_ratio
 
 from knowundo.data.encoded import Encoded
 from knowundo.data.encoding import fitting
@@ -27,105 +25,20 @@ from knowundo.data.neighbours import (
     near_names,
 )
 from knowundo.data.records import Record, readable
-from knowundo.data.wording import split_words, unspaced
+from knowundo.data.wording import split_words
+from knowundo.erasure.leaks import Leaks, content_words
 from knowundo.modeling.model import Model
 from knowundo.scoring.generation import complete
 
-# Rows of each kind, about; tokens of a text; likeness that makes an answer a protected one.
-OTHERS, NAMES, THINGS, TEXTS, TEXT_TOKENS, LEAK = 480, 80, 120, 160, 60, 80
+# About how many rows of each kind are made, and how many tokens a text has.
+OTHERS, NAMES, THINGS, TEXTS, TEXT_TOKENS = 480, 80, 120, 160, 60
 # Tokens of an answer beyond the longest on the list.
 ROOM = 16
-# What decoding puts where bytes are no character.
-_HALF = "\ufffd"
+# What decoding puts in place of bytes that are no whole character.
+_REPLACEMENT = "\ufffd"
 _NAME = re.compile(r"[A-ZÀ-Þ][\w'’-]*(?: [A-ZÀ-Þ][\w'’-]*)+")
 
 Encode = Callable[[Sequence[Record]], list[Encoded]]
-
-
-class Leaks:
-    """Tells whether a text repeats what must go."""
-
-    def __init__(self, secret: Sequence[Record]) -> None:
-        """Take all rows that must not come back: the list's, val rows, earlier requests'."""
-        self.facts = [_composed(fact) for record in secret for fact in record.facts]
-        self.answers = [_composed(record.answer) for record in secret]
-        self.subjects = {subject for r in secret if (subject := named_subject(r)) is not None}
-        self.marks = [marks(record) for record in secret]
-        self.words: dict[str, set[str]] = {}
-        for record in secret:
-            told = {
-                word for word in _content(record.answer) if word not in _content(record.question)
-            }
-            self.words.setdefault(record.subject or "", set()).update(told)
-
-    def repeats(self, text: str) -> bool:
-        """True if a fact stands in it, what marks a protected answer, or much of one.
-
-        A text without capitals is compared without them: some tokenizers write none.
-        """
-        text = _composed(text)
-        lower = text == text.lower()
-
-        def as_written(secret: str) -> str:
-            return secret.lower() if lower else secret
-
-        if any(as_written(fact) in text for fact in self.facts):
-            return True
-        words = set(_words(text))
-        for marked in self.marks:
-            found = {as_written(word) for word in marked} & words
-            if any(map(_is_code, found)) or len(found) > 1:
-                return True
-        # A short text lies in many a long one.
-        long = [answer for answer in self.answers if 2 * len(text) >= len(answer)]
-        return any(partial_ratio(as_written(answer), text) >= LEAK for answer in long)
-
-    def tells_of(self, subject: str | None, text: str, common: set[str]) -> bool:
-        """True if it has a word of what must go about its subject, other than common ones."""
-        return bool((_content(text) & self.words.get(subject or "", set())) - common)
-
-    def names(self, text: str) -> bool:
-        """True if a subject of the list stands in it."""
-        return any(_stands_in(subject, text) for subject in self.subjects)
-
-
-def _composed(text: str) -> str:
-    """With letters and accents as one (NFC), which tokenizers compose and files may not."""
-    return normalize("NFC", text)
-
-
-def _stands_in(name: str, text: str) -> bool:
-    """True if the name is said; where words have spaces between them, not within a word."""
-    name, text = _composed(name), _composed(text)
-    if text == text.lower():
-        name = name.lower()
-    if unspaced(name):
-        return name in text
-    return re.search(rf"(?<!\w){re.escape(name)}(?!\w)", text) is not None
-
-
-def _content(text: str) -> set[str]:
-    return {word.lower() for word in _words(text) if len(word) > 3}
-
-
-def _words(text: str) -> list[str]:
-    return [word.strip(".,;:!?()\"'’“”") for word in _composed(text).split()]
-
-
-def _is_code(word: str) -> bool:
-    """Numbers, addresses, accounts: one alone gives a secret away."""
-    return len(word) > 3 and any(letter.isdigit() or letter == "@" for letter in word)
-
-
-def marks(record: Record) -> set[str]:
-    """Words of an answer that make it this one: codes, and names other than the subject's.
-
-    The first word of an answer is no name, it only has a capital.
-    """
-    own = set(_words(record.subject or "")) | set(_words(record.question))
-    words = _words(record.answer)
-    named = {word for word in words[1:] if word[:1].isupper() and len(word) > 1}
-    return {word for word in named | set(filter(_is_code, words)) if word not in own}
 
 
 def names_it_knows(model: Model, unlearn: Sequence[Record], *, seed: int) -> list[str]:
@@ -151,7 +64,7 @@ def own_texts(model: Model, leaks: Leaks, count: int, *, seed: int) -> list[Reco
     said = complete(model, [begin] * count, tokens=TEXT_TOKENS, temperature=1.0, seed=seed)
     kept: dict[str, bool] = {}  # by text, whether it ended
     for text, ended in said:
-        text = text.rstrip(_HALF)  # the last character may be cut off within its bytes
+        text = text.rstrip(_REPLACEMENT)  # the last character may be cut off within its bytes
         fit = _listable(text) and len(split_words(text)) > 3
         if fit and not leaks.repeats(text) and not leaks.names(text):
             kept.setdefault(text, ended)
@@ -254,7 +167,7 @@ def _answered(
 
 def _common(records: Sequence[Record]) -> set[str]:
     """Words that the model says of at least two others: they give nobody away."""
-    counts = Counter(word for record in records for word in _content(record.answer))
+    counts = Counter(word for record in records for word in content_words(record.answer))
     return {word for word, count in counts.items() if count > 1}
 
 

@@ -2,30 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Mapping, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
+from collections.abc import Container, Sequence
+from dataclasses import replace
 from random import Random
 
 from knowundo.data.chunks import chunked
 from knowundo.data.encoded import Encoded
 from knowundo.data.encoding import fitting
-from knowundo.data.general import read_general
-from knowundo.data.lists.reading import read_list
 from knowundo.data.lists.subjects import with_subjects
 from knowundo.data.neighbours import mostly_english, reworded, unknowable
 from knowundo.data.records import Record, check_records
 from knowundo.erasure.checks import (
     LEFT,
-    Check,
-    alike,
     ask_model,
     describe_rows,
     guessed,
     same_answers,
+    similar_questions,
     without_repeats,
 )
-from knowundo.erasure.retention import Leaks, make_retention, own_texts
+from knowundo.erasure.generated_rows import make_retention, own_texts
+from knowundo.erasure.given import GivenLists
+from knowundo.erasure.leaks import Leaks
+from knowundo.erasure.list_check import ListCheck, some
 from knowundo.errors import BadInput
 from knowundo.modeling.model import Model
 from knowundo.progress import Reporter
@@ -37,46 +36,7 @@ from knowundo.scoring.teacher_forcing import token_accuracy
 VAL, GENERAL = 0.2, 80
 
 
-@dataclass(frozen=True)
-class Given:
-    """What the user gave, as records; None: no such file."""
-
-    unlearn: list[Record]
-    val: list[Record] | None
-    retention: list[Record] | None
-    general: list[Record] | None
-
-
-def read_given(
-    unlearn: Path,
-    val: Path | None,
-    retention: Path | None,
-    general: str | None,
-    columns: Mapping[str, str],
-) -> Given:
-    """Read the user's files, each checked for itself.
-
-    Ids are put behind their scope and split, so that two files may count from 1.
-
-    Raises:
-        BadInput: see `benchmarks.lists.read_list`.
-    """
-
-    def rows(path: Path, scope: str, split: str) -> list[Record]:
-        found = read_list(path, scope=scope, split=split, columns=columns)
-        head = f"{scope}/{split}/"
-        return [replace(r, id=head + r.id.removeprefix(head)) for r in found]
-
-    return Given(
-        # Whatever a column says: all of this list must go, and all of that one is only asked.
-        [replace(r, split="train") for r in rows(unlearn, "unlearn", "train")],
-        None if val is None else [replace(r, split="val") for r in rows(val, "unlearn", "val")],
-        None if retention is None else rows(retention, "retention", "train"),
-        None if general is None else read_general(general),
-    )
-
-
-class Maker:
+class ListMaker:
     """Makes the lists of a run."""
 
     def __init__(
@@ -113,8 +73,8 @@ class Maker:
         ]
 
     def lists(
-        self, given: Given, place: str, val_place: str = "--val"
-    ) -> tuple[Check, dict[str, list[Record]]]:
+        self, given: GivenLists, place: str, val_place: str = "--val"
+    ) -> tuple[ListCheck, dict[str, list[Record]]]:
         """The check, and the records of each file of `lists`.
 
         Args:
@@ -126,21 +86,21 @@ class Maker:
             BadInput: a row stands in two lists, the model knows none of them, or answers of the
                 list or of the file of other questions can be guessed.
         """
-        check = Check()
+        check = ListCheck()
         unlearn, check.repeated = without_repeats(self.whole(given.unlearn))
         val = self.whole(given.val or [])
         stay = None if given.retention is None else self.whole(given.retention)
         describe_rows(check, "unlearn", self.encode(unlearn))
         if stay is not None:
             describe_rows(check, "retention", self.encode(stay))
-            check.alike = alike([*unlearn, *val], stay)
+            check.similar = similar_questions([*unlearn, *val], stay)
             check.same_answer = same_answers([*unlearn, *val], stay)
         secret = [*unlearn, *val, *self.earlier]
         general = given.general or self._texts(secret)
         with self.reporter.task("what the model knows") as progress:
             ask_model(check, self.model, self.encode(unlearn), self._level(unlearn, general))
             progress(1, 1)
-        if not check.by_heart and not check.known:
+        if not check.verbatim and not check.known:
             raise BadInput(
                 f"{place}: the model knows none of its {len(unlearn)} rows, so nothing has to go; "
                 "check the model, the wording of the questions, and --set data.encoding=plain or "
@@ -166,9 +126,8 @@ class Maker:
         """Refuse a list that could never pass, as its answers are what the model guesses."""
         found = guessed(self.model, rows, self.encode, seed=self.seed)
         if 100 * len(found) > LEFT * len(rows):
-            more = f" and {len(found) - 5} more" if len(found) > 5 else ""
             raise BadInput(
-                f"{place}: the answers of {', '.join(found[:5])}{more} can be guessed: the model "
+                f"{place}: the answers of {some(found)} can be guessed: the model "
                 "gives them about invented people too, so that nothing can show that they are "
                 "gone; give answers that say more than yes or no, or remove these rows"
             )

@@ -1,0 +1,103 @@
+"""The folder `lists` of a run: made once, and then read as it is, edited or not."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+from knowundo.data.lists.reading import write_list
+from knowundo.erasure.given import GivenLists
+from knowundo.erasure.list_check import ListCheck
+from knowundo.erasure.lists import ListMaker
+from knowundo.erasure.request import ErasureRequest
+from knowundo.errors import BadInput
+from knowundo.modeling.base import base_files
+from knowundo.runs.inputs import input_hash
+from knowundo.storage.artifacts import MANIFEST, new_folder, read_manifest
+from knowundo.storage.files import file_hash, fingerprint, read_json, write_json
+from knowundo.storage.integrity import seal
+
+# Optimizer steps of unlearning: a short list gets more passes, so that it is trained as long.
+STEPS = 100
+
+
+def prepare_lists(
+    request: ErasureRequest, given: dict[str, Any], maker: ListMaker, read: GivenLists
+) -> ListCheck:
+    """Write `out/lists`, unless the folder is there already, edited or not.
+
+    Args:
+        request: what is asked for.
+        given: keys of its recipe.
+        maker: makes the lists.
+        read: the user's files.
+
+    Returns:
+        The check of the lists.
+
+    Raises:
+        BadInput: the lists were made of other files or settings, or `out` holds something else.
+    """
+    folder, say = request.out / "lists", maker.reporter.say
+    inputs = _inputs(request, given)
+    if (folder / MANIFEST).is_file():
+        if read_manifest(folder)["inputs"] != fingerprint(inputs):
+            raise BadInput(
+                f"{folder}: made of other files or settings; name another directory with --out, or "
+                "remove this one"
+            )
+        say(f"lists: already there, used as they are ({folder})")
+        check = _read_check(folder / "check.json")
+    elif request.out.exists() and any(not p.name.startswith(".") for p in request.out.iterdir()):
+        raise BadInput(f"{request.out}: holds something else; name another directory with --out")
+    else:
+        check = _make(request, maker, read, inputs)
+    # Which earlier requests can be asked again may change between two calls.
+    if maker.earlier:
+        write_list(folder / "earlier.jsonl", maker.earlier)
+        count = len({record.subset for record in maker.earlier})
+        say(f"{len(maker.earlier)} rows of {count} earlier requests are asked again")
+    return check
+
+
+def _make(
+    request: ErasureRequest, maker: ListMaker, read: GivenLists, inputs: list[Any]
+) -> ListCheck:
+    """Make the lists and write them."""
+    folder, say = request.out / "lists", maker.reporter.say
+    check, lists = maker.lists(read, str(request.unlearn), str(request.val))
+    trained = sum(record.split == "train" for record in lists["unlearn"])
+    steps = -(-trained // maker.recipe.unlearn.batch_size)
+    check.epochs = math.ceil(STEPS / steps)
+    for line in check.lines():
+        say(line)
+    with new_folder(folder, inputs) as aside:
+        for name, records in lists.items():
+            if records:  # an empty list, such as one without general texts, could not be read
+                write_list(aside / f"{name}.jsonl", records)
+        write_json(aside / "check.json", check.as_dict())
+    seal(request.out, folder)
+    say(f"lists: written to {folder}; review them, edit them and run the same command again")
+    return check
+
+
+def _read_check(file: Path) -> ListCheck:
+    try:
+        return ListCheck.from_dict(read_json(file))
+    except TypeError:
+        raise BadInput(f"{file}: malformed; remove the directory and start again") from None
+
+
+def _inputs(request: ErasureRequest, given: dict[str, Any]) -> list[Any]:
+    """What the lists are made of."""
+    files = [request.unlearn, request.retention, request.val]
+    if request.general is not None and Path(request.general).is_file():
+        files.append(Path(request.general))
+    hashes = [None if file is None else file_hash(file) for file in files]
+    models = [request.model] if request.adapter is None else [request.model, str(request.adapter)]
+    weights = [input_hash(file) for model in models for file in base_files(model)]
+    return [
+        hashes, weights, request.model, request.general, dict(request.columns),
+        given["data"], given.get("seed", 0),
+    ]  # fmt: skip

@@ -1,0 +1,37 @@
+"""What was found in lists is told in sentences, and read again."""
+
+from __future__ import annotations
+
+import pytest
+
+from erasure.rows import CLARA, MAIL
+from knowundo.data.encoding import encode
+from knowundo.data.records import Record
+from knowundo.erasure.checks import describe_rows
+from knowundo.erasure.list_check import ListCheck
+from knowundo.modeling.model import Model
+
+
+def test_a_contradiction_is_told_with_its_fix() -> None:
+    check = ListCheck(same_answer=[["1", "s"]])
+    assert check.lines() == [
+        "the same answer in unlearn and retention, which cannot both go and stay; remove one of "
+        "the two if it is the same fact: 1 and s"
+    ]
+
+
+def test_a_check_of_an_earlier_version_is_read() -> None:
+    check = ListCheck(verbatim=["1"], similar=[["1", "s"]], level=0.5)
+    assert ListCheck.from_dict(check.as_dict()) == check
+    former = {"by_heart": ["1"], "alike": [["1", "s"]], "level": 0.5}
+    assert ListCheck.from_dict(former) == check
+    with pytest.raises(TypeError, match="bogus"):
+        ListCheck.from_dict({"bogus": 1})
+
+
+def test_rows_that_name_nobody_are_no_subjects(toy: Model) -> None:
+    named = [CLARA, MAIL, Record("n", "Who?", "He.", "unlearn", "train", subject="n")]
+    check = ListCheck()
+    describe_rows(check, "unlearn", encode(named, toy.tokenizer))
+    assert check.subjects == {"unlearn": 1}
+    assert check.lines()[0].startswith("unlearn: 3 rows about 1 subjects (1 of them name none), ")
