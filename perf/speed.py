@@ -46,6 +46,7 @@ from knowundo.localization.noise import noisy_copies
 from knowundo.memorization import memorize
 from knowundo.modeling.adapters import Adaptation
 from knowundo.modeling.base import base_path
+from knowundo.modeling.loading import LoadingOptions
 from knowundo.modeling.model import Model
 from knowundo.modeling.variant import ModelVariant
 from knowundo.modeling.weights import save_state
@@ -135,7 +136,12 @@ class Bench:
         self.model.overwrite(self.state)
 
     def opened(self) -> Model:
-        return Model(self.base, Adaptation("lora", 8, 16), seed=SEED, dtype=self.dtype)
+        return Model(
+            self.base,
+            Adaptation("lora", 8, 16),
+            seed=SEED,
+            options=LoadingOptions(dtype=self.dtype),
+        )
 
     def moved(self) -> dict[str, torch.Tensor]:
         """What training changed, to be compared."""

@@ -31,6 +31,7 @@ from knowundo.data.records import Record
 from knowundo.erasure.erase import Erased, erase
 from knowundo.erasure.request import ErasureRequest
 from knowundo.modeling.adapters import adaptation_of
+from knowundo.modeling.loading import LoadingOptions
 from knowundo.modeling.model import Model
 from knowundo.modeling.variant import ModelVariant
 from knowundo.pipeline.memorization import memorize
@@ -91,8 +92,8 @@ def measure(model: Model, asked: dict[str, list[Record]]) -> dict[str, float]:
 def opened(base: str, adapter: Path | None) -> Model:
     """A model as its user would load it."""
     if adapter is None:
-        return Model(base, adaptation_of(Path(base)), scored_only=True)
-    model = Model(base, adaptation_of(adapter), scored_only=True)
+        return Model(base, adaptation_of(Path(base)), options=LoadingOptions(scored_only=True))
+    model = Model(base, adaptation_of(adapter), options=LoadingOptions(scored_only=True))
     model.use(ModelVariant("adapter", "given", adapter))
     return model
 

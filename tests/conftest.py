@@ -21,6 +21,7 @@ from knowundo.data.hub_files import RESOLVED
 from knowundo.data.records import Record
 from knowundo.modeling.adapters import Adaptation
 from knowundo.modeling.base import base_path
+from knowundo.modeling.loading import LoadingOptions
 from knowundo.modeling.model import Model
 
 REAL = Path(__file__).parents[2] / "shared" / "data" / "knowundo"
@@ -102,7 +103,9 @@ def randomize(model: Model, seed: int = 3) -> None:
 @pytest.fixture
 def toy(toy_base: str) -> Model:
     """A LoRA model in float64."""
-    model = Model(toy_base, Adaptation("lora", rank=2, alpha=4), dtype="float64")
+    model = Model(
+        toy_base, Adaptation("lora", rank=2, alpha=4), options=LoadingOptions(dtype="float64")
+    )
     randomize(model)
     model.fresh = model.state()
     return model

@@ -18,6 +18,7 @@ from knowundo.modeling.adapters import Adaptation
 from knowundo.modeling.capabilities import packs
 from knowundo.modeling.fast.prefix_cache import layers_of
 from knowundo.modeling.forward import answer_logits, hidden_states
+from knowundo.modeling.loading import LoadingOptions
 from knowundo.modeling.model import Model
 from knowundo.modeling.multi_adapter import go_abreast
 from knowundo.modeling.variant import ModelVariant
@@ -67,7 +68,9 @@ def test_each_has_the_logits_that_it_has_alone(
 
 
 def test_beside_weights_of_half_precision(tmp_path: Path) -> None:
-    model = Model("embedded", Adaptation("lora", rank=2, alpha=4), dtype="bfloat16")
+    model = Model(
+        "embedded", Adaptation("lora", rank=2, alpha=4), options=LoadingOptions(dtype="bfloat16")
+    )
     rows = encode(records("unlearn", "train", 3), model.tokenizer)
     variants = adapters(model, tmp_path, rank=2)
     with model.all_of(variants):

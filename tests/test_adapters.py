@@ -207,7 +207,7 @@ def test_a_base_that_was_moved_keeps_its_adapters(toy_base: str, tmp_path: Path)
     for _ in range(2):
         model.use(given(folder))
     torch.testing.assert_close(by_ours(model), right)
-    (note,) = model.notes
+    (note,) = model.notes.texts
     assert "names base '/gone/models/toy'" in note
     assert "all its shapes fit" in note
 
@@ -219,7 +219,7 @@ def test_an_adapter_that_names_no_base_is_taken(toy_base: str, tmp_path: Path) -
     model = Model(toy_base, adaptation_of(folder))
     model.use(given(folder))
     torch.testing.assert_close(by_ours(model), by_peft(toy_base, folder))
-    assert model.notes == []
+    assert model.notes.texts == ()
 
 
 def test_a_shape_that_does_not_fit_names_the_base_it_was_of(toy_base: str, tmp_path: Path) -> None:
@@ -285,7 +285,7 @@ def test_the_adapters_own_tokenizer_is_taken_and_named(toy_base: str, tmp_path: 
     folder = with_tokenizer(toy_base, tmp_path / "adapter", TEMPLATE)
     model = model_with_adapters(toy_base, adaptation_of(folder), [folder], {})
     assert model.tokenizer.chat_template == TEMPLATE
-    assert model.notes == [
+    assert [*model.notes.texts] == [
         f"{folder}: its own tokenizer and chat template are used, not the base's"
     ]
 

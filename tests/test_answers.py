@@ -287,7 +287,7 @@ def test_the_first_draw_that_differs_is_taken(
     found = others(start_of(toy, toy_rows, seed=7), "model")
     assert [other.record.answer for other in found] == ["At sea."] * 5
     assert told.seeds == [7, 8]
-    assert toy.notes == []
+    assert toy.notes.texts == ()
 
 
 def test_where_no_draw_differs_a_prepared_line_is_taken_and_it_is_said(
@@ -299,7 +299,7 @@ def test_where_no_draw_differs_a_prepared_line_is_taken_and_it_is_said(
     assert told.seeds == list(range(ROUNDS))
     assert all(other.record.answer in answers("unknown") for other in found)
     assert all(o.ids != row.ids for o, row in zip(found, toy_rows["unlearn"], strict=True))
-    (note,) = toy.notes
+    (note,) = toy.notes.texts
     assert "of 5 of 5 rows (unlearn/train/0 is the first) none of 20 answers" in note
     assert "a line of 'unknown' instead" in note
 

@@ -105,7 +105,7 @@ def test_a_head_that_cannot_be_taken_apart_is_never_wrong(
         expected = plain_logits(model.net, batch.encoded)
     assert not head.own_head(model)
     assert difference(found, expected) < 1e-5
-    assert any("not those of the final hidden states" in note for note in model.notes)
+    assert any("not those of the final hidden states" in note for note in model.notes.texts)
 
 
 ROPE = {"rope_theta": 10000.0, "original_max_position_embeddings": 16}

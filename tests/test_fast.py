@@ -38,6 +38,7 @@ from knowundo.modeling.fast.prefix_cache import below, layers_of, lowest
 from knowundo.modeling.forward import hidden_states
 from knowundo.modeling.half import Half
 from knowundo.modeling.head import live_head
+from knowundo.modeling.loading import LoadingOptions
 from knowundo.modeling.model import Model
 from knowundo.modeling.padded import all_hidden_states
 from knowundo.registry import entries
@@ -99,7 +100,7 @@ def test_rows_see_only_themselves(tmp_path: Path, kind: str, packed: bool) -> No
 
     Whichever way is taken, each row's states are those that it has alone.
     """
-    model = Model(tiny(tmp_path, kind), Adaptation("full"), dtype="float64")
+    model = Model(tiny(tmp_path, kind), Adaptation("full"), options=LoadingOptions(dtype="float64"))
     rows = encode(records("unlearn", "train", 5), model.tokenizer)
     assert packs(model) is packed
     with torch.no_grad():
@@ -131,7 +132,9 @@ def test_what_rows_begin_with_alike_is_computed_once(
     toy_base: str, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
     """Noisy copies, a row that is the beginning of another, and one that is there twice."""
-    model = Model(toy_base, Adaptation(kind, rank=2, alpha=4), dtype="float64")
+    model = Model(
+        toy_base, Adaptation(kind, rank=2, alpha=4), options=LoadingOptions(dtype="float64")
+    )
     if kind == "lora":
         randomize(model)
     rows = encode(records("unlearn", "train", 4), model.tokenizer)
@@ -160,7 +163,7 @@ def test_what_rows_begin_with_alike_is_computed_once(
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_rounding_is_no_reason_to_pad(dtype: str) -> None:
-    model = Model("embedded", dtype=dtype)
+    model = Model("embedded", options=LoadingOptions(dtype=dtype))
     assert packs(model)
     rows = encode(records("unlearn", "train", 5), model.tokenizer)
     batch = collate(rows, model.pad)
@@ -171,7 +174,7 @@ def test_rounding_is_no_reason_to_pad(dtype: str) -> None:
 
 
 def test_eager_attention_is_left_alone(toy_base: str, toy_rows: Rows) -> None:
-    model = Model(toy_base, dtype="float64", attention="eager")
+    model = Model(toy_base, options=LoadingOptions(dtype="float64", attention="eager"))
     assert not packs(model)
     assert model.causal_lm().config._attn_implementation == "eager"  # type: ignore[union-attr]
 
@@ -320,7 +323,9 @@ def test_unlearning_in_pieces_ends_at_the_same_weights(
     ends, curves = [], []
     for tokens in (10**6, 1):
         monkeypatch.setattr(Model, "tokens", tokens)
-        model = Model(toy_base, Adaptation("lora", rank=2, alpha=4), dtype="float64")
+        model = Model(
+            toy_base, Adaptation("lora", rank=2, alpha=4), options=LoadingOptions(dtype="float64")
+        )
         randomize(model)
         model.fresh = model.state()
         rows = {
@@ -371,7 +376,7 @@ def test_numbers_by_token_are_those_of_all_logits(
     """Cross-entropy, divergence and their gradients, of a head that is trained or not."""
     monkeypatch.setattr(vocabulary, "PORTION", portion)
     monkeypatch.setattr(vocabulary, "LEAST", 1)
-    model = Model(toy_base, Adaptation(kind, rank=2), dtype="float64")
+    model = Model(toy_base, Adaptation(kind, rank=2), options=LoadingOptions(dtype="float64"))
     if kind == "lora":
         randomize(model)
     batch = collate(encode(records("unlearn", "train", 4), model.tokenizer), model.pad)
@@ -457,9 +462,10 @@ def test_what_lies_below_a_region_is_computed_once(
     for held in (2**30, 0):
         monkeypatch.setattr(lower, "HELD", held)
         model = Model(
-            toy_base, Adaptation("lora", rank=2), dtype="float64",
-            gradient_checkpointing=checkpointing,
-        )  # fmt: skip
+            toy_base,
+            Adaptation("lora", rank=2),
+            options=LoadingOptions(dtype="float64", gradient_checkpointing=checkpointing),
+        )
         randomize(model)
         model.fresh = model.state()
         rows = {
@@ -494,7 +500,9 @@ def test_nothing_stands_in_where_something_moves(
 ) -> None:
     kind = "full" if case == "embeddings" else "lora"
     dropout = 0.1 if case == "dropout" else 0.0
-    model = Model(toy_base, Adaptation(kind, rank=2, dropout=dropout), dtype="float64")
+    model = Model(
+        toy_base, Adaptation(kind, rank=2, dropout=dropout), options=LoadingOptions(dtype="float64")
+    )
     if case == "too much":
         monkeypatch.setattr(lower, "HELD", 1000)
     region = upper(model)

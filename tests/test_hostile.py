@@ -21,6 +21,7 @@ from conftest import Call
 from knowundo.data.records import redacted
 from knowundo.errors import BadInput, KnowUndoError, plain
 from knowundo.modeling.adapters import Adaptation
+from knowundo.modeling.loading import LoadingOptions
 from knowundo.modeling.model import Model
 from knowundo.modeling.variant import ModelVariant
 from knowundo.modeling.weights import load_state, save_state
@@ -138,7 +139,7 @@ def test_code_in_a_base_runs_only_when_asked(
     with pytest.raises(BadInput, match="trust_remote_code"):
         Model(str(folder))
     assert not marker.exists()
-    Model(str(folder), trust_remote_code=True)
+    Model(str(folder), options=LoadingOptions(trust_remote_code=True))
     assert marker.exists()
 
 

@@ -14,6 +14,7 @@ from knowundo.modeling.adapters import Adaptation
 from knowundo.modeling.fast import linear
 from knowundo.modeling.fast.linear import plain, product, quicken
 from knowundo.modeling.fast.lora import fuse
+from knowundo.modeling.loading import LoadingOptions
 from knowundo.modeling.model import Model
 
 
@@ -91,7 +92,7 @@ def test_a_model_says_the_same(
     for quick in (True, False):
         if not quick:
             monkeypatch.setattr(linear, "LARGE", 2**40)
-        model = Model(toy_base, Adaptation(kind, rank=2), dtype="float32")
+        model = Model(toy_base, Adaptation(kind, rank=2), options=LoadingOptions(dtype="float32"))
         if kind == "lora":
             randomize(model)
         ids = torch.arange(12).view(3, 4)
@@ -105,7 +106,7 @@ def test_a_model_says_the_same(
 
 def test_a_head_may_be_adapted_afterwards(toy_base: str) -> None:
     """`adapt` puts a LoRA on a layer that computes in our way already."""
-    model = Model(toy_base, Adaptation("lora", rank=2), dtype="float32")
+    model = Model(toy_base, Adaptation("lora", rank=2), options=LoadingOptions(dtype="float32"))
     head = model.causal_lm().get_output_embeddings()
     assert linear._ours(head)
     adapted: Any = torch.nn.Sequential(head)

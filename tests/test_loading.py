@@ -37,8 +37,11 @@ from conftest import records
 from knowundo.data.encoding import encode
 from knowundo.errors import BadInput
 from knowundo.modeling.adapters import Adaptation
-from knowundo.modeling.loading import linear_targets, position_limit, stored_quantization
+from knowundo.modeling.checks import stored_quantization
+from knowundo.modeling.loading import LoadingOptions
+from knowundo.modeling.lora_layers import linear_targets
 from knowundo.modeling.model import Model
+from knowundo.modeling.positions import position_limit
 from knowundo.scoring.answers import generate
 from knowundo.scoring.generation import complete, sample
 
@@ -84,12 +87,12 @@ def test_weights_without_a_place_are_noted(toy_base: str, tmp_path: Path) -> Non
     base = copied(toy_base, tmp_path / "base")
     tensors = load_file(base / "model.safetensors")
     rewrite(base, tensors | {"model.layers.0.self_attn.q_proj.bias": torch.zeros(24)})
-    (note,) = Model(str(base)).notes
+    (note,) = Model(str(base)).notes.texts
     assert note.endswith("model.layers.0.self_attn.q_proj.bias, which the model does not use")
 
 
 def test_a_whole_base_with_tied_weights_has_no_notes(toy_base: str) -> None:
-    assert Model(toy_base).notes == []
+    assert Model(toy_base).notes.texts == ()
 
 
 @pytest.mark.parametrize("number", [float("nan"), float("-inf")])
@@ -154,8 +157,8 @@ class TestStoredIn4Bits:
 
     def test_it_is_held_as_by_nf4(self, stored: str, toy_base: str) -> None:
         model = Model(stored, LORA)
-        assert (model.quantization, model.stored_in_4_bits) == ("nf4", True)
-        same = Model(toy_base, LORA, quantization="nf4")
+        assert (model.options.quantization, model.stored_in_4_bits) == ("nf4", True)
+        same = Model(toy_base, LORA, options=LoadingOptions(quantization="nf4"))
         ids = torch.tensor([[5, 17, 90, 33]])
         with torch.no_grad():
             one, other = (m.net(input_ids=ids).logits for m in (model, same))
@@ -200,7 +203,7 @@ def test_what_peft_forbids_in_mamba_is_left_out(toy_base: str, tmp_path: Path) -
     model = Model(base, LORA)
     beside = {name.split(".lora_")[0].rpartition(".")[2] for name in model.parameters()}
     assert beside == {"in_proj", "x_proj", "dt_proj"}
-    assert model.notes == [f"base '{base}': out_proj can have no LoRA"]
+    assert [*model.notes.texts] == [f"base '{base}': out_proj can have no LoRA"]
 
 
 def test_every_linear_layer_of_others_stays_one_word() -> None:

@@ -13,6 +13,7 @@ from knowundo.localization.noise import noisy_copies
 from knowundo.localization.search import localize
 from knowundo.modeling import regions
 from knowundo.modeling.adapters import Adaptation
+from knowundo.modeling.loading import LoadingOptions
 from knowundo.modeling.model import Model
 from knowundo.registry import get
 from knowundo.unlearning.start import Start
@@ -141,7 +142,7 @@ def find(model: Model, rows: Rows, **settings: object) -> dict[str, object]:
 def test_gradients_of_few_tensors_at_a_time_give_the_same_region(
     toy_base: str, toy_rows: Rows, held: int
 ) -> None:
-    model = Model(toy_base, Adaptation("full"), dtype="float64")
+    model = Model(toy_base, Adaptation("full"), options=LoadingOptions(dtype="float64"))
     few, whole = find(model, toy_rows, held=held), find(model, toy_rows)
     assert few["regions"] == whole["regions"]
     for name in ("cosine", "magnitude"):
@@ -157,7 +158,7 @@ def test_a_group_holds_no_more_than_it_may() -> None:
 
 def test_beside_a_fresh_lora_regions_are_whole_modules(toy_base: str, toy_rows: Rows) -> None:
     """A has no gradient while B is zero: B speaks for its module, and both are trained."""
-    model = Model(toy_base, Adaptation("lora", rank=2), dtype="float64")
+    model = Model(toy_base, Adaptation("lora", rank=2), options=LoadingOptions(dtype="float64"))
     assert model.is_fresh
     found = find(model, toy_rows)
     assert {tensor["tensor"] for tensor in found["tensors"]} == {"lora_B"}

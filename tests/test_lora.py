@@ -19,6 +19,7 @@ from knowundo.localization.gradients import mean_gradients
 from knowundo.modeling.adapters import Adaptation
 from knowundo.modeling.fast import lora, packing
 from knowundo.modeling.fast.lora import fuse
+from knowundo.modeling.loading import LoadingOptions
 from knowundo.modeling.model import Model
 
 SHAPES = [((5,), 7, 4), ((2, 3), 6, 11), ((2, 1, 4), 16, 16), ((0,), 3, 5)]
@@ -376,8 +377,8 @@ def by_peft(model: Model) -> Model:
 def test_a_model_trains_as_by_peft(calls: list[int], recompute: bool) -> None:
     found = []
     for change in (lambda model: model, by_peft):
-        options: dict[str, Any] = {"dtype": "float64", "gradient_checkpointing": recompute}
-        model = change(Model("embedded", **options))
+        options = LoadingOptions(dtype="float64", gradient_checkpointing=recompute)
+        model = change(Model("embedded", options=options))
         model.packs = model.own_head = True  # or they would be tried, in forwards of their own
         packing.prepare(model.causal_lm())
         randomize(model)

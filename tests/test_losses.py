@@ -16,6 +16,7 @@ from knowundo.data.encoding import encode
 from knowundo.errors import BadInput, KnowUndoError
 from knowundo.modeling import step as forwards
 from knowundo.modeling.adapters import Adaptation
+from knowundo.modeling.loading import LoadingOptions
 from knowundo.modeling.model import Model
 from knowundo.modeling.step import Step
 from knowundo.registry import get
@@ -366,7 +367,7 @@ def test_accumulation_changes_nothing(
     )
     ends = []
     for size, accumulation in ((4, 1), (1, 4)):
-        model = Model(toy_base, Adaptation(kind, rank=2), dtype="float64")
+        model = Model(toy_base, Adaptation(kind, rank=2), options=LoadingOptions(dtype="float64"))
         rows = encode(records("unlearn", "train", 4), model.tokenizer)
         method = get("method", "gradient_ascent")
 
@@ -386,7 +387,9 @@ def test_accumulation_changes_nothing(
             max_grad_norm=1e9,
         )
         ends.append(model.state())
-    before = Model(toy_base, Adaptation(kind, rank=2), dtype="float64").state()
+    before = Model(
+        toy_base, Adaptation(kind, rank=2), options=LoadingOptions(dtype="float64")
+    ).state()
     assert any(not torch.equal(before[name], ends[0][name]) for name in before)
     for name in before:
         moved = [end[name] - before[name] for end in ends]

@@ -22,6 +22,7 @@ from knowundo.modeling import forward, step
 from knowundo.modeling.adapters import Adaptation
 from knowundo.modeling.fast import oom as memory
 from knowundo.modeling.fast.oom import Freed, in_portions
+from knowundo.modeling.loading import LoadingOptions
 from knowundo.modeling.model import Model
 from knowundo.scoring import answers, generation
 from knowundo.scoring.answers import generate
@@ -57,7 +58,7 @@ def limit(monkeypatch: pytest.MonkeyPatch, room: int, message: str = CPU) -> Non
 
 
 def full(toy_base: str) -> Model:
-    return Model(toy_base, Adaptation("full"), dtype="float64")
+    return Model(toy_base, Adaptation("full"), options=LoadingOptions(dtype="float64"))
 
 
 def near(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> bool:
@@ -74,12 +75,12 @@ def test_memorizing(
     settings: dict[str, Any] = {"epochs": 3, "lr": 1e-3, "batch_size": 5, "accumulation": 2}
     settings |= {"weight_decay": 0.0, "known": 0.99, "seed": 0}
 
-    def learned() -> tuple[Any, dict[str, torch.Tensor], list[str]]:
+    def learned() -> tuple[Any, dict[str, torch.Tensor], tuple[str, ...]]:
         model = full(toy_base)
-        return memorization.memorize(model, rows, **settings), model.state(), model.notes
+        return memorization.memorize(model, rows, **settings), model.state(), model.notes.texts
 
     (curve, facts), whole, notes = learned()
-    assert notes == []
+    assert notes == ()
     limit(monkeypatch, room, message)
     (again, same), small, notes = learned()
     assert near(small, whole)
@@ -150,7 +151,7 @@ def test_unlearning_in_the_middle(
     again, small, model = unlearned(3)
     assert near(small, whole)
     assert len(again.curve) == len(done.curve) == 4
-    assert model.notes == ["training: memory ran out at 4 rows a batch, went on with 2"]
+    assert [*model.notes.texts] == ["training: memory ran out at 4 rows a batch, went on with 2"]
 
 
 def test_localizing(toy: Model, toy_rows: Rows, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -160,7 +161,7 @@ def test_localizing(toy: Model, toy_rows: Rows, monkeypatch: pytest.MonkeyPatch)
     limit(monkeypatch, 2)
     small = mean_gradients(toy, rows, batch_size=8)
     assert all(torch.allclose(small[n], whole[n], atol=1e-6) for n in whole)
-    assert len(toy.notes) >= 1
+    assert len(toy.notes.texts) >= 1
 
 
 def test_scoring(toy: Model, toy_rows: Rows, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -178,10 +179,10 @@ def test_scoring(toy: Model, toy_rows: Rows, monkeypatch: pytest.MonkeyPatch) ->
         monkeypatch.setattr(module, "continue_prompts", continued)
     small = score(toy, rows, generated_splits=["train", "val"])
     pd.testing.assert_frame_equal(small, whole, rtol=1e-4)
-    assert {note.split(":")[0] for note in toy.notes} == {"scoring", "answering"}
+    assert {note.split(":")[0] for note in toy.notes.texts} == {"scoring", "answering"}
     prompts = [row.prompt for row in rows]
     assert len(complete(toy, prompts, tokens=2)) == len(prompts)
-    assert toy.notes[-1].startswith("completing: memory ran out")
+    assert toy.notes.texts[-1].startswith("completing: memory ran out")
 
 
 def test_one_row_that_does_not_fit_is_an_error(

@@ -18,6 +18,7 @@ from knowundo.localization.gradients import mean_gradients
 from knowundo.memorization import memorize
 from knowundo.modeling.adapters import Adaptation
 from knowundo.modeling.forward import answer_logits, hidden_states
+from knowundo.modeling.loading import LoadingOptions
 from knowundo.modeling.model import Model
 from knowundo.modeling.weights import describe, size
 from knowundo.training.optimizer import make_optimizer
@@ -63,7 +64,9 @@ def saved_bytes(run: Callable[[], torch.Tensor]) -> int:
 
 
 def test_dropout_acts_in_training_only(toy_base: str) -> None:
-    model = Model(toy_base, Adaptation("lora", 2, 4, dropout=0.5), dtype="float64")
+    model = Model(
+        toy_base, Adaptation("lora", 2, 4, dropout=0.5), options=LoadingOptions(dtype="float64")
+    )
     randomize(model)
     encoded = rows(model)
 
@@ -89,7 +92,9 @@ def test_checkpointing_leaves_gradients_as_they_are(
     found = []
     for recompute in (False, True):
         model = Model(
-            toy_base, Adaptation(kind, 2, 4), dtype="float64", gradient_checkpointing=recompute
+            toy_base,
+            Adaptation(kind, 2, 4),
+            options=LoadingOptions(dtype="float64", gradient_checkpointing=recompute),
         )
         if kind == "lora":
             randomize(model)
@@ -105,7 +110,7 @@ def test_checkpointing_holds_less(toy_base: str, training: bool) -> None:
 
     held = []
     for recompute in (False, True):
-        model = Model(toy_base, LORA, gradient_checkpointing=recompute)
+        model = Model(toy_base, LORA, options=LoadingOptions(gradient_checkpointing=recompute))
         model.net.train(training)
         model.train_only(model.parameters())
         batch = collate(rows(model), model.pad)
@@ -116,7 +121,7 @@ def test_checkpointing_holds_less(toy_base: str, training: bool) -> None:
 def test_checkpointing_trains_the_same(toy_base: str) -> None:
     states = []
     for recompute in (False, True):
-        model = Model(toy_base, LORA, gradient_checkpointing=recompute)
+        model = Model(toy_base, LORA, options=LoadingOptions(gradient_checkpointing=recompute))
         before = frozen(model)
         finetune(model)
         assert changed(model, before) == []
@@ -125,7 +130,7 @@ def test_checkpointing_trains_the_same(toy_base: str) -> None:
 
 
 def test_lora_beside_bfloat16_is_float32_and_learns(toy_base: str) -> None:
-    model = Model(toy_base, LORA, dtype="bfloat16")
+    model = Model(toy_base, LORA, options=LoadingOptions(dtype="bfloat16"))
     assert {p.dtype for p in model.parameters().values()} == {torch.float32}
     assert {p.dtype for p in frozen(model).values()} == {torch.bfloat16}
     before, fresh = frozen(model), model.state()
@@ -135,7 +140,7 @@ def test_lora_beside_bfloat16_is_float32_and_learns(toy_base: str) -> None:
 
 
 def test_reference_works_beside_bfloat16(toy_base: str) -> None:
-    model = Model(toy_base, LORA, dtype="bfloat16")
+    model = Model(toy_base, LORA, options=LoadingOptions(dtype="bfloat16"))
     kept = {"retention": encode(records("retention", "train", 6), model.tokenizer)}
     start = Start(model, rows(model), kept, seed=0)
     done = unlearn(
@@ -148,7 +153,7 @@ def test_reference_works_beside_bfloat16(toy_base: str) -> None:
 def test_attention_implementations_agree(toy_base: str) -> None:
     logits = []
     for name in ("eager", "sdpa"):
-        model = Model(toy_base, LORA, dtype="float64", attention=name)
+        model = Model(toy_base, LORA, options=LoadingOptions(dtype="float64", attention=name))
         assert model.causal_lm().config._attn_implementation == name  # type: ignore[union-attr]
         logits.append(torch.cat([row for _, row in answer_logits(model, rows(model))]))
     # The eager one takes its softmax in float32.
@@ -157,7 +162,7 @@ def test_attention_implementations_agree(toy_base: str) -> None:
 
 def test_flash_attention_says_what_it_needs(toy_base: str) -> None:
     with pytest.raises(BadInput, match="needs a GPU and the package flash-attn"):
-        Model(toy_base, LORA, attention="flash_attention_2")
+        Model(toy_base, LORA, options=LoadingOptions(attention="flash_attention_2"))
 
 
 @pytest.mark.parametrize(
@@ -172,16 +177,16 @@ def test_four_bits_that_cannot_be(
     toy_base: str, adaptation: Adaptation, options: dict[str, Any], said: str
 ) -> None:
     with pytest.raises(BadInput, match=said) as error:
-        Model(toy_base, adaptation, **{"quantization": "nf4"} | options)
+        Model(toy_base, adaptation, options=LoadingOptions(**{"quantization": "nf4"} | options))
     assert "\n" not in str(error.value)
 
 
 def test_without_bitsandbytes_the_mend_is_named(
     toy_base: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("knowundo.modeling.base.find_spec", lambda name: None)
+    monkeypatch.setattr("knowundo.modeling.checks.find_spec", lambda name: None)
     with pytest.raises(BadInput, match=r"pip install 'knowundo\[gpu\]'"):
-        Model(toy_base, LORA, quantization="nf4")
+        Model(toy_base, LORA, options=LoadingOptions(quantization="nf4"))
     on_gpu = [torch.nn.Parameter(torch.empty(3, device="meta"))]
     with pytest.raises(BadInput, match=r"pip install 'knowundo\[gpu\]'"):
         make_optimizer("paged_adamw_32bit", on_gpu, lr=1e-3, weight_decay=0.0)
@@ -193,7 +198,7 @@ class TestFourBits:
     @pytest.fixture
     def packed(self, toy_base: str) -> Model:
         pytest.importorskip("bitsandbytes")
-        model = Model(toy_base, LORA, quantization="nf4")
+        model = Model(toy_base, LORA, options=LoadingOptions(quantization="nf4"))
         randomize(model)
         return model
 
@@ -247,7 +252,9 @@ class TestFourBits:
         assert all(not torch.equal(fresh[name], value) for name, value in packed.state().items())
 
     def test_checkpointing_leaves_gradients_as_they_are(self, packed: Model, toy_base: str) -> None:
-        model = Model(toy_base, LORA, quantization="nf4", gradient_checkpointing=True)
+        model = Model(
+            toy_base, LORA, options=LoadingOptions(quantization="nf4", gradient_checkpointing=True)
+        )
         randomize(model)
         one = mean_gradients(packed, rows(packed))
         other = mean_gradients(model, rows(model))
@@ -255,7 +262,7 @@ class TestFourBits:
 
     def test_beside_bfloat16_a_reference_and_a_step_work(self, toy_base: str) -> None:
         pytest.importorskip("bitsandbytes")
-        model = Model(toy_base, LORA, dtype="bfloat16", quantization="nf4")
+        model = Model(toy_base, LORA, options=LoadingOptions(dtype="bfloat16", quantization="nf4"))
         kept = {"retention": encode(records("retention", "train", 6), model.tokenizer)}
         start = Start(model, rows(model), kept, seed=0)
         settings = {"epochs": 2, "batch_size": 3, "accumulation": 1}
@@ -264,7 +271,11 @@ class TestFourBits:
 
     def test_a_model_of_4_bits_can_be_scored_without_a_lora(self, toy_base: str) -> None:
         pytest.importorskip("bitsandbytes")
-        model = Model(toy_base, Adaptation("full"), quantization="nf4", scored_only=True)
+        model = Model(
+            toy_base,
+            Adaptation("full"),
+            options=LoadingOptions(quantization="nf4", scored_only=True),
+        )
         assert len(list(answer_logits(model, rows(model)))) == 6
 
 

@@ -23,6 +23,7 @@ from knowundo.errors import BadInput
 from knowundo.localization.gradients import Gradients, mean_gradients
 from knowundo.localization.noise import noisy_copies
 from knowundo.modeling.adapters import Adaptation
+from knowundo.modeling.loading import LoadingOptions
 from knowundo.modeling.model import Model
 from knowundo.recipes.schema import QUIRKS, Quirk
 from knowundo.registry import get
@@ -282,7 +283,11 @@ def test_labels_that_are_padding_are_masked(toy: Model, quirks: tuple[str, ...])
 @pytest.fixture
 def dropping(toy_base: str) -> Model:
     """A LoRA of float64 with the scripts' dropout."""
-    model = Model(toy_base, Adaptation("lora", rank=2, alpha=4, dropout=0.1), dtype="float64")
+    model = Model(
+        toy_base,
+        Adaptation("lora", rank=2, alpha=4, dropout=0.1),
+        options=LoadingOptions(dtype="float64"),
+    )
     randomize(model)
     model.fresh = model.state()
     return model

@@ -11,6 +11,7 @@ from knowundo.errors import BadInput
 from knowundo.modeling import dtype as precision
 from knowundo.modeling.adapters import Adaptation
 from knowundo.modeling.dtype import choose, gain
+from knowundo.modeling.loading import LoadingOptions
 from knowundo.modeling.model import Model
 from knowundo.modeling.weights import describe
 from knowundo.progress import Reporter
@@ -79,4 +80,7 @@ def test_a_run_goes_on_as_it_was_begun(
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float64"])
 def test_a_manifest_names_it(toy_base: str, dtype: str) -> None:
-    assert describe(Model(toy_base, Adaptation("full"), dtype=dtype))["dtype"] == dtype
+    assert (
+        describe(Model(toy_base, Adaptation("full"), options=LoadingOptions(dtype=dtype)))["dtype"]
+        == dtype
+    )

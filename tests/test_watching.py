@@ -12,6 +12,7 @@ from knowundo.data.encoded import Encoded
 from knowundo.errors import BadInput
 from knowundo.memorization import memorize
 from knowundo.modeling.adapters import Adaptation
+from knowundo.modeling.loading import LoadingOptions
 from knowundo.modeling.model import Model
 from knowundo.unlearning import early_stopping as watching
 from knowundo.unlearning.early_stopping import Look, Watch, Watcher, set_aside
@@ -197,7 +198,7 @@ def test_only_a_regions_originals_are_held(
     toy_base: str, toy_rows: dict[str, list[Encoded]]
 ) -> None:
     """Of all weights no second copy is made: not when loading, not when a region is trained."""
-    model = Model(toy_base, Adaptation("full"), dtype="float64")
+    model = Model(toy_base, Adaptation("full"), options=LoadingOptions(dtype="float64"))
     assert model.fresh == {}
     before = model.state()
     region = [name for name in before if "layers.1.mlp" in name]
@@ -211,7 +212,7 @@ def test_only_a_regions_originals_are_held(
 
 
 def test_loading_other_weights_holds_what_they_change(toy_base: str) -> None:
-    model = Model(toy_base, Adaptation("full"), dtype="float64")
+    model = Model(toy_base, Adaptation("full"), options=LoadingOptions(dtype="float64"))
     before = model.state()
     name = next(n for n in before if n.endswith("up_proj.weight"))
     model.restore(before | {name: before[name] + 1})

@@ -28,6 +28,11 @@ def plain(text: str) -> str:
     return _OBEYED.sub(lambda found: ascii(found[0])[1:-1], text)
 
 
+def first_line(error: BaseException) -> str:
+    """The first line of an error's message, or its type where it has no message."""
+    return str(error).strip().split("\n")[0] or type(error).__name__
+
+
 class KnowUndoError(Exception):
     """Base of every error that is shown as one line instead of a traceback."""
 

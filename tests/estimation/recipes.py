@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from shutil import copy
 from typing import Any
@@ -45,7 +46,8 @@ def tracer(base: str, *more: str) -> Tracer:
     run = Run(load_recipe(None, settings(base, *more))[0], Path("nothing is written"))
     section, options = run.recipe.model, model_options(run.recipe)
     lora = Adaptation("lora", section.rank, section.alpha)
-    return Tracer(run, FakeModel(base, lora, **options | {"device": "cpu"}), section.device)
+    on_cpu = replace(options["options"], device="cpu")
+    return Tracer(run, FakeModel(base, lora, seed=options["seed"], options=on_cpu), section.device)
 
 
 HUNDRED_MILLION = {

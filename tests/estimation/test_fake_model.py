@@ -10,10 +10,13 @@ import torch
 from knowundo.errors import BadInput
 from knowundo.estimation.fake_model import FakeModel, local_base
 from knowundo.modeling.adapters import Adaptation
+from knowundo.modeling.loading import LoadingOptions
 
 
 def test_7_billion_parameters_are_counted_without_them(seven_billion: str) -> None:
-    model = FakeModel(seven_billion, Adaptation("lora", 8, 16), dtype="bfloat16")
+    model = FakeModel(
+        seven_billion, Adaptation("lora", 8, 16), options=LoadingOptions(dtype="bfloat16")
+    )
     assert model.total == 6_738_415_616
     assert sum(p.numel() for p in model.parameters().values()) == 19_988_480
     assert {p.dtype for p in model.parameters().values()} == {torch.float32}

@@ -127,7 +127,7 @@ def _load(
     refuse_merge(model, request.form)
     check_room(request, model)
     model.use(ModelVariant("memorized", "memorized", request.adapter))
-    model.tell(reporter.say)
+    model.notes.tell(reporter.say)
     return given, model
 
 

@@ -7,6 +7,7 @@ loss that a plugin registers.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -59,8 +60,9 @@ def estimate(recipe: Recipe, reporter: Reporter | None = None) -> list[Estimate]
     with TemporaryDirectory() as scratch:
         run = Run(recipe, Path(scratch) / "run")
         for adaptation in planned_adaptations(recipe):
-            options = model_options(run.recipe) | {"device": "cpu", "tokenizer": tokenizer}
-            model = FakeModel(folder, adaptation, **options)
+            given = model_options(run.recipe)["options"]
+            options = replace(given, device="cpu", tokenizer=tokenizer)
+            model = FakeModel(folder, adaptation, seed=recipe.seed, options=options)
             found.append(_with_adaptation(run, model, adaptation, reporter))
     return found
 

@@ -13,6 +13,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from knowundo.errors import BadInput
 from knowundo.modeling.base import base_path
+from knowundo.modeling.loading import LoadedBase, LoadingOptions, Source, load_base
 from knowundo.modeling.model import Model
 
 
@@ -63,17 +64,22 @@ class FakeModel(Model):
 
     total = 0
 
-    def _load(self, path: str, **options: Any) -> Any:
-        dtype = options.pop("dtype")
-        # FlashAttention runs on no fake tensor; SDPA's fused kernels hold the same.
-        flash = self.attention == "flash_attention_2"
-        if self.attention is not None:
-            options["attn_implementation"] = "sdpa" if flash else self.attention
-        config = AutoConfig.from_pretrained(path, trust_remote_code=options["trust_remote_code"])
+    def _loaded(self, base: str, options: LoadingOptions) -> LoadedBase:
+        trained = self.adaptation.kind == "full"
+        return load_base(base, options, self.notes, trained=trained, weights=self._shapes)
+
+    def _shapes(self, source: Source) -> Any:
+        given, code = source.options, {"trust_remote_code": source.options.trust_remote_code}
+        asked: dict[str, Any] = {"dtype": getattr(torch, given.dtype)} | code
+        if given.attention is not None:
+            # FlashAttention runs on no fake tensor; SDPA's fused kernels hold the same.
+            flash = given.attention == "flash_attention_2"
+            asked["attn_implementation"] = "sdpa" if flash else given.attention
+        config = AutoConfig.from_pretrained(source.path, **code)
         with torch.device("meta"):
-            model = AutoModelForCausalLM.from_config(config, dtype=dtype, **options)
+            model = AutoModelForCausalLM.from_config(config, **asked)
         self.total = sum(parameter.numel() for parameter in model.parameters())
-        if self.quantization is not None:
+        if given.quantization is not None:
             _quantize(model)
         return model
 

@@ -15,6 +15,7 @@ from transformers import AutoModelForCausalLM
 from knowundo.errors import BadInput, KnowUndoError
 from knowundo.exports.model_card import Form, variant_folder
 from knowundo.modeling.adapters import adaptation_of
+from knowundo.modeling.loading import LoadingOptions
 from knowundo.modeling.model import Model
 from knowundo.modeling.variant import ModelVariant
 from knowundo.modeling.weights import describe
@@ -95,7 +96,7 @@ def take_variant(run: Run, variant: ModelVariant, form: Form) -> Model:
     """The variant, out of the run's hands: writing it takes the model apart."""
     model = run.model
     del run.__dict__["model"]
-    if form == "merged" and model.quantization is not None:
+    if form == "merged" and model.options.quantization is not None:
         run.reporter.say(
             f"{variant.name}: weights of 4 bits take no LoRA in; it is merged into the base as it "
             "is without them"
@@ -104,9 +105,10 @@ def take_variant(run: Run, variant: ModelVariant, form: Form) -> Model:
         del model
         free_memory()
         keys = ("device", "dtype", "trust_remote_code", "attention")
-        options = {key: getattr(run.recipe.model, key) for key in keys}
-        options["tokenizer"] = tokenizer
-        model = Model(run.recipe.model.base, adaptation_of(variant_folder(variant)), **options)
+        loading = {key: getattr(run.recipe.model, key) for key in keys}
+        options = LoadingOptions(tokenizer=tokenizer, **loading)
+        adaptation = adaptation_of(variant_folder(variant))
+        model = Model(run.recipe.model.base, adaptation, options=options)
     model.use(variant)
     model.net.eval()
     return model

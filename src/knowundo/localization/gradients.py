@@ -91,7 +91,7 @@ def mean_gradients(
             try:
                 return _summed(model, encoded, size, wanted, begin, each)
             except RuntimeError as error:
-                size = halved(min(size, len(encoded)), error, model.notes, "localization")
+                size = halved(min(size, len(encoded)), error, model.notes.add, "localization")
             begin = None
     finally:
         for parameter in wanted.values():

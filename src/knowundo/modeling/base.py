@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import json
 from importlib.resources import files
-from importlib.util import find_spec
 from pathlib import Path
 
 from huggingface_hub import try_to_load_from_cache
 from huggingface_hub.errors import HFValidationError
 from transformers import AutoTokenizer
-from transformers.utils.import_utils import is_flash_attn_2_available
 
-from knowundo.errors import BadInput
+from knowundo.errors import BadInput, first_line
 from knowundo.modeling.adapters import TOKENIZER
-from knowundo.modeling.loading import UNREADABLE
+from knowundo.modeling.checks import UNREADABLE
 from knowundo.storage.files import can_exist
 
 
@@ -72,8 +70,9 @@ def own_tokenizer(folder: Path, base: str, trust_remote_code: bool) -> str | Non
         try:
             tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=trust_remote_code)
         except UNREADABLE as error:
-            reason = str(error).strip().split("\n")[0]
-            raise BadInput(f"{path}: its tokenizer cannot be loaded ({reason})") from None
+            raise BadInput(
+                f"{path}: its tokenizer cannot be loaded ({first_line(error)})"
+            ) from None
         ends = tokenizer.eos_token_id, tokenizer.bos_token_id
         words = sorted(tokenizer.get_vocab().items())
         rules = json.loads(tokenizer.backend_tokenizer.to_str()) if tokenizer.is_fast else {}
@@ -92,30 +91,3 @@ def hub_commit(base: str) -> str | None:
     except HFValidationError:
         return None
     return Path(file).parent.name if isinstance(file, str) else None
-
-
-def need_bitsandbytes(key: str) -> None:
-    """Raise BadInput, naming the key that asks for it, where bitsandbytes is not installed."""
-    if find_spec("bitsandbytes") is None:
-        raise BadInput(f"{key}: needs bitsandbytes; pip install 'knowundo[gpu]'")
-
-
-def check_quantization(key: str, quantization: str, dtype: str, *, trained: bool) -> None:
-    """Refuse what 4-bit weights cannot do; `key` names where they come from."""
-    if quantization != "nf4":
-        raise BadInput(f"{key}: no such form; say nf4")
-    if trained:
-        raise BadInput(
-            f"{key}: weights of 4 bits cannot be trained; set model.adaptation to lora, or leave "
-            "--route full out"
-        )
-    if dtype == "float64":
-        raise BadInput(f"{key}: computes in bfloat16 or float32; set model.dtype to one of them")
-
-
-def check_attention(attention: str | None) -> None:
-    if attention == "flash_attention_2" and not is_flash_attn_2_available():
-        raise BadInput(
-            "model.attention flash_attention_2: needs a GPU and the package flash-attn; install "
-            "it, or say sdpa"
-        )

@@ -34,7 +34,7 @@ def pads(model: Model) -> bool:
     if model.pads is None:
         model.pads = _same_as_alone(model, _padded)
         if not model.pads:
-            model.notes.append("padding changes this model's states: only equal lengths share it")
+            model.notes.add("padding changes this model's states: only equal lengths share it")
     return model.pads
 
 

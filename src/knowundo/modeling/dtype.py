@@ -14,9 +14,9 @@ import torch
 from torch.nn.functional import linear
 from transformers import AutoConfig
 
-from knowundo.errors import BadInput
+from knowundo.errors import BadInput, first_line
 from knowundo.modeling.base import base_path
-from knowundo.modeling.loading import UNREADABLE
+from knowundo.modeling.checks import UNREADABLE
 from knowundo.modeling.model import CPU_TOKENS, THREADS
 
 # So many times as fast, bfloat16 is worth its rounding.
@@ -60,8 +60,7 @@ def choose(base: str, device: str, *, trust_remote_code: bool = False) -> tuple[
             base_path(base), trust_remote_code=trust_remote_code
         )
     except UNREADABLE as error:
-        reason = str(error).strip().split("\n")[0]
-        raise BadInput(f"model.base '{base}': cannot be loaded ({reason})") from None
+        raise BadInput(f"model.base '{base}': cannot be loaded ({first_line(error)})") from None
     text = config.get_text_config()
     hidden, layers = int(text.hidden_size), int(text.num_hidden_layers)
     inner = int(getattr(text, "intermediate_size", None) or 4 * hidden)

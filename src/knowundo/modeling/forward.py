@@ -109,7 +109,9 @@ def answer_states(
         return list(zip(rows, found.split(batch.lengths.tolist(), dim=-2), strict=True))
 
     order = sorted(encoded, key=lambda row: len(row.ids))
-    for part in in_portions(order, max(1, size // model.abreast), states, model.notes, "scoring"):
+    for part in in_portions(
+        order, max(1, size // model.abreast), states, model.notes.add, "scoring"
+    ):
         yield from part
 
 

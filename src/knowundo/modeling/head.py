@@ -170,13 +170,13 @@ def _same_logits(model: Model) -> bool:
         except Exception as error:  # whatever an architecture raises when it is taken apart
             if ran_out(error):
                 raise
-            model.notes.append(f"whole forwards: the head cannot be taken apart ({error})")
+            model.notes.add(f"whole forwards: the head cannot be taken apart ({error})")
             return False
         same = found.shape == logits.shape and model.alike(found, logits)
     finally:
         model.net.train(training)
     if not same:
-        model.notes.append("whole forwards: logits are not those of the final hidden states")
+        model.notes.add("whole forwards: logits are not those of the final hidden states")
     return same
 
 

@@ -1,221 +1,291 @@
-"""What transformers loaded, looked at before anything is computed with it.
+"""A base in memory with its tokenizer: from files, or as its owner loaded it.
 
-transformers only warns where weights are missing, ignores what it does not know, and loads bases
-whose config says that they are quantized in its own way.
+Whatever transformers says against a base is shown in one line, and what it only warns of (missing
+weights, foreign quantization) is refused (checks.py).
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
-from pathlib import Path
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from transformers.pytorch_utils import Conv1D
+from peft import PeftModel
+from torch.utils.checkpoint import checkpoint
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    BitsAndBytesConfig,
+    PreTrainedTokenizerBase,
+)
+from transformers.modeling_layers import GradientCheckpointingLayer
 
-from knowundo.errors import BadInput
-from knowundo.modeling.adapters import CONFIG
-from knowundo.modeling.fast.oom import ran_out
-
-# What transformers raises at files that it can make nothing of: it checks few of their fields.
-UNREADABLE = (
-    OSError, ValueError, ImportError, RuntimeError, SafetensorError, TypeError, AttributeError,
-    LookupError, ArithmeticError,
-)  # fmt: skip
-# Modules beside which peft (0.21, tuners_utils) allows no LoRA, in models of these types: their
-# fused kernels read the weights without calling the modules.
-_MAMBA = ("falcon_h1", "mamba", "mamba2", "falcon_mamba", "nemotron_h")
-_NOT_BESIDE_MAMBA = ("out_proj", "conv1d")
-# Names of so many tensors are said.
-_NAMED = 3
+from knowundo.errors import BadInput, first_line
+from knowundo.modeling.base import base_path
+from knowundo.modeling.checks import (
+    UNREADABLE,
+    check_attention,
+    check_loaded,
+    check_no_adapter,
+    check_numbers,
+    check_quantization,
+    need_bitsandbytes,
+    stored_quantization,
+)
+from knowundo.modeling.notes import Notes
 
 
-def check_no_adapter(base: str, path: str) -> None:
-    """Refuse an adapter's folder in place of a base: transformers would load both as one.
+@dataclass(frozen=True)
+class LoadingOptions:
+    """How a base is loaded and held.
 
-    Raises:
-        BadInput: The folder holds an adapter.
+    Attributes:
+        device: `cpu`, `cuda` or another device of torch.
+        dtype: Of the weights; a LoRA beside weights of bfloat16 is float32.
+        trust_remote_code: Run code from the base's folder.
+        quantization: `nf4` holds the base's linear layers in 4 bits. If `None`, the base is held as
+            it is stored.
+        attention: transformers' name of an attention implementation. If `None`, its own choice.
+        gradient_checkpointing: Compute activations again in the backward pass.
+        scored_only: Nothing is trained, so 4-bit weights may stand in for all of them.
+        tokenizer: A folder whose tokenizer takes the place of the base's, such as an adapter's. If
+            `None`, the base's own.
     """
-    if (Path(path) / CONFIG).is_file():
-        raise BadInput(
-            f"model.base '{base}': holds an adapter; name its base as the model and the folder as "
-            "the adapter, or move the adapter's files away"
-        )
 
+    device: str = "cpu"
+    dtype: str = "float32"
+    trust_remote_code: bool = False
+    quantization: str | None = None
+    attention: str | None = None
+    gradient_checkpointing: bool = False
+    scored_only: bool = False
+    tokenizer: str | None = None
 
-def stored_quantization(config: Any, base: str) -> str | None:
-    """How the weights of a base are quantized in its folder: `nf4` for 4 bits of bitsandbytes.
+    def torch_device(self) -> torch.device:
+        """The device as torch's.
 
-    Args:
-        config: transformers' config of the base.
-        base: Its name, for the error.
-
-    Returns:
-        `None` if they are not quantized.
-
-    Raises:
-        BadInput: They are, by a method whose weights have no gradients here.
-    """
-    found = getattr(config, "quantization_config", None)
-    if found is None:
-        return None
-    fields = found if isinstance(found, Mapping) else found.to_dict()
-    method = str(getattr(fields.get("quant_method"), "value", fields.get("quant_method")))
-    if "bitsandbytes" in method and fields.get("load_in_4bit"):
-        return "nf4"
-    method = "bitsandbytes in 8 bits" if "bitsandbytes" in method else method
-    raise BadInput(
-        f"model.base '{base}': its weights are quantized ({method}), which is not supported; name "
-        "the base as it was before that, and say model.quantization=nf4 to hold it in 4 bits"
-    )
-
-
-def check_loaded(info: Mapping[str, Any], base: str) -> list[str]:
-    """Compare what a base's files held with what its model needs.
-
-    Args:
-        info: transformers' loading info (`output_loading_info`); tied weights are not in it.
-        base: Its name, for the error.
-
-    Returns:
-        Notes: tensors of the files that the model has no place for.
-
-    Raises:
-        BadInput: Weights are not in the files; transformers has made random ones.
-    """
-    missing = sorted({*info["missing_keys"], *(key for key, *_ in info["mismatched_keys"])})
-    unexpected = sorted(info["unexpected_keys"])
-    if missing:
-        beside = f" (there are others, such as {unexpected[0]})" if unexpected else ""
-        raise BadInput(
-            f"model.base '{base}': its files lack {_some(missing)}{beside}, and random weights "
-            "would stand there; save the model again under transformers' own names"
-        )
-    if unexpected:
-        return [f"base '{base}': its files hold {_some(unexpected)}, which the model does not use"]
-    return []
-
-
-def _some(names: Collection[str]) -> str:
-    more = len(names) - _NAMED
-    return ", ".join(list(names)[:_NAMED]) + (f" and {more} more weights" if more > 0 else "")
-
-
-@torch.no_grad()
-def check_numbers(model: torch.nn.Module, base: str, path: str) -> None:
-    """Refuse NaN and infinity among a base's weights.
-
-    The least and the greatest number of each tensor tell, in one pass over the memory and without
-    a copy: both are NaN if any number is.
-
-    Args:
-        model: As loaded.
-        base: Its name, for the error.
-        path: Its folder, or its name on the hub.
-
-    Raises:
-        BadInput: Names the file and the tensor.
-    """
-    for name, weights in model.named_parameters():
-        if not weights.is_floating_point() or not weights.numel():
-            continue
-        if not all(bool(torch.isfinite(end)) for end in torch.aminmax(weights)):
-            place = _file_of(name, Path(path)) or f"model.base '{base}'"
-            raise BadInput(
-                f"{place}: {name} holds NaN or infinity; download or convert the model again"
-            )
-
-
-def _file_of(name: str, folder: Path) -> Path | None:
-    """The file of a folder that holds a tensor."""
-    for file in sorted(folder.glob("*.safetensors")):
+        Raises:
+            BadInput: There is no such device here.
+        """
         try:
-            with safe_open(file, framework="pt") as tensors:
-                if name in tensors.keys():  # noqa: SIM118 - not a mapping
-                    return file
-        except SafetensorError:
-            continue  # no file of this model: it was loaded from the others
-    return None
+            device = torch.device(self.device)
+        except RuntimeError:
+            raise BadInput(f"model.device '{self.device}': not a device; say cpu or cuda") from None
+        if device.type == "cuda" and not torch.cuda.is_available():
+            raise BadInput(
+                f"model.device '{self.device}': torch finds no GPU here; say cpu, or install a "
+                "build of torch for this machine's GPU"
+            )
+        return device
 
 
-def position_limit(model: Any) -> int | None:
-    """Positions that a row of this model may have, where more would have no embedding.
+@dataclass(frozen=True)
+class LoadedBase:
+    """A base in memory.
 
-    `max_position_embeddings` is a limit where the model holds something for each position: a
-    learned embedding (GPT-2; OPT's has two rows more), a table of sines (GPT-J), a mask (GPT-Neo).
-    Rotary angles are computed for any position, so there it only tells what the model was trained
-    for.
+    Attributes:
+        name: What the base is called in manifests and in adapters made of it.
+        net: A causal LM of transformers.
+        tokenizer: Its tokenizer.
+        device: Where its weights are.
+        options: How it was loaded; a quantization that the files have is named here.
+        stored_in_4_bits: True if the base's own files are quantized.
+    """
+
+    name: str
+    net: Any
+    tokenizer: PreTrainedTokenizerBase
+    device: torch.device
+    options: LoadingOptions
+    stored_in_4_bits: bool = False
+
+
+@dataclass(frozen=True)
+class Source:
+    """A base whose weights are about to be loaded."""
+
+    name: str
+    path: str  # a folder, or a name on the hub
+    options: LoadingOptions
+    stored_in_4_bits: bool
+    notes: Notes
+
+
+def load_base(
+    name: str,
+    options: LoadingOptions,
+    notes: Notes,
+    *,
+    trained: bool,
+    weights: Callable[[Source], Any] | None = None,
+) -> LoadedBase:
+    """Load a base and its tokenizer from files.
 
     Args:
-        model: A causal LM of transformers, without peft's wrapper.
+        name: `embedded`, a folder, or a name on the hub.
+        options: How it is loaded.
+        notes: Gets what a user should know of the files.
+        trained: True if all of its weights are to be trained.
+        weights: Makes the causal LM. If `None`, its weights are read from the files.
+
+    Raises:
+        BadInput: The base cannot be loaded, or not in the way that is asked for.
     """
-    config = model.config.get_text_config()
-    count, words = getattr(config, "max_position_embeddings", None), model.get_input_embeddings()
-    if not isinstance(count, int):
-        most = getattr(config, "max_seq_len", None)  # MPT makes its biases for so many
-        return most if isinstance(most, int) else None
-    tables = [m for m in model.modules() if isinstance(m, torch.nn.Embedding) and m is not words]
-    for table in tables:
-        if count <= table.num_embeddings <= count + 2:
-            # RoBERTa's positions begin behind the padding's; OPT's table is that much longer.
-            first = 0 if table.padding_idx is None else table.padding_idx + 1
-            return count - first if table.num_embeddings == count else count
-    for module in model.modules():
-        held = [*module._buffers.values(), *vars(module).values()]
-        shapes = (one.shape for one in held if isinstance(one, torch.Tensor) and one.ndim > 1)
-        if not isinstance(module, torch.nn.Embedding) and any(count in shape for shape in shapes):
-            return count
-    return None
-
-
-def linear_targets(model: Any) -> tuple[str | list[str], list[str]]:
-    """Where a LoRA lies beside every linear layer that can have one.
-
-    Layers of transformers that are linear but return more than their product, such as the routers
-    of PhiMoE and Llama 4, cannot, nor can what peft refuses in Mamba models.
-
-    Args:
-        model: A causal LM of transformers, without peft's wrapper.
-
-    Returns:
-        peft's `all-linear` if that is all of them, else the names of the modules; and what was
-        left out, by the last part of its name.
-    """
-    head, chosen, left = model.get_output_embeddings(), list[str](), set[str]()
-    mamba = getattr(model.config, "model_type", None) in _MAMBA
-    for name, module in model.named_modules():
-        if not isinstance(module, torch.nn.Linear | Conv1D) or module is head:
-            continue
-        last = name.rpartition(".")[2]
-        if _is_special(module) or (mamba and last in _NOT_BESIDE_MAMBA):
-            left.add(last)
-        else:
-            chosen.append(name)
-    return (chosen if left else "all-linear"), sorted(left)
-
-
-@torch.no_grad()
-def _is_special(module: torch.nn.Module) -> bool:
-    """True for a linear layer with a forward of its own that does not give one product a token.
-
-    Tried on one token: Falcon's own linear layer is an ordinary one.
-    """
-    if not isinstance(module, torch.nn.Linear):
-        return False
-    kind, weight = type(module), module.weight
-    own = kind.__module__.partition(".")[0] in ("transformers", "transformers_modules")
-    if not own or kind.forward is torch.nn.Linear.forward:
-        return False
-    token = torch.zeros(1, module.in_features, dtype=weight.dtype, device=weight.device)
-    training = module.training
-    module.eval()  # no noise
+    device, path = options.torch_device(), base_path(name)
+    check_no_adapter(name, path)
+    code = {"trust_remote_code": options.trust_remote_code}
     try:
-        output = module(token)
-    except Exception as error:  # whatever custom code raises
-        if ran_out(error):
-            raise
-        return True  # it takes something else than tokens, so no LoRA can be added to it
-    finally:
-        module.train(training)
-    return not isinstance(output, torch.Tensor) or output.shape != (1, module.out_features)
+        stored = stored_quantization(AutoConfig.from_pretrained(path, **code), name)
+        key = f"model.quantization {options.quantization}"
+        if stored is not None:
+            options = replace(options, quantization=stored)
+            key = f"model.base '{name}', stored in 4 bits"
+        if options.quantization is not None:
+            check_quantization(key, options.quantization, options.dtype, trained=trained)
+        tokenizer = AutoTokenizer.from_pretrained(options.tokenizer or path, **code)
+        source = Source(name, path, options, stored is not None, notes)
+        net = (weights or _load_weights)(source)
+    except UNREADABLE as error:
+        raise BadInput(f"model.base '{name}': cannot be loaded ({_reason(error)})") from None
+    if options.gradient_checkpointing:
+        recompute_activations(net, name)
+    return LoadedBase(name, net, tokenizer, device, options, stored is not None)
+
+
+def _reason(error: Exception) -> str:
+    """The first line of transformers' message, with what to do about it."""
+    reason = first_line(error)
+    if "custom code" in reason:
+        return reason + "; set model.trust_remote_code to true if you trust it"
+    if "pytorch_model" in reason or "no file named" in reason:
+        return reason + "; only .safetensors are read: convert the weights"
+    return reason
+
+
+def adopt_base(
+    net: Any,
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    name: str | None = None,
+    gradient_checkpointing: bool = False,
+) -> LoadedBase:
+    """Take over a causal LM that its owner has loaded.
+
+    Args:
+        net: A `PreTrainedModel` with a language model's head. It is changed in place.
+        tokenizer: Its tokenizer.
+        name: What manifests and adapters call it. If `None`, the name that it was loaded by.
+        gradient_checkpointing: Compute activations again in the backward pass.
+
+    Raises:
+        BadInput: It has an adapter already, weights that have no gradients, or NaN among them.
+    """
+    name = name or str(net.config._name_or_path or type(net).__name__)
+    if isinstance(net, PeftModel) or getattr(net, "_hf_peft_config_loaded", False):
+        raise BadInput(
+            f"model.base '{name}': has an adapter already; call merge_and_unload, or hand in the "
+            "base and name the adapter's folder"
+        )
+    stored = stored_quantization(net.config, name)
+    check_numbers(net, name, name)
+    _settle(net, quantized=stored is not None)
+    if gradient_checkpointing:
+        recompute_activations(net, name)
+    options = LoadingOptions(
+        device=str(net.device),
+        dtype=str(net.dtype).removeprefix("torch."),
+        quantization=stored,
+        attention=net.config._attn_implementation,
+        gradient_checkpointing=gradient_checkpointing,
+    )
+    return LoadedBase(name, net, tokenizer, net.device, options, stored is not None)
+
+
+def _load_weights(source: Source) -> Any:
+    """The causal LM on its device.
+
+    peft's prepare_model_for_kbit_training is not called: it makes every tensor that is not
+    quantized float32, and the activations with them, which takes twice their memory.
+    """
+    options = source.options
+    check_attention(options.attention)
+    asked: dict[str, Any] = {
+        "dtype": getattr(torch, options.dtype),
+        "trust_remote_code": options.trust_remote_code,
+        "use_safetensors": True,
+        "output_loading_info": True,
+    }
+    if options.attention is not None:
+        asked["attn_implementation"] = options.attention
+    if options.quantization is not None:
+        asked |= _in_4_bits(source)
+    loaded: Any = AutoModelForCausalLM.from_pretrained(source.path, **asked)
+    net, info = loaded
+    for note in check_loaded(info, source.name):
+        source.notes.add_once(note)
+    check_numbers(net, source.name, source.path)
+    _settle(net, quantized=options.quantization is not None)
+    return net if options.quantization is not None else net.to(options.torch_device())
+
+
+def _in_4_bits(source: Source) -> dict[str, Any]:
+    """How transformers is asked for a base in 4 bits; one that is stored so says how itself."""
+    options = source.options
+    on_device = {"device_map": {"": str(options.torch_device())}}
+    if source.stored_in_4_bits:
+        need_bitsandbytes(f"model.base '{source.name}': its weights are in 4 bits, which")
+        return on_device
+    need_bitsandbytes(f"model.quantization {options.quantization}")
+    config = BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type=options.quantization,
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=getattr(torch, options.dtype),
+    )
+    return on_device | {"quantization_config": config}
+
+
+def _settle(net: Any, *, quantized: bool) -> None:
+    """Switch off what changes weights in place behind the back of whoever trains them."""
+    if getattr(net.config, "rescale_every", 0):
+        # RWKV halves the weights of its upper layers in place outside training, so that float16
+        # does not overflow: no LoRA would be halved with them.
+        net.config.rescale_every = 0
+    if not quantized:
+        return
+    # On some CPUs bitsandbytes packs 4-bit weights anew in the first forward without gradients, for
+    # a kernel that has no backward: what is trained after that would get wrong gradients.
+    for module in net.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False
+
+
+def recompute_activations(net: Any, name: str) -> None:
+    """Hold only the inputs of each layer, and compute the layer again in the backward pass.
+
+    transformers' own switch does so in training mode only; localization takes gradients in
+    evaluation mode, where there is no dropout.
+
+    Args:
+        net: A causal LM of transformers, changed in place.
+        name: Of the base, for the error.
+
+    Raises:
+        BadInput: The architecture has no such layers.
+    """
+    layers = [m for m in net.modules() if isinstance(m, GradientCheckpointingLayer)]
+    if not layers:
+        raise BadInput(
+            f"model.gradient_checkpointing: base '{name}' has no layers for it; say false"
+        )
+    for layer in layers:
+        layer.forward = partial(_checkpointed, layer.forward)
+
+
+def _checkpointed(forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    if not torch.is_grad_enabled():
+        return forward(*args, **kwargs)
+    return checkpoint(partial(forward, **kwargs), *args, use_reentrant=False)

@@ -6,45 +6,23 @@ transformers'. Loading one overwrites tensors in place; the base is never loaded
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import partial
-from typing import Any
+from typing import Any, Self
 
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model
-from torch.utils.checkpoint import checkpoint
-from transformers import (
-    AutoConfig,
-    AutoModelForCausalLM,
-    AutoTokenizer,
-    BitsAndBytesConfig,
-    GenerationConfig,
-    PreTrainedTokenizerBase,
-)
-from transformers.modeling_layers import GradientCheckpointingLayer
+from peft import PeftModel
+from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from knowundo.errors import BadInput
-from knowundo.modeling.adapters import (
-    Adaptation,
-    adaptation_of,
-    plain_targets,
-)
-from knowundo.modeling.base import base_path, check_attention, check_quantization, need_bitsandbytes
+from knowundo.modeling.adapters import Adaptation, adaptation_of
 from knowundo.modeling.fast.linear import quicken
-from knowundo.modeling.fast.lora import abreast, all_linear, fuse
-from knowundo.modeling.fast.oom import ran_out
-from knowundo.modeling.loading import (
-    UNREADABLE,
-    check_loaded,
-    check_no_adapter,
-    check_numbers,
-    linear_targets,
-    position_limit,
-    stored_quantization,
-)
+from knowundo.modeling.fast.lora import abreast, all_linear
+from knowundo.modeling.loading import LoadedBase, LoadingOptions, adopt_base, load_base
+from knowundo.modeling.lora_layers import add_lora, has_shape
+from knowundo.modeling.notes import Notes
+from knowundo.modeling.positions import position_limit
 from knowundo.modeling.variant import ModelVariant
 from knowundo.modeling.weights import load_state
 
@@ -55,84 +33,52 @@ THREADS = 2
 CPU_TOKENS, GPU_TOKENS, SMALL = 256, 2048, 2**18
 
 
-def _keep_packing(model: Any) -> None:
-    """Keep 4-bit weights as they are.
-
-    On some CPUs bitsandbytes packs them anew in the first forward without gradients, for a kernel
-    that has no backward: what is trained after that would get wrong gradients.
-    """
-    for module in model.modules():
-        if hasattr(module, "support_avx512bf16_for_cpu"):
-            module.support_avx512bf16_for_cpu = False
-
-
-def _recompute(model: Any, base: str) -> None:
-    """Hold only the inputs of each layer, and compute the layer again in the backward pass.
-
-    transformers' own switch does so in training mode only; localization takes gradients in
-    evaluation mode, where there is no dropout.
-    """
-    layers = [m for m in model.modules() if isinstance(m, GradientCheckpointingLayer)]
-    if not layers:
-        raise BadInput(
-            f"model.gradient_checkpointing: base '{base}' has no layers for it; say false"
-        )
-    for layer in layers:
-        layer.forward = partial(_checkpointed, layer.forward)
-
-
-def _checkpointed(forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-    if not torch.is_grad_enabled():
-        return forward(*args, **kwargs)
-    return checkpoint(partial(forward, **kwargs), *args, use_reentrant=False)
-
-
 def _drops(net: torch.nn.Module, config: Any) -> bool:
     chances = [module.p for module in net.modules() if isinstance(module, torch.nn.Dropout)]
     return any(chances) or bool(getattr(config, "attention_dropout", 0.0))
 
 
 class Model:
-    """A causal LM whose trainable tensors can be swapped, with its tokenizer."""
+    """A causal LM whose trainable tensors can be swapped, with its tokenizer.
+
+    Attributes:
+        base: Name of the base: `embedded`, a folder, or a name on the hub.
+        adaptation: What training may change.
+        net: The transformers model, in peft's wrapper if the adaptation is a LoRA.
+        tokenizer: Its tokenizer.
+        device: Where its weights are.
+        options: How the base was loaded.
+        stored_in_4_bits: True if the base's own files are quantized.
+        notes: What a user should know of the work done with the model.
+        positions: Tokens that a row may have, or `None` if any number.
+        embeddings: Rows of the embedding matrix; ids beyond it have no embedding.
+        drops: True if something is dropped at random while the model is trained.
+    """
 
     def __init__(
         self,
-        base: str = "embedded",
+        base: str | LoadedBase = "embedded",
         adaptation: Adaptation | None = None,
         *,
         seed: int = 0,
-        device: str = "cpu",
-        dtype: str = "float32",
-        trust_remote_code: bool = False,
-        quantization: str | None = None,
-        attention: str | None = None,
-        gradient_checkpointing: bool = False,
-        scored_only: bool = False,
-        tokenizer: str | None = None,
+        options: LoadingOptions | None = None,
+        notes: Notes | None = None,
     ) -> None:
         """Load the base.
 
         Args:
-            base: `embedded`, a folder, or a name on the hub.
-            adaptation: what training may change.
-            seed: of the LoRA's starting weights.
-            device: where the model lies.
-            dtype: of the weights; a LoRA beside weights of bfloat16 is float32.
-            trust_remote_code: run code from the base's folder; off unless asked.
-            quantization: nf4 holds the base's linear layers in 4 bits.
-            attention: transformers' name of an implementation; none: its choice.
-            gradient_checkpointing: compute activations again in the backward pass.
-            scored_only: nothing is trained, so 4-bit weights may stand in for all of them.
-            tokenizer: a folder whose tokenizer takes the place of the base's, such as an
-                adapter's. If `None`, the base's own.
+            base: `embedded`, a folder, a name on the hub, or a base in memory.
+            adaptation: What training may change. If `None`, a LoRA beside every linear layer.
+            seed: Of the LoRA's starting weights.
+            options: How a base is loaded that is not in memory yet. If `None`, as `LoadingOptions`
+                says by default.
+            notes: Gets what a user should know. If `None`, new ones.
 
         Raises:
-            BadInput: the base cannot be loaded, or not in the way that is asked for.
+            BadInput: The base cannot be loaded, or not in the way that is asked for.
         """
         torch.set_num_threads(THREADS)
-        self.base, self.adaptation = base, adaptation or Adaptation()
-        self.notes: list[str] = []  # what a user should know of the work done with it
-        self._once, self._told = set[str](), 0
+        self.adaptation, self.notes = adaptation or Adaptation(), notes or Notes()
         self.lower: Any = None  # stands in for the layers below what is trained (lower.py)
         # What this model's forward allows, tried when it is first asked for: sequence packing
         # (forwards.py), padding on the right and on the left, a head of its own (head.py).
@@ -143,173 +89,66 @@ class Model:
         self.own_head: bool | None = None
         self.scaled: list[Any] | None = None  # rotary embeddings that look at the length
         self.abreast = 1  # adapters that a forward is of, see `all_of`
-        self.quantization, self.attention = quantization, attention
-        self.remote_code = trust_remote_code
-        try:
-            self.device = torch.device(device)
-        except RuntimeError:
-            raise BadInput(f"model.device '{device}': not a device; say cpu or cuda") from None
-        if self.device.type == "cuda" and not torch.cuda.is_available():
-            raise BadInput(
-                f"model.device '{device}': torch finds no GPU here; say cpu, or install a build of "
-                "torch for this machine's GPU"
-            )
-        trained = self.adaptation.kind == "full" and not scored_only
-        options = {"trust_remote_code": trust_remote_code}
-        model = self._opened(dtype, tokenizer, options, trained=trained)
-        if gradient_checkpointing:
-            _recompute(model, base)
-        # Positions that a row may have, if more would have no embedding; and rows of embeddings.
-        self.positions = position_limit(model)
-        self.embeddings = len(model.get_input_embeddings().weight)
+        loaded = base
+        if not isinstance(loaded, LoadedBase):
+            loaded = self._loaded(loaded, options or LoadingOptions())
+        self.base, self.tokenizer = loaded.name, loaded.tokenizer
+        self.device, self.options = loaded.device, loaded.options
+        self.stored_in_4_bits = loaded.stored_in_4_bits
+        self.positions = position_limit(loaded.net)
+        self.embeddings = len(loaded.net.get_input_embeddings().weight)
         torch.manual_seed(seed)
-        self.net: Any = self._adapted(model).eval()
+        self.net: Any = self._adapted(loaded.net).eval()
         # What the trainable tensors were at first. A LoRA's are few; of all weights, only those are
         # held that something is about to change: see `hold`.
         self.fresh: dict[str, torch.Tensor] = {}
         if self.adaptation.kind == "lora":
             self.hold(self.parameters())
 
-    def _opened(
-        self, dtype: str, tokenizer: str | None, options: dict[str, Any], *, trained: bool
-    ) -> Any:
-        """The base, with its tokenizer set; whatever transformers says against it in one line.
+    @classmethod
+    def from_loaded(
+        cls,
+        net: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        adaptation: Adaptation | None = None,
+        *,
+        name: str | None = None,
+        seed: int = 0,
+        gradient_checkpointing: bool = False,
+    ) -> Self:
+        """Make a model of a base that is in memory already.
 
         Args:
-            dtype: As for `__init__`.
-            tokenizer: As for `__init__`.
-            options: Of every call of transformers.
-            trained: True if all of the base's weights are to be trained.
+            net: A causal LM of transformers. It is changed in place, and stays on its device and in
+                its dtype: hand in a copy if it is needed as it is.
+            tokenizer: Its tokenizer.
+            adaptation: What training may change. If `None`, a LoRA beside every linear layer.
+            name: What manifests and adapters call the base. If `None`, the name that transformers
+                loaded it by.
+            seed: Of the LoRA's starting weights.
+            gradient_checkpointing: Compute activations again in the backward pass.
+
+        Raises:
+            BadInput: The net has an adapter already, or weights that cannot be trained.
         """
-        base, path = self.base, base_path(self.base)
-        check_no_adapter(base, path)
-        try:
-            stored = stored_quantization(AutoConfig.from_pretrained(path, **options), base)
-            self.stored_in_4_bits = stored is not None  # the base's own files are quantized
-            key = f"model.quantization {self.quantization}"
-            if stored is not None:
-                self.quantization, key = stored, f"model.base '{base}', stored in 4 bits"
-            if self.quantization is not None:
-                check_quantization(key, self.quantization, dtype, trained=trained)
-            self.tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
-                tokenizer or path, **options
-            )
-            return self._load(path, dtype=getattr(torch, dtype), **options)
-        except UNREADABLE as error:
-            reason = str(error).strip().split("\n")[0]
-            if "custom code" in reason:
-                reason += "; set model.trust_remote_code to true if you trust it"
-            elif "pytorch_model" in reason or "no file named" in reason:
-                reason += "; only .safetensors are read: convert the weights"
-            raise BadInput(f"model.base '{base}': cannot be loaded ({reason})") from None
-
-    def _load(self, path: str, **options: Any) -> Any:
-        """The base on its device.
-
-        peft's prepare_model_for_kbit_training is not called: it makes every tensor that is not
-        quantized float32, and the activations with them, which takes twice their memory.
-        """
-        check_attention(self.attention)
-        if self.attention is not None:
-            options["attn_implementation"] = self.attention
-        options["use_safetensors"] = True
-        options["output_loading_info"] = True
-        if self.quantization is not None:
-            options |= self._in_4_bits(options["dtype"])
-        loaded: Any = AutoModelForCausalLM.from_pretrained(path, **options)
-        model, info = loaded
-        for note in check_loaded(info, self.base):
-            self.note_once(note)
-        check_numbers(model, self.base, path)
-        if getattr(model.config, "rescale_every", 0):
-            # RWKV halves the weights of its upper layers in place outside training, so that
-            # float16 does not overflow: no LoRA would be halved with them.
-            model.config.rescale_every = 0
-        if self.quantization is None:
-            return model.to(self.device)
-        _keep_packing(model)
-        return model
-
-    def _in_4_bits(self, dtype: torch.dtype) -> dict[str, Any]:
-        """How transformers is asked for a base in 4 bits; one that is stored so says how itself."""
-        on_device = {"device_map": {"": str(self.device)}}
-        if self.stored_in_4_bits:
-            need_bitsandbytes(f"model.base '{self.base}': its weights are in 4 bits, which")
-            return on_device
-        need_bitsandbytes(f"model.quantization {self.quantization}")
-        config = BitsAndBytesConfig(
-            load_in_4bit=True,
-            bnb_4bit_quant_type=self.quantization,
-            bnb_4bit_use_double_quant=True,
-            bnb_4bit_compute_dtype=dtype,
+        loaded = adopt_base(
+            net, tokenizer, name=name, gradient_checkpointing=gradient_checkpointing
         )
-        return on_device | {"quantization_config": config}
+        return cls(loaded, adaptation, seed=seed)
 
-    def note_once(self, note: str) -> None:
-        """Note something that would be noted again with every use of an adapter or a row."""
-        if note not in self._once:
-            self._once.add(note)
-            self.notes.append(note)
+    def _loaded(self, base: str, options: LoadingOptions) -> LoadedBase:
+        trained = self.adaptation.kind == "full" and not options.scored_only
+        return load_base(base, options, self.notes, trained=trained)
 
-    def tell(self, say: Callable[[str], None]) -> None:
-        """Say the notes that were not said yet; they stay, for the manifest of what is made."""
-        for note in self.notes[self._told :]:
-            say(note)
-        self._told = len(self.notes)
-
-    def take_notes(self) -> list[str]:
-        """The notes so far, which are then no longer held."""
-        notes, self.notes, self._told = self.notes, [], 0
-        return notes
-
-    def _adapted(self, model: Any) -> Any:
+    def _adapted(self, net: Any) -> Any:
         """The base with a LoRA beside it, if the adaptation is one."""
-        net = self._with_lora(model)
-        # Is anything dropped at random while the model is trained?
-        self.drops = _drops(net, model.config.get_text_config())
-        return net
-
-    def _with_lora(self, model: Any) -> Any:
+        config = net.config.get_text_config()
         if self.adaptation.kind == "full":
-            quicken(model)
-            return model
-        targets: Any = self.adaptation.targets
-        if targets == "all-linear":
-            targets, left = linear_targets(model)
-            if left:
-                self.note_once(f"base '{self.base}': {', '.join(left)} can have no LoRA")
-        try:
-            config = LoraConfig(
-                r=self.adaptation.rank,
-                lora_alpha=self.adaptation.alpha,  # type: ignore[arg-type]
-                lora_dropout=self.adaptation.dropout,
-                target_modules=targets if isinstance(targets, str) else list(targets),
-                task_type="CAUSAL_LM",
-                **self.adaptation.fields,
-            )
-            model = get_peft_model(model, config)
-        except (TypeError, ValueError, AttributeError, RuntimeError, re.error) as error:
-            if ran_out(error):
-                raise
-            raise BadInput(
-                f"base '{self.base}': no LoRA with these fields fits it ({error}); correct the "
-                "adapter's fields, or train all weights instead (--route full, or "
-                "model.adaptation=full)"
-            ) from None
-        model.peft_config["default"].base_model_name_or_path = self.base
-        fuse(model)
-        quicken(model)
-        return model
-
-    def _has_shape(self, adaptation: Adaptation) -> bool:
-        """True if the LoRA that is there holds tensors of the same names, shapes and scale."""
-        if not isinstance(self.net, PeftModel):
-            return False
-        own, config = self.adaptation, self.net.peft_config["default"]
-        # peft may write a long list of targets as a shorter one.
-        targets = own.targets, plain_targets(config.target_modules)  # type: ignore[attr-defined]
-        alike = replace(adaptation, targets=own.targets, dropout=own.dropout) == own
-        return alike and adaptation.targets in targets
+            quicken(net)
+        else:
+            net = add_lora(net, self.adaptation, self.base, self.notes)
+        self.drops = _drops(net, config)
+        return net
 
     def adapt(self, adaptation: Adaptation) -> None:
         """Take the LoRA off the base and put one of another shape there, with no effect yet.
@@ -439,7 +278,7 @@ class Model:
             self.reset()
             return
         wanted = adaptation_of(variant.folder)
-        if wanted.kind == "lora" and not self._has_shape(wanted):
+        if wanted.kind == "lora" and not has_shape(self.net, self.adaptation, wanted):
             self.adapt(wanted)
         self.restore(load_state(self, variant.folder))
 

@@ -1,4 +1,4 @@
-"""Positions that a model scales by the longest row of a batch, so that neighbours change a row.
+"""Positions of tokens: how many a model has, and those that it scales by a batch's longest row.
 
 "longrope" (Phi-3) takes other frequencies in a batch that has a row beyond the original length,
 "dynamic" those of the longest length seen so far (transformers' `dynamic_rope_update`). A row must
@@ -85,3 +85,33 @@ def together(model: Model, lengths: list[int], *, equal: bool = False) -> list[l
     for number, length in enumerate(lengths):
         groups.setdefault(length if equal else scaling(model, length), []).append(number)
     return list(groups.values())
+
+
+def position_limit(model: Any) -> int | None:
+    """Positions that a row of this model may have, where more would have no embedding.
+
+    `max_position_embeddings` is a limit where the model holds something for each position: a
+    learned embedding (GPT-2; OPT's has two rows more), a table of sines (GPT-J), a mask (GPT-Neo).
+    Rotary angles are computed for any position, so there it only tells what the model was trained
+    for.
+
+    Args:
+        model: A causal LM of transformers, without peft's wrapper.
+    """
+    config = model.config.get_text_config()
+    count, words = getattr(config, "max_position_embeddings", None), model.get_input_embeddings()
+    if not isinstance(count, int):
+        most = getattr(config, "max_seq_len", None)  # MPT makes its biases for so many
+        return most if isinstance(most, int) else None
+    tables = [m for m in model.modules() if isinstance(m, torch.nn.Embedding) and m is not words]
+    for table in tables:
+        if count <= table.num_embeddings <= count + 2:
+            # RoBERTa's positions begin behind the padding's; OPT's table is that much longer.
+            first = 0 if table.padding_idx is None else table.padding_idx + 1
+            return count - first if table.num_embeddings == count else count
+    for module in model.modules():
+        held = [*module._buffers.values(), *vars(module).values()]
+        shapes = (one.shape for one in held if isinstance(one, torch.Tensor) and one.ndim > 1)
+        if not isinstance(module, torch.nn.Embedding) and any(count in shape for shape in shapes):
+            return count
+    return None

@@ -15,7 +15,7 @@ from transformers import (
     AutoModelForCausalLM,
 )
 
-from knowundo.errors import BadInput
+from knowundo.errors import BadInput, first_line
 from knowundo.modeling.adapters import (
     ADAPTER,
     CONFIG,
@@ -25,7 +25,7 @@ from knowundo.modeling.adapters import (
     read_adapter,
 )
 from knowundo.modeling.base import hub_commit, same_base
-from knowundo.modeling.loading import (
+from knowundo.modeling.checks import (
     UNREADABLE,
     check_loaded,
     check_numbers,
@@ -80,16 +80,16 @@ def _full_state(model: Model, folder: Path) -> dict[str, torch.Tensor]:
     """
     if not any(folder.glob("*.safetensors")):
         raise BadInput(f"{folder / FULL}: no such file; name a folder with a whole model")
-    options: dict[str, Any] = {"trust_remote_code": model.remote_code, "use_safetensors": True}
-    options |= {"dtype": model.causal_lm().dtype, "output_loading_info": True}
+    options: dict[str, Any] = {"use_safetensors": True, "output_loading_info": True}
+    options["trust_remote_code"] = model.options.trust_remote_code
+    options["dtype"] = model.causal_lm().dtype
     try:
         loaded: Any = AutoModelForCausalLM.from_pretrained(folder, **options)
     except UNREADABLE as error:
-        reason = str(error).strip().split("\n")[0]
-        raise BadInput(f"{folder}: cannot be loaded ({reason}); make it again") from None
+        raise BadInput(f"{folder}: cannot be loaded ({first_line(error)}); make it again") from None
     whole, info = loaded
     for note in check_loaded(info, str(folder)):
-        model.note_once(note)
+        model.notes.add_once(note)
     check_numbers(whole, str(folder), str(folder))
     _check_buffers(model, whole, folder)
     return {name: weights.detach() for name, weights in whole.named_parameters()}
@@ -139,7 +139,7 @@ def _adapter_state(model: Model, folder: Path) -> dict[str, torch.Tensor]:
             shapes = f"{list(value.shape)}, and {list(own[name].shape)} is needed"
             raise BadInput(f"{place}: {file_name(name)} is of shape {shapes}{other}")
     if moved:
-        model.note_once(
+        model.notes.add_once(
             f"{folder}: names base '{owner}', not '{model.base}'; all its shapes fit, so it is "
             "taken for an adapter of this base"
         )

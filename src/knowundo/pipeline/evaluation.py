@@ -61,7 +61,7 @@ def _check_given(run: Run) -> None:
             )
         if not is_whole_model(run, variant):
             run.model.use(variant)
-    run.model.tell(run.reporter.say)
+    run.model.notes.tell(run.reporter.say)
 
 
 def _evaluated(run: Run, scored: dict[str, Scored], progress: Progress) -> tuple[list[Row], Any]:

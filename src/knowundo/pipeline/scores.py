@@ -126,7 +126,7 @@ def _tables(
         if len(group) == 1 or not ran_out(error):
             raise
     many = f"{len(group)} adapters in a forward"
-    model.notes.append(f"scoring: memory ran out with {many}, went on with one")
+    model.notes.add(f"scoring: memory ran out with {many}, went on with one")
     return None
 
 

@@ -13,6 +13,7 @@ from knowundo.errors import BadInput
 from knowundo.modeling.adapters import Adaptation, adaptation_of
 from knowundo.modeling.base import own_tokenizer, same_base
 from knowundo.modeling.dtype import choose
+from knowundo.modeling.loading import LoadingOptions
 from knowundo.modeling.model import Model
 from knowundo.progress import Reporter
 from knowundo.recipes.schema import Recipe
@@ -57,13 +58,13 @@ def settle_dtype(recipe: Recipe, out: Path, reporter: Reporter) -> Recipe:
 
 
 def model_options(recipe: Recipe) -> dict[str, Any]:
-    """How a base is loaded and held."""
+    """Arguments of `Model` that say how a recipe's base is loaded and held."""
     names = (
         "device", "dtype", "trust_remote_code",
         "quantization", "attention", "gradient_checkpointing",
     )  # fmt: skip
-    options = {name: getattr(recipe.model, name) for name in names}
-    return {"seed": recipe.seed} | options
+    loading = LoadingOptions(**{name: getattr(recipe.model, name) for name in names})
+    return {"seed": recipe.seed, "options": loading}
 
 
 def adopting_model(recipe: Recipe) -> Model:
@@ -131,11 +132,13 @@ def model_with_adapters(
         adapters: Folders of adapters.
         options: Further arguments of `Model`.
     """
-    code = bool(options.get("trust_remote_code"))
+    loading: LoadingOptions = options.get("options") or LoadingOptions()
+    code = loading.trust_remote_code
     tokenizer, note = tokenizer_of(base, adapters, trust_remote_code=code)
-    model = Model(base, adaptation, tokenizer=tokenizer, **options)
+    own = {"options": replace(loading, tokenizer=tokenizer)}
+    model = Model(base, adaptation, **{**options, **own})
     if note is not None:
-        model.note_once(note)
+        model.notes.add_once(note)
     return model
 
 

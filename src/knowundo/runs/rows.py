@@ -56,7 +56,7 @@ def _check_ids(rows: Sequence[Encoded], model: Model) -> None:
     trained = getattr(model.config, "max_position_embeddings", None)
     longest = max((len(row.ids) for row in rows), default=0)
     if model.positions is None and isinstance(trained, int) and longest > trained:
-        model.note_once(
+        model.notes.add_once(
             f"some rows are longer than the {trained} tokens that the base was trained for "
             "(max_position_embeddings); what it says of them may be worse"
         )

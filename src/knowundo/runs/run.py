@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -213,8 +214,11 @@ class Run:
     def whole_model(self, variant: ModelVariant) -> Model:
         """A given model that is no adapter; the base leaves the memory, if it is still there."""
         self.__dict__.pop("model", None)
-        options = model_options(self.recipe) | {"scored_only": True}
-        return Model(str(variant.folder), Adaptation("full"), **options)
+        given = model_options(self.recipe)
+        options = replace(given["options"], scored_only=True)
+        return Model(
+            str(variant.folder), Adaptation("full"), seed=self.recipe.seed, options=options
+        )
 
     def encoded(
         self,

@@ -74,4 +74,4 @@ def answer_rows(
             progress(len(course.said[0]), len(order))
 
     size = max(1, batch_size // model.abreast)
-    deque(in_portions(order, size, answer, model.notes, "answering"), maxlen=0)
+    deque(in_portions(order, size, answer, model.notes.add, "answering"), maxlen=0)

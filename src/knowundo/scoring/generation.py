@@ -81,7 +81,7 @@ def left_pads(model: Model) -> bool:
         except BadInput:  # of both, though of neither alone
             model.left_pads = False
         if not model.left_pads:
-            model.notes.append("padding on the left changes answers: only equal lengths share it")
+            model.notes.add("padding on the left changes answers: only equal lengths share it")
     return model.left_pads
 
 
@@ -196,7 +196,7 @@ def sample(
     with torch.random.fork_rng(_cards(model)):
         torch.manual_seed(seed)
         size = max(1, batch_size // n)
-        deque(in_portions(order, size, draw, model.notes, "sampling"), maxlen=0)
+        deque(in_portions(order, size, draw, model.notes.add, "sampling"), maxlen=0)
     return answers
 
 
@@ -234,7 +234,7 @@ def complete(
 
     with torch.random.fork_rng(_cards(model)):
         torch.manual_seed(seed)
-        said = in_portions(prompts, batch_size, draw, model.notes, "completing")
+        said = in_portions(prompts, batch_size, draw, model.notes.add, "completing")
         return [one for part in said for one in part]
 
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 
 from knowundo.errors import BadInput
-from knowundo.modeling.base import need_bitsandbytes
+from knowundo.modeling.checks import need_bitsandbytes
 from knowundo.training.bfloat16 import BFloat16AdamW
 
 

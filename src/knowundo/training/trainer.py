@@ -243,7 +243,7 @@ def _descend(
         except RuntimeError as error:
             if course.updating:  # half of the weights may have moved
                 raise
-            course.rows = halved(course.tried, error, course.model.notes, "training")
+            course.rows = halved(course.tried, error, course.model.notes.add, "training")
         gc.collect()  # the step that did not fit, whose parts refer to each other
         course.tried = 0
         course.undo()

@@ -68,7 +68,7 @@ class Scorer:
 
     def note(self, text: str) -> None:
         """Tell the user, and put it into the manifest."""
-        self._model.notes.append(text)
+        self._model.notes.add(text)
 
     def sample(
         self, rows: Sequence[Encoded], *, n: int, temperature: float, seed: int

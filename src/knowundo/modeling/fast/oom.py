@@ -10,6 +10,8 @@ import ctypes
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TypeVar
 
 from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
@@ -30,19 +32,42 @@ def ran_out(error: Exception) -> bool:
     return True
 
 
-def halved(size: int, error: Exception, notes: list[str], work: str) -> int:
+@dataclass
+class Attempt:
+    """What came of an attempt: the error, or `None` where there was none."""
+
+    error: Exception | None = None
+
+
+@contextmanager
+def attempt() -> Iterator[Attempt]:
+    """Within it, whatever an architecture raises ends the block and is held in `Attempt.error`.
+
+    Custom code and architectures that were not made for something fail in any way. An error that
+    says that memory ran out is raised: it tells nothing of the architecture.
+    """
+    tried = Attempt()
+    try:
+        yield tried
+    except Exception as error:
+        if ran_out(error):
+            raise
+        tried.error = error
+
+
+def halved(size: int, error: Exception, note: Callable[[str], None], work: str) -> int:
     """Half of a batch size; the error itself, if it is another, or if one row does not fit.
 
     Args:
         size: rows that did not fit.
         error: what was raised.
-        notes: gets a sentence about it.
+        note: gets a sentence about it.
         work: what was being done.
     """
     if size <= 1 or not ran_out(error):
         raise error
     half = -(-size // 2)
-    notes.append(f"{work}: memory ran out at {size} rows a batch, went on with {half}")
+    note(f"{work}: memory ran out at {size} rows a batch, went on with {half}")
     return half
 
 
@@ -50,7 +75,7 @@ def in_portions(
     rows: Sequence[Row],
     size: int,
     work: Callable[[Sequence[Row]], Made],
-    notes: list[str],
+    note: Callable[[str], None],
     title: str,
 ) -> Iterator[Made]:
     """`work` on the rows in order, `size` at a time, or fewer from where memory ran out.
@@ -59,7 +84,7 @@ def in_portions(
         rows: in any order; a portion's rows stay neighbours.
         size: rows at a time, to begin with.
         work: done on each portion; what it makes is yielded.
-        notes: gets a sentence each time that a batch was halved.
+        note: gets a sentence each time that a batch was halved.
         title: what the work is, for that sentence.
     """
     start = 0
@@ -67,7 +92,7 @@ def in_portions(
         try:
             made = work(rows[start : start + size])
         except RuntimeError as error:
-            size = halved(min(size, len(rows) - start), error, notes, title)
+            size = halved(min(size, len(rows) - start), error, note, title)
             continue
         start += size
         yield made
