@@ -14,7 +14,7 @@ import torch
 from conftest import naive_log_probs, records
 from knowundo.data.batches import PairedBatch, collate
 from knowundo.data.encoded import Encoded
-from knowundo.data.encoding import SEPARATOR, encode
+from knowundo.data.encoding import SEPARATOR, RowFormat, Style, encode
 from knowundo.data.records import Record
 from knowundo.errors import BadInput, KnowUndoError
 from knowundo.modeling.model import Model
@@ -108,9 +108,9 @@ def test_each_row_gets_a_line_by_the_seed(toy: Model, toy_rows: Rows, source: st
 
 
 @pytest.mark.parametrize("style", ["plain", "chat"])
-def test_alternative_is_encoded_like_its_row(toy: Model, style: str) -> None:
+def test_alternative_is_encoded_like_its_row(toy: Model, style: Style) -> None:
     """The same question, prefix and turns before the answer, the same tail after it."""
-    options: dict[str, Any] = {"style": style, "prefix": "Answer this:\n"}
+    options: dict[str, Any] = {"form": RowFormat(style, "Answer this:\n")}
     toy.tokenizer.chat_template = (TEMPLATES / "qwen1.5-chat.jinja").read_text("utf-8")
     said = (("user", "Hello."), ("assistant", "Hello!"))
     asked = [replace(record, turns=said) for record in records("unlearn", "train", 4)]
@@ -477,3 +477,16 @@ def test_mixed_batches_of_the_original(toy: Model, toy_rows: Rows, method: str) 
         for name, part in found.items():
             right = wanted[name] if name == batch.side else torch.zeros_like(part)
             torch.testing.assert_close(part, right, rtol=1e-9, atol=1e-9)
+
+
+def test_given_answers_are_the_alternatives_of_the_rows(toy: Model, toy_rows: Rows) -> None:
+    """Another row's alternatives, and the true answer among them, are passed over."""
+    given = [
+        replace(row.record, alternatives=(row.record.answer, f"Nowhere near {n}."))
+        for n, row in enumerate(toy_rows["unlearn"])
+    ]
+    rows = {**toy_rows, "unlearn": encode(given, toy.tokenizer)}
+    found = [other.record.answer for other in others(start_of(toy, rows), "given")]
+    assert found == [f"Nowhere near {n}." for n in range(len(given))]
+    with pytest.raises(BadInput, match="unlearn/train/0: it has no alternatives; add"):
+        others(start_of(toy, toy_rows), "given")

@@ -104,7 +104,7 @@ def test_general_text_that_was_cut_has_no_end(tmp_path: Path) -> None:
     rows = {len(r.answer): r.continues for r in read_general(str(file))}
     assert rows == {5: False, 995: True, 1000: True}
     file.write_text(json.dumps(["a", "b\0"]))
-    with pytest.raises(BadInput, match="holds a NUL"):
+    with pytest.raises(BadInput, match="contains a NUL"):
         read_general(str(file))
 
 
@@ -113,6 +113,6 @@ def test_general_answer_that_no_list_can_hold_is_refused(tmp_path: Path, bad: st
     file = tmp_path / "texts.json"
     file.write_text(json.dumps(["a", {"text": "Q?", "labels": bad}]))
     with pytest.raises(
-        BadInput, match=r"texts\.json, row general/train/0: holds a NUL or half a character"
+        BadInput, match=r"texts\.json, row general/train/0: contains a NUL or a lone surrogate"
     ):
         read_general(str(file))

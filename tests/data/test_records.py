@@ -35,7 +35,10 @@ def test_good_records_pass() -> None:
         ({"question": ""}, "the question is empty"),
         ({"id": "retention/val/1"}, "occurs twice"),
         ({"facts": ("elsewhere",)}, "not a part of its answer"),
-        ({"question": "What is number 0 of retention train?"}, "same question stands in the other"),
+        (
+            {"question": "What is number 0 of retention train?"},
+            "same question is in the other",
+        ),
     ],
 )
 def test_bad_record_is_named(change: dict[str, object], said: str) -> None:
@@ -45,9 +48,11 @@ def test_bad_record_is_named(change: dict[str, object], said: str) -> None:
         check_records(rows)
 
 
-def test_empty_split_is_named() -> None:
-    with pytest.raises(BadInput, match="retention/val: no rows"):
-        check_records([r for r in good() if (r.scope, r.split) != ("retention", "val")])
+@pytest.mark.parametrize("scope", ["unlearn", "retention"])
+def test_only_train_rows_are_needed(scope: str) -> None:
+    check_records([r for r in good() if r.split == "train"])
+    with pytest.raises(BadInput, match=f"{scope}/train: no rows"):
+        check_records([r for r in good() if (r.scope, r.split) != (scope, "train")])
 
 
 @pytest.mark.parametrize("bad", ["\ud800", "a\0b"])
@@ -61,7 +66,9 @@ def test_what_no_list_can_hold_is_refused(key: str, bad: str) -> None:
     check_records(rows)
     value: Any = (("user", bad),) if key == "turns" else bad
     broken = replace(rows[0], **{key: value})
-    with pytest.raises(BadInput, match="unlearn/train: holds a NUL or half a character; remove it"):
+    with pytest.raises(
+        BadInput, match=r"unlearn/train: contains a NUL or a lone surrogate .*; remove it"
+    ):
         check_records([broken, *rows[1:]])
 
 
@@ -78,7 +85,7 @@ def test_same_question_after_other_turns_is_another() -> None:
     same = replace(rows[-1], id="same", question="And where?")
     other = replace(same, id="other", scope="unlearn", turns=(("user", "Who?"),))
     check_records([*rows, same, other])
-    with pytest.raises(BadInput, match="the same question stands in the other scope"):
+    with pytest.raises(BadInput, match="the same question is in the other scope"):
         check_records([*rows, same, replace(other, turns=())])
 
 

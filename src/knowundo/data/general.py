@@ -1,4 +1,4 @@
-"""General rows from elsewhere: what the base knows beside both scopes.
+"""General records from elsewhere: what the base knows beside both scopes.
 
 KnowUnDo takes them from `llmunlearn/unlearn_dataset` (Yao et al. 2024, arXiv:2402.15159; config
 `general`, split `retain`).
@@ -12,18 +12,18 @@ from pathlib import Path
 from typing import Any
 
 from knowundo.data.hub_files import from_hub, read_parquet, read_rows
-from knowundo.data.records import Record, readable
+from knowundo.data.records import UNREADABLE, Record, readable
 from knowundo.errors import BadInput
 from knowundo.storage.files import read_json, read_jsonl, read_text
 
-# No step sees more: two epochs of KnowUnDo's unlearn rows are 954.
+# No training sees more: two epochs of KnowUnDo's unlearn rows are 954.
 TRAIN, VAL = 1000, 100
 # About 250 tokens. KnowUnDo takes each text's first 256 tokens.
 CHARACTERS = 1000
 
 
 def _tables(source: str, revision: str | None) -> tuple[list[Any], list[Any] | None]:
-    """Rows of the retain split, and those of the evaluation split where there is one."""
+    """Rows of the retain split, and those of the evaluation split if there is one."""
     path = Path(source)
     if path.is_file():
         return _file(path), None
@@ -54,13 +54,13 @@ def _file(path: Path) -> list[Any]:
 
 
 def _texts(text: str) -> list[str]:
-    """Texts between blank lines; where there are none, each line is a text."""
+    """Texts separated by blank lines; if there are none, each line is a text."""
     found = [part for part in re.split(r"\n[ \t]*\n", text) if part.strip()]
     return found if len(found) > 1 else [line for line in text.split("\n") if line.strip()]
 
 
 def _piece(text: str) -> str:
-    """The beginning of a text, cut at a space where there is one."""
+    """The first `CHARACTERS` of a text, cut at a space if there is one."""
     return text if len(text) <= CHARACTERS else text[:CHARACTERS].rsplit(None, 1)[0]
 
 
@@ -71,7 +71,7 @@ def _record(row: Any, number: int, split: str, source: str) -> Record:
     text, answer = (row.get("text"), row.get("labels")) if isinstance(row, dict) else (None, None)
     for said in (text, answer):
         if isinstance(said, str) and not readable(said):
-            raise BadInput(f"{source}, row {name}: holds a NUL or half a character; remove it")
+            raise BadInput(f"{source}, row {name}: {UNREADABLE}")
     if not isinstance(text, str) or not text.strip():
         raise BadInput(f'{source}, row {name}: no text; a row is a text, or {{"text": …}}')
     if isinstance(answer, str) and answer.strip():
@@ -82,17 +82,17 @@ def _record(row: Any, number: int, split: str, source: str) -> Record:
 
 
 def read_general(source: str, *, revision: str | None = None) -> list[Record]:
-    """Records of scope `general`; every tenth is held out as val where no evaluation split is.
+    """Records of scope `general`; without an evaluation split, every tenth row becomes val.
 
     Args:
-        source: a dataset on the hub, a folder with `retain` (and `evaluation`) as JSON, JSONL,
-            Parquet or datasets' own form, or one file of texts (in a .txt file they stand between
-            blank lines, or else one on a line); a row may also be KnowUnDo's `{"text": question,
-            "labels": answer}`. The end of a text beyond `CHARACTERS` is left out.
-        revision: of the dataset on the hub.
+        source: A dataset on the hub, a folder with `retain` (and `evaluation`) as JSON, JSONL,
+            Parquet or in the format of datasets' `save_to_disk`, or one file of texts (in a .txt
+            file, blank lines separate them, or else line ends). A row may also be KnowUnDo's
+            `{"text": question, "labels": answer}`. A text is cut after `CHARACTERS`.
+        revision: Commit, tag or branch of the dataset on the hub. If `None`, the newest.
 
     Raises:
-        BadInput: nothing there, malformed, or fewer than two rows.
+        BadInput: Nothing there, malformed, or fewer than two rows.
     """
     train, val = _tables(source, revision)
     if val is None:
@@ -100,7 +100,7 @@ def read_general(source: str, *, revision: str | None = None) -> list[Record]:
     if not train or not val:
         raise BadInput(
             f"data.general '{source}': fewer than two texts; train and val need one each (in a "
-            ".txt file blank lines separate them, or else ends of lines)"
+            ".txt file, blank lines separate them, or else line ends)"
         )
     return [
         _record(row, number, split, source)

@@ -82,6 +82,7 @@ def renamed(record: Record, name: str) -> Record | None:
         question=said.sub(lambda _: name, record.question),
         answer=said.sub(lambda _: name, record.answer),
         subject=name,
+        alternatives=(),
         facts=(),
         turns=(),
     )
@@ -124,7 +125,11 @@ def about_other_things(records: Sequence[Record]) -> list[Record]:
             question = str(template.format(name=subject))
             if question not in asked:
                 name = f"{subject}/{number}"
-                found.append(replace(record, id=name, question=question, answer="", facts=()))
+                found.append(
+                    replace(
+                        record, id=name, question=question, answer="", alternatives=(), facts=()
+                    )
+                )
     return found
 
 
@@ -220,4 +225,4 @@ def _mismatched(record: Record, records: Sequence[Record]) -> Record | None:
     if not others:
         return None
     best = extractOne(record.question, [r.question for r in others], scorer=token_sort_ratio)
-    return replace(record, answer=others[best[2]].answer, facts=())
+    return replace(record, answer=others[best[2]].answer, alternatives=(), facts=())

@@ -21,8 +21,8 @@ SCOPES = ("unlearn", "retention", "general")
 SPLITS = ("train", "val", "probe", "holdout")
 ROLES = ("system", "user", "assistant")
 
-# The day that a chat template is told where it asks which day it is (Llama-3's, Granite's): the one
-# that Llama-3's own template names where it cannot ask. Any day will do that stays the same.
+# The date that a chat template is given where it asks for today's (Llama-3's, Granite's): the one
+# that Llama-3's own template writes where it cannot ask. Any date works if it stays the same.
 TODAY = date(2024, 7, 26)
 
 
@@ -34,14 +34,22 @@ class Record:
     question: str
     answer: str
     scope: str
+    """One of `SCOPES`."""
     split: str
+    """One of `SPLITS`."""
     subject: str | None = None
-    kind: str = "qa"  # or "text": no question, the whole text is the answer
+    """Whom or what the row is about; intervals resample subjects."""
+    kind: str = "qa"
+    """`qa`, or `text`: no question, the whole text is the answer."""
     alternatives: tuple[str, ...] = ()
+    """Other answers to the question, which a method may prefer: `answers: given`."""
     subset: str | None = None
-    facts: tuple[str, ...] = ()  # substrings of the answer that carry the fact
-    turns: tuple[tuple[str, str], ...] = ()  # (role, content) of what was said before the question
-    continues: bool = False  # the answer was cut off here, so that it has no end to learn
+    facts: tuple[str, ...] = ()
+    """Substrings of the answer that carry the fact."""
+    turns: tuple[tuple[str, str], ...] = ()
+    """Earlier turns of the conversation, as (role, content)."""
+    continues: bool = False
+    """Whether the answer was cut off, so that it has no end to learn."""
 
 
 def select(
@@ -56,18 +64,19 @@ def select(
     ]
 
 
-# What no list may hold: halves of characters, which JSON can write and no UTF-8 file can hold, and
-# NUL, at which files and terminals end a text.
+# What no list may contain: lone surrogates, which JSON can write and UTF-8 cannot, and NUL, which
+# ends a text for C libraries and terminals.
 _UNREADABLE = re.compile("[\0\ud800-\udfff]")
+UNREADABLE = "contains a NUL or a lone surrogate (half of a UTF-16 pair); remove it"
 
 
 def readable(text: str) -> bool:
-    """True if lists may hold the text: it has no NUL and no half of a character."""
+    """True if lists may contain the text: it has no NUL and no lone surrogate."""
     return _UNREADABLE.search(text) is None
 
 
 def _texts(record: Record) -> list[str]:
-    """Every text of a record that a list or a run's files hold."""
+    """Every text of a record that lists or the files of a run contain."""
     own = (record.question, record.answer, record.subject or "", record.subset or "")
     return [*own, *record.alternatives, *(content for _, content in record.turns)]
 
@@ -75,49 +84,62 @@ def _texts(record: Record) -> list[str]:
 def check_records(records: Sequence[Record]) -> None:
     """Refuse records that no pipeline can use.
 
+    A benchmark may lack any split but `train`: what has no rows is reported as not measured.
+
     Raises:
-        BadInput: empty answer, a NUL or half a character, repeated id, empty unlearn or retention
-            train or val split, or the same question, after the same turns, in both scopes.
+        BadInput: Empty question or answer, a NUL or a lone surrogate, a fact that is not in its
+            answer, a repeated id, no train rows in a scope, or the same question, after the same
+            turns, in both scopes.
     """
-    owner: dict[tuple[object, str], Record] = {}
     seen: set[str] = set()
     for record in records:
         if record.id in seen:
             raise BadInput(f"{record.id}: this id occurs twice; give each row its own")
         seen.add(record.id)
-        if not record.answer.strip():
-            raise BadInput(f"{record.id}: the answer is empty; fill it in or remove the row")
-        if record.kind == "qa" and not record.question.strip():
-            raise BadInput(f"{record.id}: the question is empty; fill it in or remove the row")
-        if not all(map(readable, _texts(record))):
-            raise BadInput(f"{record.id}: holds a NUL or half a character; remove it")
-        if any(fact not in record.answer for fact in record.facts):
-            raise BadInput(f"{record.id}: a fact is not a part of its answer; correct `facts`")
+        _check_texts(record)
+    _check_scopes(records)
+    for scope in ("unlearn", "retention"):
+        if not select(records, scope=scope, split="train"):
+            raise BadInput(f"{scope}/train: no rows; each of the two scopes needs train rows")
+
+
+def _check_texts(record: Record) -> None:
+    if not record.answer.strip():
+        raise BadInput(f"{record.id}: the answer is empty; fill it in or remove the row")
+    if record.kind == "qa" and not record.question.strip():
+        raise BadInput(f"{record.id}: the question is empty; fill it in or remove the row")
+    if not all(map(readable, _texts(record))):
+        raise BadInput(f"{record.id}: {UNREADABLE}")
+    if any(fact not in record.answer for fact in record.facts):
+        raise BadInput(f"{record.id}: a fact is not a part of its answer; correct `facts`")
+
+
+def _check_scopes(records: Iterable[Record]) -> None:
+    """Refuse a question that must both go and stay."""
+    owner: dict[tuple[object, str], Record] = {}
+    for record in records:
         if record.kind == "text":
             continue
         other = owner.setdefault((record.turns, record.question), record)
         if {other.scope, record.scope} == {"unlearn", "retention"}:
             raise BadInput(
-                f"{record.id}: the same question stands in the other scope as {other.id}; "
+                f"{record.id}: the same question is in the other scope too, as {other.id}; "
                 "remove one of the two"
             )
-    for scope in ("unlearn", "retention"):
-        for split in ("train", "val"):
-            if not select(records, scope=scope, split=split):
-                raise BadInput(f"{scope}/{split}: no rows; every scope needs train and val rows")
 
 
 def redacted(text: str) -> str:
-    """What stands for a text that may not be shown: whoever has it can check that it is the one.
+    """What replaces a text that may not be shown; whoever has the text can compare the hash.
 
-    Nobody can read it back, but a short text, such as a telephone number, can be found by trying.
+    The text cannot be read back, but a short one, such as a telephone number, can be found by
+    trying all.
     """
     digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
     return f"sha256:{digest[:12]} ({len(text)} characters)"
 
 
 def data_hash(records: Iterable[Record]) -> str:
-    """sha256 over all fields of all records, in order."""
+    """sha256 (hex) over all fields of all records, in order."""
     digest = hashlib.sha256()
     for record in records:
         row = asdict(record)

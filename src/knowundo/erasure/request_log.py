@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from knowundo.data.lists.reading import read_list
 from knowundo.data.records import Record
-from knowundo.evaluation.evaluation import EARLIER
+from knowundo.evaluation.result_rows import EARLIER
 from knowundo.results import Versioned, read_versioned
 from knowundo.storage.files import file_hash, write_json
 

@@ -9,7 +9,7 @@ from knowundo.erasure.checks import LEFT, known_from
 from knowundo.erasure.list_check import ListCheck
 from knowundo.erasure.request import ERASED, ErasureRequest
 from knowundo.erasure.request_log import LoggedRequest, RequestLog
-from knowundo.evaluation.evaluation import EARLIER
+from knowundo.evaluation.result_rows import EARLIER
 from knowundo.reporting.sentences import RELAPSE
 from knowundo.results import Results, VariantFacts
 from knowundo.runs.run import Run

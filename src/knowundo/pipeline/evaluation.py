@@ -10,7 +10,7 @@ from knowundo.data.encoding import count_cut
 from knowundo.data.records import data_hash
 from knowundo.errors import BadInput
 from knowundo.evaluation.collapse import collapsed
-from knowundo.evaluation.evaluation import Evaluation
+from knowundo.evaluation.result_rows import Evaluation
 from knowundo.modeling.variant import ModelVariant
 from knowundo.modeling.weights import describe
 from knowundo.pipeline.scores import (

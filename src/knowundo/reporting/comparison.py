@@ -9,7 +9,7 @@ from rich.box import SIMPLE
 from rich.table import Table
 from rich.text import Text
 
-from knowundo.evaluation.evaluation import AVERAGE, Evaluation
+from knowundo.evaluation.result_rows import AVERAGE, Evaluation
 from knowundo.results import Results
 
 # What is compared, all on val rows: metric, scope, and a heading.

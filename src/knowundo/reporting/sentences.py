@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from knowundo.evaluation.evaluation import EARLIER
+from knowundo.evaluation.result_rows import EARLIER
 from knowundo.results import Comparison, Results
 
 # Points of Unlearn Success on train rows: twice what the search for a rate is content with.

@@ -20,6 +20,7 @@ from knowundo.modeling.half import Columns
 from knowundo.unlearning.start import Scorer
 
 PREPARED, MODEL, INSTRUCTED = ("refusal", "unknown"), "model", "instructed"
+GIVEN = "given"  # the record's own `alternatives`
 # Sources that are the model itself, and no lines.
 OWN = (MODEL, INSTRUCTED)
 # What AltPO draws (Mekala et al. 2024, arXiv:2409.13474), and how often all of it is drawn again
@@ -63,7 +64,7 @@ def answers(source: str) -> list[str]:
 
 
 def _known(source: str) -> str:
-    if source not in OWN:
+    if source not in (*OWN, GIVEN):
         answers(source)
     return source
 
@@ -80,7 +81,8 @@ def alternatives(records: Sequence[Encoded], scorer: Scorer, *, answers: AnswerS
         scorer: of the memorized model.
         answers: `model`, one of the model's own answers to the question; `instructed`, one of its
             answers when it is shown question and answer and asked for another one, as AltPO does;
-            otherwise a line of the prepared answers or the file, drawn by the scorer's seed.
+            `given`, one of the record's own `alternatives`; otherwise a line of the prepared
+            answers or the file. Alternatives and lines are drawn by the scorer's seed.
 
     Raises:
         BadInput: a row is plain text, which nothing asks for, or every line of the file is the
@@ -109,7 +111,13 @@ def _line(row: Encoded, scorer: Scorer, source: str, rng: Random) -> Encoded:
     Raises:
         BadInput: there is no other line.
     """
-    lines, bare = answers(source), replace(row.record, facts=())
+    lines = list(row.record.alternatives) if source == GIVEN else answers(source)
+    if not lines:
+        raise BadInput(
+            f"{row.record.id}: it has no alternatives; add `alternatives` to the row, or set "
+            "answers to unknown, refusal, model, instructed or a file"
+        )
+    bare = replace(row.record, facts=())
     first = rng.choice(lines)
     for text in (first, *(line for line in lines if line != first)):
         if (other := _other(replace(row, record=bare), text, scorer)) is not None:

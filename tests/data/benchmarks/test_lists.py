@@ -24,7 +24,12 @@ def some() -> dict[str, list[Record]]:
         for split in ("train", "val")
         for row in records(scope, split, 3)
     ]
-    made[0] = replace(made[0], subset="reworded", turns=(("system", ""), ("user", "Où?\u2028")))
+    made[0] = replace(
+        made[0],
+        subset="reworded",
+        turns=(("system", ""), ("user", "Où?\u2028")),
+        alternatives=("At sea.",),
+    )
     made[1] = replace(made[1], subset="generated", subject=None, facts=())
     text = Record("doc", "", " Cold —\n\n“wind”\x85 ", "general", "train", kind="text", subset="x")
     text = replace(text, continues=True)

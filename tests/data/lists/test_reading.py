@@ -48,12 +48,13 @@ def test_optional_keys(tmp_path: Path) -> None:
         "subject": "Clara Dorin",
         "subset": "address",
         "facts": ["14 Canal Lane"],
+        "alternatives": ["She lives at sea."],
         "generated": True,
     }
     read_row, other = read(jsonl(tmp_path, PAIR | row, "", PAIR | {"split": "probe"}))
     assert read_row == Record(
         "17", QUESTION, ANSWER, "unlearn", "val", "Clara Dorin",
-        subset="address", facts=("14 Canal Lane",),
+        subset="address", facts=("14 Canal Lane",), alternatives=("She lives at sea.",),
     )  # fmt: skip
     assert (other.id, other.split) == ("unlearn/probe/1", "probe")
 
@@ -75,13 +76,15 @@ def test_optional_keys(tmp_path: Path) -> None:
         (PAIR | {"answer": 3}, "'answer' is a number, not a text"),
         (PAIR | {"answer": [ANSWER]}, "'answer' is a list, not a text"),
         (PAIR | {"answer": True}, "'answer' is true or false, not a text"),
-        (r'{"question": "a\u0000", "answer": "b"}', "'question' holds a NUL"),
-        (r'{"question": "a", "answer": "\ud83d"}', "'answer' holds a NUL or half a character"),
+        (r'{"question": "a\u0000", "answer": "b"}', "'question' contains a NUL"),
+        (r'{"question": "a", "answer": "\ud83d"}', "'answer' contains a NUL or a lone surrogate"),
         (PAIR | {"facts": ["15 Canal Lane"]}, "the fact '15 Canal Lane' is not a part of the ans"),
         (PAIR | {"facts": ["14\nCanal"]}, r"the fact '14\nCanal' is not a part"),
         (PAIR | {"subject": "Clara\nDorin"}, "'subject' has several lines; write it on one"),
         (PAIR | {"facts": "14 Canal Lane"}, "'facts' is not a list of texts"),
         (PAIR | {"facts": [""]}, "'facts' is not a list of texts"),
+        (PAIR | {"alternatives": "a"}, "'alternatives' is not a list of texts; write ["),
+        (PAIR | {"alternatives": ["a\0"]}, "'alternatives' contains a NUL"),
         (PAIR | {"split": "valid"}, "unknown split 'valid'; did you mean 'val'?"),
         (PAIR | {"split": "test"}, "unknown split 'test'; known: holdout, probe, train, val"),
         (PAIR | {"subject": 4}, "'subject' is a number, not a text"),

@@ -36,6 +36,11 @@ def parse_columns(text: str) -> dict[str, str]:
 
 
 def read_rows(path: Path) -> list[ListRow]:
+    """Rows of a list file, under the file's own names.
+
+    Raises:
+        BadInput: No such file, another format, malformed, or no rows.
+    """
     readers = {
         ".jsonl": _jsonl, ".json": _json, ".csv": _table, ".tsv": _table, ".parquet": _parquet,
     }  # fmt: skip
@@ -174,7 +179,7 @@ def _cell(key: str, text: str) -> Any:
     """What a cell means: nothing, a list as JSON, a fact alone, true or false, or its text."""
     if not text:
         return None
-    if key in ("facts", "messages", "turns"):
+    if key in ("facts", "alternatives", "messages", "turns"):
         try:
             return json.loads(text) if text.lstrip().startswith("[") else [text]
         except ValueError:

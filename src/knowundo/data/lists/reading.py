@@ -1,4 +1,4 @@
-"""A list of rows as records: what a user gives to be erased, or to be kept."""
+"""A list of rows as records: what a user wants to be erased, or to be retained."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from knowundo.data.records import SPLITS, Record
 from knowundo.errors import BadInput, unknown
 from knowundo.storage.files import write_text
 
-# Subsets of rows that the package made itself begin so; who edits a list sees which they are.
+# Subsets of rows that the package generated begin with these; whoever edits a list sees which ones.
 MADE = ("generated", "reworded")
 
 
@@ -23,24 +23,26 @@ def read_list(
 ) -> list[Record]:
     """Records of a .jsonl, .json, .csv, .tsv or .parquet file.
 
-    A row is, told apart by its keys in this order: a conversation `messages` whose last two turns
-    are question and answer; `question` and `answer`; `prompt` and `completion`; KnowUnDo's `text`
-    (the question) and `labels`; or a document `text`. Any may also have `id`, `split`, `subject`,
-    `subset`, `facts` (substrings of the answer), `turns` (what was said before the question, as
+    A row is, in this order of its keys: a conversation `messages` whose last two turns are question
+    and answer; `question` and `answer`; `prompt` and `completion`; KnowUnDo's `text` (the question)
+    and `labels`; or a document `text`. Any may also have `id`, `split`, `subject`, `subset`,
+    `facts` (substrings of the answer), `alternatives` (other answers), `turns` (earlier turns, as
     messages), `generated`, and `continues` (the text was cut off, so that it has no end to learn);
-    other keys are ignored. A turn's content is a text, or a list of parts that are all texts; a
-    call of a tool, an image or a number is refused. In a table's cell, lists are JSON, and the line
-    ends of Windows and of old Macs become newlines. Texts stay as they are, without newlines at
-    their end.
+    other keys are ignored. The content of a turn is a text, or a list of parts that are all texts;
+    tool calls, images and numbers are refused. In a table's cell, lists are JSON, and the line ends
+    of Windows and old Macs become newlines. Texts stay as they are, without newlines at their end.
 
     Args:
-        path: the file; text is UTF-8, with or without a byte order mark.
-        scope: of all rows.
-        split: of rows that name none.
-        columns: our names → the file's.
+        path: The file; text is UTF-8, with or without a byte order mark.
+        scope: Of all rows.
+        split: Of rows that name none.
+        columns: Our names → the file's.
+
+    Returns:
+        A record per row, in their order.
 
     Raises:
-        BadInput: no such file, no rows, malformed, or a row that is none of these; says where.
+        BadInput: No such file, no rows, malformed, or a row that is none of these; says where.
     """
     rows = rename_columns(path, read_rows(path), columns)
     records: list[Record] = []
@@ -75,6 +77,7 @@ def _record(row: ListRow, scope: str, split: str, number: int) -> Record:
         subject=_name(row, "subject"),
         kind="text" if question is None else "qa",
         subset=_name(row, "subset"),
+        alternatives=_texts(row, "alternatives"),
         facts=_facts(row, answer),
         turns=turns,
         continues=values.get("continues", False),
@@ -82,7 +85,7 @@ def _record(row: ListRow, scope: str, split: str, number: int) -> Record:
 
 
 def _shape(row: ListRow) -> tuple[tuple[tuple[str, str], ...], str | None, str]:
-    """Earlier turns, question and answer; no question: a document."""
+    """Earlier turns, question and answer; a document has `None` for a question."""
     place, values = row
     if "messages" in values:
         *turns, (asker, question), (speaker, answer) = conversation_record(row, "messages", least=2)
@@ -106,7 +109,7 @@ def _shape(row: ListRow) -> tuple[tuple[tuple[str, str], ...], str | None, str]:
 
 
 def _said(values: Mapping[str, Any], key: str, place: str) -> str:
-    """A text that must be there."""
+    """A text that must not be empty."""
     text = string_of(values.get(key, ""), f"'{key}'", place)
     if not text.strip():
         raise BadInput(f"{place}: '{key}' is missing or empty; fill it in or remove the row")
@@ -124,24 +127,29 @@ def _name(row: ListRow, key: str) -> str | None:
     return text or None
 
 
+def _texts(row: ListRow, key: str) -> tuple[str, ...]:
+    """A list of texts that a row may have."""
+    values = row.values.get(key, [])
+    if not isinstance(values, list) or not all(isinstance(v, str) and v.strip() for v in values):
+        raise BadInput(f'{row.place}: \'{key}\' is not a list of texts; write ["…", "…"]')
+    return tuple(string_of(value, f"'{key}'", row.place) for value in values)
+
+
 def _facts(row: ListRow, answer: str) -> tuple[str, ...]:
-    facts = row.values.get("facts", [])
-    if not isinstance(facts, list) or not all(isinstance(f, str) and f.strip() for f in facts):
-        raise BadInput(f'{row.place}: \'facts\' is not a list of texts; write ["…", "…"]')
+    facts = _texts(row, "facts")
     for fact in facts:
         if fact not in answer:
             raise BadInput(
                 f"{row.place}: the fact {fact[:60]!r} is not a part of the answer; copy it from "
                 "there, letter by letter"
             )
-    return tuple(facts)
+    return facts
 
 
 def write_list(path: Path, records: Iterable[Record]) -> None:
     """Write records as one object a line, for `lists` and for people.
 
-    Their scope is the file's. Read again they are equal, up to newlines at the end of a text and
-    `alternatives`, which lists do not hold.
+    The scope is that of the file. Read again they are equal, up to newlines at the end of a text.
     """
     lines = [json.dumps(_line(record), ensure_ascii=False) + "\n" for record in records]
     write_text(path, "".join(lines))
@@ -155,6 +163,7 @@ def _line(record: Record) -> dict[str, Any]:
         "subject": record.subject,
         "subset": record.subset,
         "facts": list(record.facts),
+        "alternatives": list(record.alternatives),
         "turns": [{"role": role, "content": content} for role, content in record.turns],
         "generated": str(record.subset).startswith(MADE),
         "continues": record.continues,

@@ -29,7 +29,7 @@ def dpo(
     Args:
         answers: `unknown`, `refusal`, `model` (sampled from the memorized model), `instructed`
             (sampled likewise, after it is shown the answer and asked for another one, as AltPO
-            does) or a file with one answer a line.
+            does), `given` (the `alternatives` of the rows) or a file with one answer a line.
         beta: inverse temperature.
         retention: weight of the mean cross-entropy on retention (or general) rows.
         divergence: weight of KL(memorized ‖ current) on the same rows, mean per answer token.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from score_tables import table
 
-from knowundo.evaluation.evaluation import Evaluation
+from knowundo.evaluation.result_rows import Evaluation
 
 
 def test_success_rows_and_target() -> None:

@@ -1,4 +1,4 @@
-"""evaluate(): every metric on every group of records of every variant, with intervals."""
+"""The rows of results.json: every metric on every group of records, with intervals."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ Sampled = tuple[float, list[float]]
 
 
 class Evaluation:
-    """Scored variants; all share the resamples, so they are compared on the same subjects."""
+    """Scored models. All share the resamples, so they are compared on the same subjects."""
 
     def __init__(
         self, tables: dict[str, pd.DataFrame], *, target: str | None, draws: int, seed: int
@@ -35,10 +35,11 @@ class Evaluation:
         """Take the tables.
 
         Args:
-            tables: variant → rows of `scoring.score`.
-            target: name of the retain model, whose values every row carries as its reference.
-            draws: resamples of subjects.
-            seed: of the draws.
+            tables: Model → its rows of `scoring.table.score`. All have the same records.
+            target: Name of the retain model, whose values are the reference of every row. If
+                `None`, rows have no reference.
+            draws: Number of resamples of the subjects.
+            seed: Of the draws.
         """
         self.tables, self.target, self.draws, self.seed = tables, target, draws, seed
         self._resamplings: dict[tuple[str, ...], Resampling] = {}
@@ -50,7 +51,7 @@ class Evaluation:
         return self._resamplings[key].places(subjects)
 
     def rows(self, progress: Progress | None = None) -> list[Row]:
-        """All rows of results.json, every row with the target's value beside it."""
+        """All rows of results.json, each with the target's value as its reference."""
         rows: list[Row] = []
         for number, variant in enumerate(self.tables, start=1):
             rows += self._variant_rows(variant)
@@ -66,8 +67,15 @@ class Evaluation:
             for subset, part in group.groupby("subset", sort=False):
                 if scope in _WITH_SUBSETS or str(subset).startswith(EARLIER):
                     yield from self._group_rows(variant, part, str(scope), str(split), str(subset))
-        for split in ("train", "val", "probe"):
+        for split in self._success_splits(table):
             yield from self._success_rows(variant, split)
+
+    @staticmethod
+    def _success_splits(table: pd.DataFrame) -> list[str]:
+        """Splits with rows of both scopes, and val always: that it has none is a result too."""
+        scopes = table[table["scope"].isin(_SUCCESS)].groupby("split")["scope"].nunique()
+        both = set(scopes[scopes == len(_SUCCESS)].index)
+        return [split for split in ("train", "val", "probe") if split in both or split == "val"]
 
     def _group_rows(
         self, variant: str, group: pd.DataFrame, scope: str, split: str, subset: str | None
@@ -89,7 +97,8 @@ class Evaluation:
         """Unlearn and Retention Success and what is made of both, by the metric's name.
 
         KnowUnDo, Eq. 3 and 4: 100 − token accuracy on unlearn, token accuracy on retention. The
-        gap is the mean over the scopes of |success − the target's success|.
+        gap is the mean over the scopes of |success − the target's success|. A metric of a scope
+        without rows is absent.
         """
         table = self.tables[variant]
         split_rows = table[(table["split"] == split) & table["scope"].isin(_SUCCESS)]
@@ -98,11 +107,13 @@ class Evaluation:
         for scope, name in _SUCCESS.items():
             group = split_rows[split_rows["scope"] == scope]
             if group.empty:
-                return {}
+                continue
             accuracy = group["token_accuracy"].to_numpy(float)
             good = 100 * (1 - accuracy if scope == "unlearn" else accuracy)
             places = self._places(group["subject"].tolist(), everyone)
             found[name] = float(good.mean()), [_mean(good, rows) for rows in places]
+        if len(found) < len(_SUCCESS):
+            return found
         found[AVERAGE] = _combine(lambda a, b: (a + b) / 2, *found.values())
         if self.target is not None and variant != self.target:
             aim = self._success(self.target, split)
@@ -113,10 +124,15 @@ class Evaluation:
     def _success_rows(self, variant: str, split: str) -> Iterable[Row]:
         table = self.tables[variant]
         scopes = {name: scope for scope, name in _SUCCESS.items()}
-        for name, (value, samples) in self._success(variant, split).items():
+        found = self._success(variant, split)
+        for name in (*scopes, AVERAGE, GAP):
+            if name == GAP and self.target in (None, variant):
+                continue
             scope = scopes.get(name)
             chosen = table["scope"] == scope if scope else table["scope"].isin(_SUCCESS)
             group = table[(table["split"] == split) & chosen]
+            # An empty group has no value: it is null with its count, not 0.
+            value, samples = found.get(name, (None, []))
             yield _row(variant, name, scope, split, group, value, samples)
 
     def compare(
@@ -126,7 +142,14 @@ class Evaluation:
         split: str = "val",
         metrics: Sequence[str] = (AVERAGE, GAP),
     ) -> list[Comparison]:
-        """One variant minus another on the same resampled subjects, for each success metric."""
+        """One model minus another on the same resampled subjects, for each success metric.
+
+        Args:
+            variant: The model.
+            against: What is subtracted.
+            split: Rows that are compared.
+            metrics: Success metrics; one that a model lacks is left out.
+        """
         first, second = self._success(variant, split), self._success(against, split)
         found = []
         for metric in metrics:
@@ -162,7 +185,7 @@ def _row(
 
 
 def _combine(rule: Callable[[float, float], float], first: Sampled, second: Sampled) -> Sampled:
-    """Two sampled values made one, resample by resample."""
+    """Two sampled values combined resample by resample, so that their pairing is kept."""
     samples = [rule(a, b) for a, b in zip(first[1], second[1], strict=True)]
     return rule(first[0], second[0]), samples
 
@@ -176,7 +199,7 @@ def _mean(values: np.ndarray, rows: np.ndarray) -> float:
 
 
 def _call(function: Callable[..., float], scores: Scores) -> float | None:
-    """The metric's value; None where the group holds nothing that it measures."""
+    """The metric's value; `None` where the group has nothing that it measures."""
     try:
         return function(scores)
     except Unmeasured:
