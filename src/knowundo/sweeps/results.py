@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import plotly.graph_objects as go
 import yaml
@@ -14,11 +14,9 @@ from knowundo.recipes.schema import Plan, Stop
 from knowundo.reporting.report import write_page
 from knowundo.runs.run import Run
 from knowundo.storage.files import write_json
-
-if TYPE_CHECKING:
-    pass
+from knowundo.sweeps.setup import StudySetup
 from knowundo.sweeps.space import REGION, Range
-from knowundo.sweeps.study import StudySetup, Trial
+from knowundo.sweeps.trials import Trial
 
 
 @dataclass(frozen=True)
@@ -109,6 +107,13 @@ def _recipe(run: Run, plan: Plan, best: Trial, region: str | None) -> str:
 
 
 def write_results(run: Run, setup: StudySetup, result: SweepResult) -> None:
+    """Write the result as JSON and as a page, and the best region if its size was searched.
+
+    Args:
+        run: gets the files, in `sweep`.
+        setup: what all trials have in common.
+        result: what was found so far.
+    """
     folder, name = run.out / "sweep", result.variant
     if result.best is not None and result.region is not None:
         size = result.trial(result.best).params[REGION]

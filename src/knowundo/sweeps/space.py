@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_type_hints
+from typing import Any, get_type_hints
 
 from knowundo.errors import BadInput, unknown
 from knowundo.localization.gradients import Measured
@@ -14,10 +14,6 @@ from knowundo.recipes.schema import Plan, Recipe
 from knowundo.recipes.yaml import parse_yaml
 from knowundo.registry import Entry, get
 from knowundo.storage.files import read_text
-
-if TYPE_CHECKING:
-    pass
-
 
 # A rate is searched from a tenth to ten times the variant's own, a weight from a quarter to four
 # times; a region from a tenth of each localizer's order to nine tenths.
@@ -32,11 +28,18 @@ _ABSOLUTE = ("mu", "sigma")
 
 @dataclass(frozen=True)
 class Range:
-    """Where a number is searched."""
+    """Where a number is searched.
+
+    Attributes:
+        low: lowest value.
+        high: highest value.
+        own: the variant's own value, tried first if it is in the range.
+        log: True if it is searched by its logarithm.
+    """
 
     low: float
     high: float
-    own: float  # the variant's: tried first, if it lies inside
+    own: float
     log: bool = True
 
     def __str__(self) -> str:
@@ -77,18 +80,25 @@ def is_sized(recipe: Recipe, plan: Plan) -> bool:
 
 
 def check_ranges(recipe: Recipe, plan: Plan, ranges: Mapping[str, tuple[float, float]]) -> None:
-    """Refuse ranges that cannot be searched, before anything is computed."""
+    """Refuse ranges that cannot be searched, before anything is computed.
+
+    Args:
+        recipe: of the run.
+        plan: the variant whose settings are searched.
+        ranges: low and high ends by name.
+
+    Raises:
+        BadInput: a range is unknown, reversed, or out of bounds.
+    """
     method = get("method", plan.method)
     known = [LR, *weights(method), *([REGION] if is_sized(recipe, plan) else [])]
     for name, (low, high) in ranges.items():
         if name not in known:
             raise unknown(f"range of variant {plan.name}", name, known)
         if not low <= high:
-            raise BadInput(f"range {name}: {low:g} is more than {high:g}; turn them round")
+            raise BadInput(f"range {name}: {low:g} is more than {high:g}; swap them")
         if name == REGION and not (low >= 0 and high <= 1):
-            raise BadInput(
-                f"range {name}: a share, so between 0 and 1; correct [{low:g}, {high:g}]"
-            )
+            raise BadInput(f"range {name}: a share, so between 0 and 1, not [{low:g}, {high:g}]")
         if name != REGION and low <= 0:
             raise BadInput(f"range {name}: searched by its logarithm, so above 0, not {low:g}")
         if name not in (LR, REGION):
@@ -111,9 +121,10 @@ def derive_space(
             method does not take is drawn in to the variant's own value.
         arguments: of the method, bound.
         rate: the variant's learning rate.
-        size: the variant's region, as `region_of_size` means it; none: it is fixed.
-        ranges: low and high ends that replace the derived ones; a weight that is 0 is searched too
-            if it has one.
+        size: size of the variant's region, as `region_of_size` means it. If `None`, the region is
+            fixed.
+        ranges: low and high ends that replace the derived ones. A weight that is 0 is searched
+            too if it has a range.
 
     Returns:
         `lr`, weights and `region`, in this order.
@@ -174,7 +185,13 @@ def region_of_size(
 
 
 def nearest_size(region: Callable[[float], list[str]], sizes: Mapping[str, int], own: int) -> float:
-    """The size, in steps of 0.05, whose region comes nearest to `own` parameters; 0.5 wins ties."""
+    """The size, in steps of 0.05, whose region is nearest to `own` parameters; 0.5 wins ties.
+
+    Args:
+        region: size → parameter names.
+        sizes: parameter name → number of its elements.
+        own: number of parameters to come near to.
+    """
     low, high = SIZE
     steps = round((high - low) / 0.05)
 

@@ -22,23 +22,14 @@ from knowundo.recipes.schema import Stop
 from knowundo.runs.run import Run
 from knowundo.storage.files import fingerprint
 from knowundo.storage.locks import alone
+from knowundo.sweeps.results import SweepResult, read_result, trial_line, write_results
+from knowundo.sweeps.setup import StudySetup, chosen_plan, set_up_study, sweep_inputs
+from knowundo.sweeps.space import check_ranges
+from knowundo.sweeps.study import ask_trial, count_trials, need_optuna, open_study
+from knowundo.sweeps.trials import read_trials, run_trial
 
 if TYPE_CHECKING:
     import optuna
-from knowundo.sweeps.results import SweepResult, read_result, trial_line, write_results
-from knowundo.sweeps.space import check_ranges
-from knowundo.sweeps.study import (
-    StudySetup,
-    ask_trial,
-    chosen_plan,
-    count_trials,
-    need_optuna,
-    open_study,
-    read_trial,
-    run_trial,
-    set_up_study,
-    sweep_inputs,
-)
 
 
 @alone
@@ -86,7 +77,7 @@ def sweep(
             )
         finally:
             start.restore()
-        tried = read_trial(study)
+        tried = read_trials(study)
     result = read_result(run, setup, study_name, aim.accuracy, tried)
     write_results(run, setup, result)
     return result
@@ -107,6 +98,6 @@ def _search(
         progress(done, max(done, trials))
         while done < trials and (timeout is None or time.monotonic() - began < timeout):
             attempt(ask_trial(study, setup.space, run.recipe.seed, done))
-            run.reporter.say(f"{title}: {trial_line(read_trial(study)[-1])}")
+            run.reporter.say(f"{title}: {trial_line(read_trials(study)[-1])}")
             done = count_trials(study)
             progress(done, trials)

@@ -1,13 +1,11 @@
-"""A sweep of one variant: on a model that knows little, and with scripted trainings."""
+"""Sweeps find, resume and report."""
 
 from __future__ import annotations
 
 import json
 import re
 import shutil
-from collections.abc import Callable
 from dataclasses import asdict
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -18,83 +16,15 @@ import yaml
 
 from conftest import Call
 from knowundo.errors import BadInput
-from knowundo.localization.gradients import Measured
-from knowundo.modeling import regions
 from knowundo.modeling.weights import load_state
-from knowundo.pipeline.localization import localize
-from knowundo.pipeline.memorization import memorize
 from knowundo.pipeline.unlearning import unlearn
 from knowundo.recipes.reading import load_recipe, parse_recipe
-from knowundo.registry import get
 from knowundo.runs.run import Run
-from knowundo.sweeps import study as module
-from knowundo.sweeps.results import pareto_front
-from knowundo.sweeps.space import derive_space, nearest_size, read_ranges, region_of_size, weights
+from knowundo.sweeps import study, trials
 from knowundo.sweeps.sweep import sweep
-from knowundo.unlearning.early_stopping import Look
 from knowundo.unlearning.start import Start
 from knowundo.unlearning.training import Unlearned
-
-SMALL = (
-    "data.subjects=2",
-    "memorize.epochs=2",
-    "memorize.retain_model=false",
-    "localize.draws=1",
-    "localize.copies=1",
-    "unlearn.lr=2e-3",
-    "unlearn.epochs=1",
-    "unlearn.stop={looks: 3, target: 0.0, floor: 50}",
-    "unlearn.variants=[{preset: memflex}, {preset: npo, beta: 0.5}, {preset: gradient_ascent}]",
-)
-
-
-def small(out: Path, *sets: str) -> Run:
-    recipe, given = load_recipe("demo", [*SMALL, *sets])
-    return Run(recipe, out, given=given)
-
-
-@pytest.fixture(scope="module")
-def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run that is memorized and localized."""
-    run = small(tmp_path_factory.mktemp("sweeps") / "run")
-    memorize(run)
-    localize(run)
-    return run.out
-
-
-@pytest.fixture
-def out(prepared: Path, tmp_path: Path) -> Path:
-    """A copy of it."""
-    return Path(shutil.copytree(prepared, tmp_path / "run"))
-
-
-def seen(step: int, score: float, lost: float = 0.0) -> Look:
-    return Look(
-        step=step, unlearn=0.5, retention=0.9, forgotten=score, kept=1.0, lost=lost, score=score
-    )
-
-
-Score = Callable[[int, dict[str, Any]], float]
-
-
-@pytest.fixture
-def scripted(monkeypatch: pytest.MonkeyPatch) -> Callable[[Score], list[dict[str, Any]]]:
-    """Replaces training by three looks whose scores a function tells; collects the calls."""
-
-    def replace(score: Score) -> list[dict[str, Any]]:
-        calls: list[dict[str, Any]] = []
-
-        def train(start: Start, *, look: Callable[[Look], bool], **given: Any) -> Unlearned:
-            calls.append(given)
-            for step in range(1, 4):
-                if look(seen(step, score(step, given))):
-                    return Unlearned([], {"stopped": "pruned"})
-            return Unlearned([], {"stopped": "end"})
-
-        monkeypatch.setattr(module, "unlearn", train)
-        return calls
-
-    return replace
+from sweeps.runs import SMALL, small
 
 
 def test_trials_files_and_weights(out: Path) -> None:
@@ -227,7 +157,7 @@ def test_divergence_and_empty_regions_are_pruned(
     def diverge(start: Start, **given: Any) -> Unlearned:
         return Unlearned([], {"diverged": "step 1: the loss is no longer finite"})
 
-    monkeypatch.setattr(module, "unlearn", diverge)
+    monkeypatch.setattr(trials, "unlearn", diverge)
     found = sweep(small(out), "gradient_ascent", trials=1)
     assert found.trials[0].state == "pruned"
     assert found.trials[0].reason == "diverged: step 1: the loss is no longer finite"
@@ -244,53 +174,6 @@ def test_time_is_up(out: Path, scripted: Any) -> None:
     assert calls == []
 
 
-def test_front() -> None:
-    assert pareto_front([]) == []
-    points = [(0.5, 1.0), (0.9, 3.0), (0.9, 2.0), (0.4, 1.0), (0.5, 1.0), (1.0, 9.0), (0.2, -1.0)]
-    assert pareto_front(points) == [5, 2, 0, 4, 6]
-
-
-def test_derived_space() -> None:
-    npo = get("method", "npo")
-    assert weights(npo) == ["beta", "retention", "divergence"]
-    assert weights(get("method", "dpo")) == ["beta", "retention", "divergence"]
-    space = derive_space(npo, npo.bind({"beta": 0.2}), rate=1e-3)
-    assert list(space) == ["lr", "beta", "retention"]
-    assert (space["lr"].low, space["lr"].high) == pytest.approx((1e-4, 1e-2))
-    assert (space["beta"].low, space["beta"].high, space["beta"].own) == (0.05, 0.8, 0.2)
-    ranges = {"divergence": (0.1, 1.0), "lr": (1e-5, 1e-4)}
-    given = derive_space(npo, npo.bind({}), rate=1e-3, size=0.4, ranges=ranges)
-    assert list(given) == ["lr", "beta", "retention", "divergence", "region"]
-    assert (given["divergence"].low, given["divergence"].high) == (0.1, 1.0)
-    assert (given["lr"].low, given["lr"].high, given["lr"].own) == (1e-5, 1e-4, 1e-3)
-    assert (given["region"].low, given["region"].high, given["region"].log) == (0.1, 0.9, False)
-
-
-def test_regions_of_all_sizes_are_nested() -> None:
-    names = [f"m.{n}.lora_{kind}.weight" for n in range(12) for kind in "AB"]
-    measured = Measured(
-        {name: (7 * n % 24) / 24 for n, name in enumerate(names)},
-        {name: (5 * n % 24) / 24 for n, name in enumerate(names)},
-    )
-    memflex = get("localizer", "memflex")
-    rest = {"localizer": memflex, "measured": measured, "known": names, "whole_modules": False}
-    made = [
-        set(region_of_size(size, arguments={"mu": -2.0, "sigma": 1.0}, **rest))
-        for size in (0.3, 0.5, 0.7, 0.9)
-    ]
-    assert all(one < other for one, other in pairwise(made))
-    assert made[1] == memflex(measured)
-    whole = region_of_size(0.5, **(rest | {"arguments": {}, "whole_modules": True}))
-    assert whole == regions.with_whole_modules(made[1], names)
-    sizes = dict.fromkeys(names, 10)
-
-    def region(size: float) -> list[str]:
-        return region_of_size(size, arguments={}, **rest)
-
-    assert nearest_size(region, sizes, 10 * len(made[1])) == 0.5
-    assert set(region(nearest_size(region, sizes, 10 * len(made[2])))) == made[2]
-
-
 def test_what_cannot_be_swept(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = small(out)
     with pytest.raises(BadInput, match=r"unknown variant 'memflx'; did you mean 'memflex'\?"):
@@ -300,7 +183,7 @@ def test_what_cannot_be_swept(out: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     for ranges, reason in (
         ({"beat": (1, 2)}, r"unknown range of variant npo 'beat'; did you mean 'beta'"),
         ({"region": (0.1, 0.2)}, "unknown range of variant npo 'region'"),
-        ({"beta": (2, 1)}, "turn them round"),
+        ({"beta": (2, 1)}, "swap them"),
         ({"retention": (0, 1)}, "above 0"),
         ({"lr": (-1, 1)}, "above 0"),
     ):
@@ -313,22 +196,9 @@ def test_what_cannot_be_swept(out: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     (out / "sweep" / "npo.db").write_text("no database " * 200)
     with pytest.raises(BadInput, match=r"npo\.db: holds no sweep"):
         sweep(run, "npo", trials=1)
-    monkeypatch.setattr(module, "find_spec", lambda name: None)
+    monkeypatch.setattr(study, "find_spec", lambda name: None)
     with pytest.raises(BadInput, match=r"sweep needs optuna; pip install 'knowundo\[sweep\]'"):
         sweep(run, "npo")
-
-
-@pytest.mark.parametrize("text", ["[1]", "lr: 3", "lr: [1]", "lr: [1, 2, 3]", "lr: [a, 2]", "1: ["])
-def test_ranges_that_are_none(tmp_path: Path, text: str) -> None:
-    file = tmp_path / "space.yaml"
-    file.write_text(text)
-    with pytest.raises(BadInput, match=r"space\.yaml"):
-        read_ranges(file)
-
-
-def test_ranges_are_read(tmp_path: Path) -> None:
-    (tmp_path / "space.yaml").write_text("{lr: [1e-5, 1e-3], beta: [1, 2]}")
-    assert read_ranges(tmp_path / "space.yaml") == {"lr": (1e-5, 1e-3), "beta": (1.0, 2.0)}
 
 
 def test_command(out: Path, knowundo: Call, scripted: Any, tmp_path: Path) -> None:
