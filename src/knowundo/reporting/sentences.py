@@ -1,29 +1,42 @@
-"""What the numbers say, in sentences that follow from them by stated rules."""
+"""Findings: sentences that follow from the numbers of a run by stated rules."""
 
 from __future__ import annotations
 
 from knowundo.evaluation.result_rows import EARLIER
 from knowundo.results import Comparison, Results
 
-# Points of Unlearn Success on train rows: twice what the search for a rate is content with.
+# Points of Unlearn Success on train rows within which two models count as equally unlearned: twice
+# the tolerance of the search for a learning rate.
 MATCHED = 12
 # Percent of an earlier request's rows that may be answered exactly.
 RELAPSE = 5.0
 
 
-def _value(results: Results, variant: str, metric: str, scope: str | None, split: str) -> float:
+def _value(
+    results: Results, variant: str, metric: str, scope: str | None, split: str
+) -> float | None:
     row = results.find(variant, metric, scope, split)
-    return float("nan") if row is None or row.value is None else row.value
+    return None if row is None else row.value
 
 
-def _success(results: Results, variant: str) -> str:
-    unlearn = _value(results, variant, "unlearn_success", "unlearn", "val")
-    retention = _value(results, variant, "retention_success", "retention", "val")
-    return f"Unlearn Success {unlearn:.1f}, Retention Success {retention:.1f}"
+def _headline_split(results: Results) -> str:
+    """The split that the sentences are about: val, or train if no val row was scored."""
+    successes = ("unlearn_success", "retention_success")
+    scored = (r for r in results.rows if r.metric in successes and r.value is not None)
+    splits = {row.split for row in scored if row.attack is None}
+    return "train" if "train" in splits and "val" not in splits else "val"
+
+
+def _success(results: Results, variant: str, split: str) -> str:
+    def shown(scope: str) -> str:
+        value = _value(results, variant, f"{scope}_success", scope, split)
+        return "not measured" if value is None else f"{value:.1f}"
+
+    return f"Unlearn Success {shown('unlearn')}, Retention Success {shown('retention')}"
 
 
 def _counted(pairs: list[Comparison]) -> tuple[int, int]:
-    """How many controls a variant is better and worse than; the 95 % interval must exclude 0."""
+    """Numbers of controls that are worse and better; the 95 % interval must exclude 0."""
     better = worse = 0
     for pair in pairs:
         sign = -1 if pair.metric == "gap_to_target" else 1
@@ -34,29 +47,19 @@ def _counted(pairs: list[Comparison]) -> tuple[int, int]:
 
 
 def matched(results: Results, pair: Comparison) -> bool:
-    """True if both forgot the train rows about equally; only then can what is left be compared."""
-    forgot = [
+    """True if both unlearned the train rows about equally; else what is left cannot be compared."""
+    first, second = (
         _value(results, name, "unlearn_success", "unlearn", "train")
         for name in (pair.variant, pair.against)
-    ]
-    return abs(forgot[0] - forgot[1]) <= MATCHED
+    )
+    return first is not None and second is not None and abs(first - second) <= MATCHED
 
 
 def _controls(results: Results, located: str, pairs: list[Comparison]) -> str:
     """One sentence on a located region against its controls."""
     regions = {variant.name: variant.region or "" for variant in results.variants}
     fair = [pair for pair in pairs if matched(results, pair)]
-    random = [pair for pair in fair if regions[pair.against] != "everything"]
-    (better, worse), many = _counted(random), len(random)
-    if random and better == many:
-        verdict = "the located region did better than every random region of as many parameters"
-    elif random:
-        verdict = (
-            f"no evidence that the located region matters: it did better than {better} and worse "
-            f"than {worse} of {many} random regions of as many parameters"
-        )
-    else:
-        verdict = "no verdict on the located region"
+    verdict = _verdict([pair for pair in fair if regions[pair.against] != "everything"])
     if whole := [pair for pair in fair if regions[pair.against] == "everything"]:
         better, worse = _counted(whole)
         verdict += ", and " + (
@@ -65,7 +68,7 @@ def _controls(results: Results, located: str, pairs: list[Comparison]) -> str:
         verdict += " the same loss everywhere"
     if unfair := [pair.against for pair in pairs if pair not in fair]:
         verdict += (
-            f"; not compared, because it forgot the train rows to another degree (by over "
+            f"; not compared, because it unlearned the train rows to another degree (by over "
             f"{MATCHED} points): {', '.join(unfair)}"
         )
     name = {"gap_to_target": "Gap to the target", "average_success": "Average success"}
@@ -78,8 +81,21 @@ def _controls(results: Results, located: str, pairs: list[Comparison]) -> str:
     return f"{located}: {verdict}.{numbers}"
 
 
+def _verdict(random: list[Comparison]) -> str:
+    """What random regions of the same number of parameters say of a located one."""
+    (better, worse), many = _counted(random), len(random)
+    if not random:
+        return "no verdict on the located region"
+    if better == many:
+        return "the located region did better than every random region of as many parameters"
+    return (
+        f"no evidence that the located region matters: it did better than {better} and worse "
+        f"than {worse} of {many} random regions of as many parameters"
+    )
+
+
 def _requests(results: Results) -> list[str]:
-    """What is left of earlier erasure requests, in the models that were unlearned further."""
+    """What the models that were unlearned further still know of earlier erasure requests."""
     said = []
     unlearned = {variant.name for variant in results.variants if variant.role == "unlearned"}
     for row in results.rows:
@@ -97,26 +113,26 @@ def _requests(results: Results) -> list[str]:
 
 
 def findings(results: Results) -> list[str]:
-    """Sentences for the top of the report."""
+    """Sentences for the top of the report, the most important first."""
     roles = {variant.name: variant.role for variant in results.variants}
+    split = _headline_split(results)
+    aims = "retain" in roles
     said = []
+    if split != "val":
+        said.append(
+            "The benchmark has no val rows, so nothing is known of questions that no training saw: "
+            f"the figures below are of {split} rows."
+        )
     if "memorized" in roles:
-        said.append(f"Before unlearning: {_success(results, 'memorized')}.")
-    if "retain" in roles:
+        said.append(f"Before unlearning: {_success(results, 'memorized', split)}.")
+    if aims:
         said.append(
             f"Target, by the retain model that never saw the unlearn scope: "
-            f"{_success(results, 'retain')}. Unlearn Success beyond it is overshoot."
+            f"{_success(results, 'retain', split)}. Unlearn Success beyond it is overshoot."
         )
-    unlearned = [name for name, role in roles.items() if role in ("unlearned", "given")]
-    aims = "retain" in roles
-    if unlearned and aims:
-        near = min(unlearned, key=lambda n: _value(results, n, "gap_to_target", None, "val"))
-        said.append(f"Nearest to the target: {near} ({_success(results, near)}).")
-    if unlearned:
-        best = max(unlearned, key=lambda n: _value(results, n, "average_success", None, "val"))
-        said.append(f"Highest average, overshoot included: {best} ({_success(results, best)}).")
+    said += _best(results, split, aims=aims)
     said += [
-        f"{v.name} DIVERGED: {v.diverged}; what was kept is its state after step {v.kept_step}."
+        f"{v.name} DIVERGED: {v.diverged}; its weights after step {v.kept_step} were scored."
         for v in results.variants
         if v.diverged
     ]
@@ -128,4 +144,23 @@ def findings(results: Results) -> list[str]:
         if pair.metric == metric:
             by_located.setdefault(pair.variant, []).append(pair)
     said += [_controls(results, name, pairs) for name, pairs in by_located.items()]
+    return said
+
+
+def _best(results: Results, split: str, *, aims: bool) -> list[str]:
+    """The unlearned models that are nearest to the target, and highest on average."""
+    unlearned = [v.name for v in results.variants if v.role in ("unlearned", "given")]
+
+    def measured(metric: str) -> dict[str, float]:
+        values = {name: _value(results, name, metric, None, split) for name in unlearned}
+        return {name: value for name, value in values.items() if value is not None}
+
+    said = []
+    if aims and (gaps := measured("gap_to_target")):
+        near = min(gaps, key=gaps.__getitem__)
+        said.append(f"Nearest to the target: {near} ({_success(results, near, split)}).")
+    if averages := measured("average_success"):
+        best = max(averages, key=averages.__getitem__)
+        success = _success(results, best, split)
+        said.append(f"Highest average, overshoot included: {best} ({success}).")
     return said
