@@ -8,10 +8,8 @@ from typing import Any
 from knowundo.localization.search import localize as find_regions
 from knowundo.localization.search import with_controls
 from knowundo.modeling import regions
-from knowundo.pipeline.facts import common_facts
 from knowundo.progress import Progress
 from knowundo.runs.run import Run
-from knowundo.storage.artifacts import new_folder
 from knowundo.storage.checkpoints import Checkpoint
 from knowundo.storage.files import write_json
 from knowundo.storage.locks import alone
@@ -22,24 +20,20 @@ def localize(run: Run) -> None:
     """Find the region by gradients, or take a given one; and draw the control regions."""
     inputs = run.localize_inputs()
     run.claim()
-    if run.done(run.regions, inputs):
-        run.seal(run.regions)
-        run.reporter.say("regions: already there, skipped")
-        return
-    run.model.use(run.start)
-    checkpoint, adopted = run.checkpoint(run.regions, inputs), run.recipe.localize.adopt
-    with run.reporter.task("localize") as progress:
-        if adopted is None:
-            found = _located(run, progress, checkpoint)
-        else:
-            found = _given_region(run, Path(adopted))
-    facts = {"seconds": round(checkpoint.seconds, 2), **common_facts(run, run.model)}
-    with new_folder(run.regions, inputs, parameters=found["parameters"], **facts) as aside:
-        write_json(aside / "tensors.json", found["tensors"])
+    with run.artifact(run.regions, inputs) as job:
+        if job.done:
+            return
+        run.model.use(run.start)
+        adopted = run.recipe.localize.adopt
+        with run.reporter.task("localize") as progress:
+            if adopted is None:
+                found = _located(run, progress, job.checkpoint)
+            else:
+                found = _given_region(run, Path(adopted))
+        job.facts["parameters"] = found["parameters"]
+        write_json(job.aside / "tensors.json", found["tensors"])
         for name, region in found["regions"].items():
-            write_json(aside / f"{name}.json", region)
-    run.seal(run.regions)
-    run.clear(checkpoint)
+            write_json(job.aside / f"{name}.json", region)
 
 
 def _located(run: Run, progress: Progress, checkpoint: Checkpoint) -> dict[str, Any]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from contextlib import nullcontext
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import pandas as pd
@@ -16,12 +15,11 @@ from knowundo.modeling.fast.oom import ran_out
 from knowundo.modeling.model import Model
 from knowundo.modeling.multi_adapter import go_abreast
 from knowundo.modeling.variant import ModelVariant
-from knowundo.pipeline.facts import common_facts
 from knowundo.progress import Progress
 from knowundo.results import Row
+from knowundo.runs.artifact import ArtifactJob, shared_checkpoint
 from knowundo.runs.run import BOTH, Run
 from knowundo.scoring.table import fill_a_batch, read_scores, score_abreast, write_scores
-from knowundo.storage.artifacts import new_folder
 from knowundo.storage.checkpoints import Checkpoint
 from knowundo.storage.files import read_json, write_json
 
@@ -71,44 +69,47 @@ def scoring_groups(run: Run) -> list[list[ModelVariant]]:
     return groups
 
 
-def _scores(run: Run, variant: ModelVariant) -> Path:
-    return run.out / "scores" / variant.name
-
-
 def score_group(run: Run, group: Sequence[ModelVariant]) -> dict[str, Scored]:
     """Score variants, or read what an earlier call made of the same inputs."""
-    made = [run.done(_scores(run, variant), run.score_inputs(variant)) for variant in group]
-    waiting = [variant for variant, there in zip(group, made, strict=True) if not there]
-    if waiting:
-        _score(run, group, waiting)
+    made = [variant.name for variant in group if _job(run, variant).done]
+    if len(made) < len(group):
+        _score(run, group, [variant for variant in group if variant.name not in made])
     return {variant.name: _scored(run, variant) for variant in group}
 
 
+def _job(run: Run, variant: ModelVariant, shared: Checkpoint | None = None) -> ArtifactJob:
+    inputs = run.score_inputs(variant)
+    return run.artifact(run.scores(variant.name), inputs, shared=shared, skipped=None)
+
+
 def _scored(run: Run, variant: ModelVariant) -> Scored:
-    folder = _scores(run, variant)
-    run.seal(folder)
+    folder = run.scores(variant.name)
     tasks = [Row.model_validate(row) for row in read_json(folder / "tasks.json")]
     return Scored(read_scores(folder / "rows.parquet"), tasks)
 
 
 def _score(run: Run, group: Sequence[ModelVariant], waiting: Sequence[ModelVariant]) -> None:
-    """Score a group abreast, and write those of it that wait; one by one where it must be."""
+    """Score a group in one forward, and write those of it that wait; one by one where needed."""
     inputs = [run.score_inputs(variant) for variant in group]
-    checkpoint = run.checkpoint(_scores(run, group[0]), inputs)
-    if len(waiting) < len(group) and checkpoint.within(AS_IS).read() is None:
+    path = run.scores(group[0].name)
+    if len(waiting) < len(group) and run.checkpoint(path, inputs).within(AS_IS).read() is None:
+        # The others were finished before, and no interrupted pass over the whole group is there
+        # to be resumed: nothing is gained by scoring them again.
         _score(run, waiting, waiting)
         return
     model = run.whole_model(group[0]) if is_whole_model(run, group[0]) else run.model
-    if (tables := _tables(run, model, group, checkpoint)) is None:
-        run.clear(checkpoint)
+    with shared_checkpoint(run, path, inputs) as checkpoint:
+        tables = _tables(run, model, group, checkpoint)
+        if tables is not None:
+            facts = run.common_facts(model) | {"seconds": checkpoint.seconds / len(group)}
+            for variant, rows in zip(group, tables, strict=True):
+                with _job(run, variant, checkpoint) as job:
+                    if not job.done:
+                        job.facts |= facts
+                        _write_scores(run, model, variant, rows, job)
+    if tables is None:
         for variant in waiting:
             _score(run, [variant], [variant])
-        return
-    facts = {"seconds": checkpoint.seconds / len(group), **common_facts(run, model)}
-    for variant, own, rows in zip(group, inputs, tables, strict=True):
-        if variant in waiting:
-            _write_scores(run, model, variant, own, rows, facts)
-    run.clear(checkpoint)
 
 
 def _tables(
@@ -131,25 +132,16 @@ def _tables(
 
 
 def _write_scores(
-    run: Run,
-    model: Model,
-    variant: ModelVariant,
-    inputs: Sequence[Any],
-    rows: pd.DataFrame,
-    facts: dict[str, Any],
+    run: Run, model: Model, variant: ModelVariant, rows: pd.DataFrame, job: ArtifactJob
 ) -> None:
     """Rows of a variant, and how it does at general tasks."""
     began = time.monotonic()
     if run.recipe.evaluate.general_tasks and not is_whole_model(run, variant):
         model.use(variant)
     tasks = _score_tasks(run, model, variant.name)
-    seconds = facts["seconds"] + time.monotonic() - began
-    with new_folder(
-        _scores(run, variant), inputs, **facts | {"seconds": round(seconds, 2)}
-    ) as aside:
-        write_scores(rows, aside / "rows.parquet")
-        write_json(aside / "tasks.json", [row.model_dump(mode="json") for row in tasks])
-    run.seal(_scores(run, variant))
+    job.facts["seconds"] = round(job.facts["seconds"] + time.monotonic() - began, 2)
+    write_scores(rows, job.aside / "rows.parquet")
+    write_json(job.aside / "tasks.json", [row.model_dump(mode="json") for row in tasks])
 
 
 def _score_rows(

@@ -19,7 +19,8 @@ from knowundo.pipeline.reporting import report
 from knowundo.pipeline.unlearning import unlearn
 from knowundo.reporting.paper.rendering import ENDINGS
 from knowundo.results import Results
-from knowundo.runs.run import CHECKPOINTS, Run
+from knowundo.runs.directory import CHECKPOINTS
+from knowundo.runs.run import Run
 from knowundo.storage.integrity import unseal
 from knowundo.storage.locks import alone
 

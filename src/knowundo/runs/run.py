@@ -26,6 +26,7 @@ from knowundo.progress import Reporter
 from knowundo.recipes.reading import amend, differing_keys, parse_recipe
 from knowundo.recipes.schema import ROLES, Plan, Recipe
 from knowundo.registry import get
+from knowundo.runs.artifact import ArtifactJob
 from knowundo.runs.base import (
     BITS_PER_PARAMETER,
     adopting_model,
@@ -37,23 +38,24 @@ from knowundo.runs.base import (
     settle_dtype,
 )
 from knowundo.runs.checks import check, effective
+from knowundo.runs.directory import RunDirectory
 from knowundo.runs.inputs import input_hash
 from knowundo.runs.recipe_file import amended_recipe, read_recipe_file
 from knowundo.runs.rows import encode_for
 from knowundo.scoring.table import VERSION as SCORES_VERSION
-from knowundo.storage.artifacts import is_done, kept_name, read_manifest, verified
+from knowundo.storage.artifacts import kept_name, read_manifest
 from knowundo.storage.checkpoints import Checkpoint
+from knowundo.storage.environment import surroundings
 from knowundo.storage.files import file_hash, fingerprint, write_text
-from knowundo.storage.integrity import check_seal, seal
+from knowundo.storage.integrity import seal
 from knowundo.unlearning.original.rows import mask_end
 
-CHECKPOINTS = "checkpoints"
 TRAIN_VAL, BOTH = ("train", "val"), ("unlearn", "retention")
 # The stage that makes a model of a role.
 _STAGES = {"memorized": "memorize", "retain": "memorize", "unlearned": "unlearn"}
 
 
-class Run:
+class Run(RunDirectory):
     """One output directory with the recipe that fills it."""
 
     def __init__(
@@ -78,7 +80,7 @@ class Run:
             BadInput: a name in the recipe, a record, or a directory that holds another recipe's
                 run; nothing is written then.
         """
-        self.out = out
+        super().__init__(out)
         self.given = recipe.model_dump(mode="json") if given is None else given
         self.reporter = reporter or Reporter()
         self.recipe = settle_dtype(recipe, out, self.reporter)
@@ -280,26 +282,10 @@ class Run:
         return encode_for(self.recipe, records, model, prefix=prefix)
 
     @property
-    def memorized(self) -> Path:
-        return self.out / "memorized"
-
-    @property
     def start(self) -> ModelVariant:
         """The model that knows both scopes: the base itself, or what lies in `memorized`."""
         folder = None if base_knows(self.recipe) else self.memorized
         return ModelVariant("memorized", "memorized", folder)
-
-    @property
-    def retain(self) -> Path:
-        return self.out / "retain"
-
-    @property
-    def regions(self) -> Path:
-        return self.out / "regions"
-
-    def unlearned(self, name: str) -> Path:
-        """Folder of an unlearned variant."""
-        return self.out / "unlearned" / name
 
     def never_saw(self) -> ModelVariant:
         """The model that shows what never having seen the unlearn scope looks like."""
@@ -370,32 +356,50 @@ class Run:
             found.append(ModelVariant(name, "given", path))
         return found
 
-    def done(self, artifact: Path, inputs: Sequence[Any]) -> bool:
-        """True if an artifact of these inputs is there, whole, and the one that this run made.
+    def artifact(
+        self,
+        path: Path,
+        inputs: Sequence[Any],
+        *,
+        way: Sequence[Any] = (),
+        shared: Checkpoint | None = None,
+        skipped: str | None = "already there, skipped",
+    ) -> ArtifactJob:
+        """The job of making an artifact, which is there and skipped if its inputs are the same.
+
+        Args:
+            path: The artifact's folder, inside `out`.
+            inputs: As for `ArtifactJob`.
+            way: As for `ArtifactJob`.
+            shared: As for `ArtifactJob`. What happened to the model on the way is then left to
+                whoever holds the checkpoint.
+            skipped: What is said of an artifact that is there. If `None`, nothing.
 
         Raises:
-            BadInput: a file of it was changed, or it is another.
+            BadInput: A file of the artifact was changed, or it is not the one that this run made.
         """
-        if not is_done(artifact, inputs):
-            return False
-        check_seal(self.out, artifact)
-        return True
 
-    def seal(self, *paths: Path) -> None:
-        """Note finished artifacts as this run's own."""
-        seal(self.out, *paths)
+        def facts() -> dict[str, Any]:
+            return self.common_facts(None if shared else self.model)
 
-    def checkpoint(self, artifact: Path, inputs: Sequence[Any]) -> Checkpoint:
-        """Where the making of an artifact keeps how far it got."""
-        return Checkpoint(self.out / CHECKPOINTS / artifact.relative_to(self.out), inputs)
+        job = ArtifactJob(self, path, inputs, way=way, shared=shared, common_facts=facts)
+        if job.done and skipped is not None:
+            self.reporter.say(f"{path.name}: {skipped}")
+        return job
 
-    def clear(self, checkpoint: Checkpoint) -> None:
-        """Remove a checkpoint whose artifact is there, and folders that are empty then."""
-        checkpoint.clear()
-        for folder in checkpoint.folder.parents:
-            if folder == self.out or not folder.exists() or any(folder.iterdir()):
-                return
-            folder.rmdir()
+    def common_facts(self, model: Model | None = None) -> dict[str, Any]:
+        """What stands in every manifest.
+
+        Args:
+            model: Its notes are told and taken, so that they stand in one manifest. If `None`,
+                there are none.
+        """
+        facts = {"seed": self.recipe.seed, **surroundings()}
+        if model is not None:
+            model.tell(self.reporter.say)
+            if notes := model.take_notes():
+                facts["notes"] = notes
+        return facts
 
     def region(self, name: str) -> list[str]:
         """Parameter names of a region: one that localize found, or a JSON file."""
@@ -480,16 +484,6 @@ class Run:
     def inputs(self, *further: Any) -> list[Any]:
         """What every artifact depends on, and something more."""
         return [*self._common, *further]
-
-    def made(self, folder: Path, stage: str) -> dict[str, str]:
-        """Hashes of an artifact's files, each compared with the file.
-
-        Raises:
-            BadInput: it is not there yet, or was changed.
-        """
-        if not (folder / "manifest.json").exists():
-            raise BadInput(f"{folder}: not there; run `knowundo {stage} --out {self.out}` first")
-        return verified(folder)
 
     def check_current(self) -> None:
         """Refuse artifacts that were made of other rows, settings or weights than there are now.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -36,12 +36,15 @@ def kept_name(variant: str, step: int) -> str:
 
 
 @contextmanager
-def new_folder(path: Path, inputs: Any, **facts: Any) -> Iterator[Path]:
+def new_folder(
+    path: Path, inputs: Any, later: Mapping[str, Any] | None = None, **facts: Any
+) -> Iterator[Path]:
     """A temporary sibling that becomes `path`, with a manifest, when the block ends well.
 
     Args:
         path: the artifact's folder; an older one is replaced.
         inputs: what the artifact depends on; its fingerprint goes into the manifest.
+        later: further entries of the manifest, read when the block ends: it may still add some.
         facts: further entries of the manifest.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -59,6 +62,7 @@ def new_folder(path: Path, inputs: Any, **facts: Any) -> Iterator[Path]:
                 "outputs": outputs,
                 "made": datetime.now(UTC).isoformat(timespec="seconds"),
                 **facts,
+                **(later or {}),
             }
             write_json(aside / MANIFEST, manifest)
             for inside in (*files, *(f for f in aside.rglob("*") if f.is_dir()), aside):
