@@ -396,8 +396,8 @@ class Run(RunDirectory):
         """
         facts = {"seed": self.recipe.seed, **surroundings()}
         if model is not None:
-            model.tell(self.reporter.say)
-            if notes := model.take_notes():
+            model.notes.tell(self.reporter.say)
+            if notes := model.notes.take():
                 facts["notes"] = notes
         return facts
 
