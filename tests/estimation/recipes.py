@@ -42,8 +42,9 @@ def estimated(base: str, *more: str, variants: tuple[str, ...] = VARIANTS) -> Es
     return found[0]
 
 
-def tracer(base: str, *more: str) -> Tracer:
-    run = Run(load_recipe(None, settings(base, *more))[0], Path("nothing is written"))
+def tracer(base: str, *more: str, variants: tuple[str, ...] = VARIANTS) -> Tracer:
+    recipe, _ = load_recipe(None, settings(base, *more, variants=variants))
+    run = Run(recipe, Path("nothing is written"))
     section, options = run.recipe.model, model_options(run.recipe)
     lora = Adaptation("lora", section.rank, section.alpha)
     on_cpu = replace(options["options"], device="cpu")

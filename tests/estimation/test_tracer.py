@@ -118,7 +118,7 @@ def test_embedded_peaks_are_within_20_percent_of_those_allocated(
     adaptation: str, methods: tuple[str, ...]
 ) -> None:
     more = (f"model.adaptation={adaptation}",)
-    said = peaks(estimated("embedded", *more))
+    said = peaks(estimated("embedded", *more, variants=methods))
     real = Real("embedded", *more)
 
     def whole(work: Callable[[], None]) -> int:
