@@ -1,12 +1,12 @@
-"""The fault campaign: kill it, fill its disk, damage its files; nothing may be lost or believed.
+"""The fault campaign: kill runs, fill their disk, damage their files.
 
     python perf/faults.py --kills 50 --rooms 10 --out runs/faults
 
-A run of the demo that nothing happens to is the measure. Then:
+An undisturbed run of the demo is the reference. Then:
 
-kills       the same run is killed with SIGKILL at random moments and begun again until it ends; all
-            that it leaves (weights, curves, regions, scores, results.json) must be the same bytes.
-full disk   the same on a file system that is too small and is made larger each time it is full.
+kills       the same run is killed with SIGKILL at random moments and resumed until it ends; all of
+            its files (weights, curves, regions, scores, results.json) must have the same bytes.
+full disk   the same on a file system that is too small and grows each time it is full.
 damage      a bit of each kind of artifact is flipped, a file cut, two adapters swapped, results
             edited; `verify` must name it.
 
@@ -42,7 +42,7 @@ from knowundo.storage.integrity import read_seal
 
 COMMAND = [sys.executable, "-c", "from knowundo.cli import main; main()"]
 MIB = 2**20
-# What two equal runs need not have alike: when and how fast it was, and what is removed at the end.
+# Files that differ between equal runs, because they hold dates and durations.
 ASIDE = ("manifest.json", "report.html")
 
 
@@ -52,7 +52,7 @@ def call(*words: str, before: Callable[[], None] | None = None) -> subprocess.Co
 
 
 def content(out: Path) -> dict[str, str]:
-    """sha256 of every file that two equal runs have alike."""
+    """sha256 of every file that equal runs share."""
     return {
         str(file.relative_to(out)): file_hash(file)
         for file in sorted(out.rglob("*"))
@@ -61,14 +61,14 @@ def content(out: Path) -> dict[str, str]:
 
 
 def sealed(out: Path) -> dict[str, str]:
-    """What was finished, as far as it can be read now."""
+    """Hashes of the finished artifacts; empty if the seal cannot be read."""
     with suppress(KnowUndoError):
         return dict(read_seal(out).files)
     return {}
 
 
 class Tally:
-    """What is counted of one kind of fault."""
+    """Counts for one kind of fault."""
 
     def __init__(self, kind: str) -> None:
         self.kind = kind
@@ -76,7 +76,7 @@ class Tally:
         self.complaints: list[str] = []
 
     def judge(self, out: Path, wanted: dict[str, str]) -> None:
-        """A run came to its end: is it the same?"""
+        """Compare a finished run with the reference."""
         self.runs += 1
         found = content(out)
         odd = sorted(n for n in {*found, *wanted} if found.get(n) != wanted.get(n))
@@ -85,7 +85,7 @@ class Tally:
             self.complaints.append(f"{out.name}: {', '.join(odd[:5])} differ")
 
     def keep(self, before: dict[str, str], out: Path) -> None:
-        """What was finished before must still be there."""
+        """Artifacts that were finished before must still be there."""
         after = sealed(out)
         gone = [name for name in before if name not in after]
         self.lost += len(gone)
@@ -97,7 +97,7 @@ class Tally:
 
 
 def killed(out: Path, words: list[str], wanted: dict[str, str], kills: int, rng: Random) -> Tally:
-    """Runs that are killed, each many times, until there were so many kills."""
+    """Runs that are killed repeatedly, until the number of kills is reached."""
     tally, number = Tally("kill -9"), 0
     with Progress(console=Console(stderr=True)) as bars:
         bar = bars.add_task("kills", total=kills)
@@ -118,7 +118,7 @@ def killed(out: Path, words: list[str], wanted: dict[str, str], kills: int, rng:
                     process.communicate()
                     tally.faults += 1
                     bars.update(bar, completed=tally.faults)
-                    tally.resumed += 1  # taken back below, if it cannot be gone on with
+                    tally.resumed += 1  # taken back below if it does not resume
                     tally.keep(before, place)
                     continue
                 if process.returncode:
@@ -131,14 +131,14 @@ def killed(out: Path, words: list[str], wanted: dict[str, str], kills: int, rng:
 
 
 def mounted(place: Path, size: int) -> bool:
-    """A small file system in memory; False where that is not permitted."""
+    """Mount a small file system in memory; `False` if that is not permitted."""
     place.mkdir(parents=True)
     command = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(place)]
     return subprocess.run(command, capture_output=True).returncode == 0
 
 
 def filled(out: Path, words: list[str], wanted: dict[str, str], rooms: int) -> Tally:
-    """One run whose room grows in so many steps; each time it is full, it must say so and go on."""
+    """One run whose disk grows in steps; each time it is full, it must say so and resume later."""
     place = out / "full"
     total = sum(f.stat().st_size for f in (out / "whole").rglob("*") if f.is_file())
     small = mounted(place, 64 * 1024)
@@ -184,7 +184,7 @@ def flip(file: Path) -> None:
 
 
 def harms(out: Path) -> dict[str, tuple[str, Callable[[Path], Any]]]:
-    """What is done to a finished run: a title, the artifact that must be named, the harm."""
+    """Ways to damage a finished run: title → the artifact that must be named, and the damage."""
     found: dict[str, tuple[str, Callable[[Path], Any]]] = {}
     first, second = sorted(p.name for p in (out / "unlearned").iterdir())[:2]
     artifacts = ["memorized", "regions", f"unlearned/{first}", f"scores/{first}"]
@@ -219,7 +219,7 @@ def harms(out: Path) -> dict[str, tuple[str, Callable[[Path], Any]]]:
 
 
 def damaged(out: Path) -> Tally:
-    """Harm a copy in each way; `verify` must name it."""
+    """Damage a copy in each way; `verify` must name it."""
     tally = Tally("damage")
     for title, (name, harm) in harms(out / "whole").items():
         copy = out / "harmed"
@@ -236,7 +236,7 @@ def damaged(out: Path) -> Tally:
     return tally
 
 
-# Seconds that a killed process lives at most.
+# Longest life of a killed process, in seconds.
 LIFE = 30.0
 
 

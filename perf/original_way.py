@@ -1,12 +1,11 @@
 """The original way of doing the same work, for `speed.py` to measure against.
 
-As KnowUnDo's public code does it: one row a micro-step and 16 of them a step, every row padded to
+As KnowUnDo's public code does it: one row a micro-batch and 16 of them a step, every row padded to
 256 tokens, logits over the whole vocabulary at every position, a second whole model as the
 reference, a backward pass through all of the adapter whatever is trained, gradients for
-localization row by row, and one load of the base for each adapter that is scored. What it computes
-is what we compute (the same rows, effective batch, losses and optimizer), so that both ends can be
-compared; where the public code computes something else (docs/coming-from-knowundo.md), it is
-brought into line.
+localization row by row, and one load of the base for each adapter that is scored. It computes the
+same as our way (rows, effective batch, losses and optimizer), so that the results can be compared;
+where the public code computes something else (docs/coming-from-knowundo.md), it is adapted.
 """
 
 from __future__ import annotations
@@ -65,7 +64,7 @@ def descend(
 ) -> None:  # fmt: skip
     """AdamW with warm-up 3 % and cosine; a step's loss is the sum of its rows' losses."""
     own = model.parameters()
-    model.train_only(own)  # gradients of all of it, whatever is trained
+    model.train_only(own)  # gradients of the whole adapter, although only a region is trained
     chosen = [own[name] for name in (own if region is None else region)]
     optimizer = torch.optim.AdamW(chosen, lr=lr, weight_decay=weight_decay)
     warmup = round(0.03 * total)
@@ -166,5 +165,5 @@ def evaluate(
             )  # fmt: skip
         found.append(accuracies)
         del model
-        gc.collect()  # its parts refer to each other; a process of its own would be over
+        gc.collect()  # a reference cycle would keep the base in memory
     return found

@@ -6,12 +6,12 @@ rows        ×1 to ×8, of each scope: an epoch of ascent+descent, effective bat
             they are fewer.
 adapters    1 to 16 of them scored on the rows of `speed.SCORED`.
 length      32 to 256 tokens, all 16 rows alike: an epoch of memorizing. The original way pads to
-            256 whatever comes, so it does not grow.
+            256 always, so it does not grow.
 
 Each measurement is a process of its own, as in `speed.py`, ours and the original way's in turns.
-Beside the CSV lie a plot of it, and a JSON file with every single measurement, how far the two
-results are apart, and the machine. Printed is each curve's slope: that of the least-squares line
-through the logarithms of x and seconds, where 1 is linear and 0 is constant.
+Beside the CSV it writes a plot, and a JSON file with every measurement, the distance of the two
+results and the machine. It prints each curve's exponent, fitted by least squares on the logarithms
+of x and seconds: 1 is linear growth, 0 is constant time.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ def curves(model: str) -> list[Curve]:
 def points_at(
     folder: Path, model: str, curve: Curve, x: int, ways: Sequence[str], repeats: int
 ) -> list[dict[str, Any]]:
-    """One x, each way; in turns, so that what the machine does meanwhile falls on both."""
+    """One x, each way; in turns, so that other load on the machine affects both."""
     found: dict[str, list[dict[str, float]]] = {way: [] for way in ways}
     for _, way in product(range(repeats), ways):
         found[way].append(measure(folder, model, curve.job(x), way, **curve.sizes(x)))
@@ -101,16 +101,16 @@ def of(points: Sequence[dict[str, Any]], model: str, curve: str, way: str) -> li
     return [point for point in points if asked.items() <= point.items()]
 
 
-def slope(line: Sequence[dict[str, Any]]) -> float | None:
-    """Of the line through the logarithms; none: of a single point."""
+def exponent(line: Sequence[dict[str, Any]]) -> float | None:
+    """Growth of seconds with x, by least squares on the logarithms; `None` for a single point."""
     if len(line) < 2:
         return None
-    found = linear_regression([log(p["x"]) for p in line], [log(p["seconds"]) for p in line])
-    return float(found.slope)
+    power, _ = linear_regression([log(p["x"]) for p in line], [log(p["seconds"]) for p in line])
+    return float(power)
 
 
-def slopes(points: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Of each line: from where to where it goes, and its slope."""
+def exponents(points: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Each line's x, seconds and exponent."""
     names = dict.fromkeys((p["model"], p["curve"], p["way"]) for p in points)
     found = []
     for model, curve, way in names:
@@ -118,7 +118,7 @@ def slopes(points: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         found.append(
             {
                 "model": model, "curve": curve, "way": way, "x": [p["x"] for p in line],
-                "seconds": [p["seconds"] for p in line], "slope": slope(line),
+                "seconds": [p["seconds"] for p in line], "exponent": exponent(line),
             }
         )  # fmt: skip
     return found
@@ -134,8 +134,8 @@ def draw(points: Sequence[dict[str, Any]], file: Path) -> None:
             for way, style in zip(WAYS, ("o-", "s--"), strict=True):
                 if not (line := of(points, model, curve.name, way)):
                     continue
-                steep = slope(line)
-                label = way if steep is None else f"{way}, slope {steep:.2f}"
+                power = exponent(line)
+                label = way if power is None else f"{way}, exponent {power:.2f}"
                 below = [p["seconds"] - p["seconds_min"] for p in line]
                 above = [p["seconds_max"] - p["seconds"] for p in line]
                 panel.errorbar(
@@ -163,7 +163,7 @@ def write(points: Sequence[dict[str, Any]], out: Path, repeats: int) -> None:
     table = pd.DataFrame(points)[COLUMNS]
     write_text(out, table.to_csv(index=False, float_format="%.4f"))
     facts = {"repeats": repeats, "gflops_float32": matmul_rate(), **surroundings()}
-    write_json(out.with_suffix(".json"), facts | {"slopes": slopes(points), "points": points})
+    write_json(out.with_suffix(".json"), facts | {"exponents": exponents(points), "points": points})
     draw(points, out.with_suffix(".png"))
 
 
@@ -175,9 +175,9 @@ def main() -> None:
     parser.add_argument(
         "--curves", nargs="+", choices=[c.name for c in curves("embedded")], help="only these"
     )
-    parser.add_argument("--until", type=int, help="the largest factor; none: all")
+    parser.add_argument("--until", type=int, help="the largest factor (default: all)")
     parser.add_argument(
-        "--original-until", type=int, help="the largest factor of the original way; none: all"
+        "--original-until", type=int, help="the largest factor of the original way (default: all)"
     )
     asked = parser.parse_args()
     folder = asked.out.parent
@@ -192,22 +192,21 @@ def main() -> None:
                 points += fresh
                 for point in fresh:
                     print(_line(point), file=sys.stderr, flush=True)
-                write(points, asked.out, asked.repeats)  # now: the rest may take an hour
-    table = Table(
-        title=f"{asked.repeats} repeats, in turns; a matrix product: {matmul_rate():.0f} GFLOP/s"
-    )
-    for column in ("model", "curve", "way", "x", "s", "slope"):
-        table.add_column(column, justify="right" if column in ("x", "s", "slope") else "left")
-    for line in slopes(points):
+                # After each point, because the rest may take an hour.
+                write(points, asked.out, asked.repeats)
+    table = Table(title=f"{asked.repeats} repeats, in turns; a matmul: {matmul_rate():.0f} GFLOP/s")
+    for column in ("model", "curve", "way", "x", "s", "exponent"):
+        table.add_column(column, justify="right" if column in ("x", "s", "exponent") else "left")
+    for line in exponents(points):
         table.add_row(*_cells(line))
     Console(width=120).print(table)
 
 
 def _cells(line: dict[str, Any]) -> list[str]:
-    xs, seconds, steep = line["x"], line["seconds"], line["slope"]
+    xs, seconds, power = line["x"], line["seconds"], line["exponent"]
     return [
         line["model"], line["curve"], line["way"], f"{xs[0]}–{xs[-1]}",
-        f"{seconds[0]:.2f}–{seconds[-1]:.2f}", "–" if steep is None else f"{steep:.2f}",
+        f"{seconds[0]:.2f}–{seconds[-1]:.2f}", "–" if power is None else f"{power:.2f}",
     ]  # fmt: skip
 
 

@@ -4,12 +4,12 @@
 
 Each measurement is a process of its own, the original way, ours, and ours with a base of bfloat16
 in turns (A B C A B C …): it opens the model, does the work once, and says how long the work took
-and how much memory the process held at most. Of every turn the ratio to the original is taken;
-printed are the median and the range, and how far the two results are apart. `llama` is a random
+and the peak memory of the process. It prints the median and the range of each turn's ratio to the
+original, and the distance of the two results. `llama` is a random
 Llama of 111 M parameters (hidden 768, 12 layers, vocabulary 32,000); rows are random tokens of
-KnowUnDo's lengths, 40 to 120. Memory is that of the process, and of that what lies beyond the
-interpreter and the libraries before the base is opened. In a turn more, operations are counted, for
-the share of the machine's rate of matrix products that was reached.
+KnowUnDo's lengths, 40 to 120. Memory is that of the process, and the part beyond the
+interpreter and the libraries before the base is opened. Operations are counted in one more turn,
+for the share of the machine's matmul rate that was reached.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ from knowundo.unlearning.training import unlearn
 
 BATCH, LR, SEED = 8, 1e-4, 0
 PROCESSES = multiprocessing.get_context("forkserver")
-# How a model is measured; the small one gains nothing by bfloat16.
+# The ways that are measured for each model; the small one gains nothing from bfloat16.
 WAYS = {"embedded": ("original", "ours"), "llama": ("original", "ours", "bfloat16")}
 # Rows of a scope; of those, rows that are localized, and scored; copies of each of the former;
 # adapters; passes of unlearning.
@@ -70,7 +70,7 @@ LENGTHS = 40, 120
 
 
 def build(name: str, folder: Path) -> str:
-    """Path or name of the base; a random Llama is made once."""
+    """Path or name of the base; a random Llama is created once."""
     if name == "embedded":
         return name
     place = folder / "llama"
@@ -108,10 +108,10 @@ class Bench:
 
     Args:
         name: of the model.
-        folder: where a random base lies.
-        adapters: where the adapters lie that are scored.
-        rows: of a scope; none: as many as `ROWS` says.
-        length: tokens of every row; none: KnowUnDo's lengths.
+        folder: holds the random base.
+        adapters: holds the adapters that are scored.
+        rows: rows of each scope. If `None`, as many as `ROWS` says.
+        length: tokens of every row. If `None`, KnowUnDo's lengths.
         variants: adapters that are scored.
         passes: of unlearning.
         dtype: of the base.
@@ -148,10 +148,10 @@ class Bench:
         return {n: v - self.state[n] for n, v in self.model.state().items()}
 
     def warm_up(self, way: str) -> None:
-        """What costs something only the first time: pages, imports, trials.
+        """Do what costs time only once: page faults, imports, trials of the model's capabilities.
 
-        The Trainer collects garbage once a training, half a second with so many modules: it is
-        spared what is there already, since a step is measured and not a start.
+        The Trainer collects garbage once a training, which takes half a second with so many
+        modules. Existing objects are frozen, because steps are measured and not the start.
         """
         gradients = original_way.mean_gradients if way == "original" else mean_gradients
         gradients(self.model, self.rows["unlearn"][:1])
@@ -190,7 +190,7 @@ class Bench:
         return found
 
     def _all(self, works: Sequence[Callable[[], Any]]) -> dict[str, torch.Tensor]:
-        """A whole comparison of methods, each from the same weights: what a run is made of."""
+        """A whole comparison of methods, each from the same weights, as in a run."""
         ends = []
         for work in works:
             self.model.overwrite(self.state)
@@ -290,24 +290,24 @@ class Bench:
 
 
 def held_mib(entry: str) -> float:
-    """What this process holds, `VmRSS`, or held at most since `forget_peak`, `VmHWM`.
+    """Memory of this process in MiB: `VmRSS` now, or `VmHWM`, the peak since `reset_peak`.
 
-    Not getrusage's ru_maxrss: it counts in the process that this one was started from.
+    getrusage's ru_maxrss is not used: it includes the process that this one was forked from.
     """
     status = Path("/proc/self/status").read_text()
     return int(status.split(f"{entry}:")[1].split()[0]) / 1024
 
 
-def forget_peak() -> None:
-    """The most that this process held is what it holds now: the work is measured, not its start."""
+def reset_peak() -> None:
+    """Set the peak to the current memory, so that the work is measured and not its start."""
     Path("/proc/self/clear_refs").write_text("5")
 
 
 class Operations(TorchDispatchMode):
-    """Counts those of matrix products, backward passes among them.
+    """Counts the operations of matmuls, including backward passes.
 
-    torch's own counter follows modules too, and cannot do so through gradients that are taken on
-    the way forward.
+    torch's own counter also follows modules, which fails for gradients that are computed in the
+    forward pass.
     """
 
     def __init__(self) -> None:
@@ -325,7 +325,7 @@ class Operations(TorchDispatchMode):
 def measured(
     sent: Connection, out: Path, name: str, job: str, way: str, count: bool, sizes: dict[str, Any]
 ) -> None:
-    """One measurement, in this process; sends what it found."""
+    """One measurement in this process; sends its figures."""
     torch.set_num_threads(os.cpu_count() or 1)
     if way == "bfloat16":
         sizes = sizes | {"dtype": way}
@@ -334,7 +334,7 @@ def measured(
     bench.write_adapters()
     work = bench.jobs()[job][way == "original"]
     bench.warm_up(way)
-    forget_peak()
+    reset_peak()
     counter = Operations() if count else nullcontext()
     began = time.perf_counter()
     with counter:
@@ -344,7 +344,8 @@ def measured(
         found = {"gflop": counter.count / 1e9}
     else:
         found = {"seconds": seconds, "peak_mib": held_mib("VmHWM"), "before_mib": before}
-        found["rate"] = matmul_rate()  # now: it differs by a third from minute to minute
+        # Right after the work, because the rate varies by a third from minute to minute.
+        found["rate"] = matmul_rate()
     save_file({n: v.contiguous() for n, v in result.items()}, out / f"{way}.safetensors")
     sent.send(found)
 
@@ -352,9 +353,9 @@ def measured(
 def measure(
     out: Path, name: str, job: str, way: str, *, count: bool = False, **sizes: int
 ) -> dict[str, float]:
-    """The same in a process of its own; sizes are Bench's `rows`, `length`, `variants`, `passes`.
+    """One measurement in a process of its own; sizes are Bench's `rows`, `length`, and so on.
 
-    It is forked from one that has imported all, and has opened and computed nothing.
+    The process is forked from one that has imported everything and computed nothing.
     """
     PROCESSES.set_forkserver_preload(["original_way", "peft", "transformers.trainer"])
     received, sent = PROCESSES.Pipe(duplex=False)
@@ -378,7 +379,7 @@ def apart(out: Path, way: str = "ours") -> float:
 
 
 def matmul_rate(dtype: torch.dtype = torch.float32) -> float:
-    """GFLOP/s of a product on this machine, 1024 × 1024."""
+    """GFLOP/s of a matmul of 1024 × 1024 on this machine."""
     a = torch.randn(1024, 1024).to(dtype)
     for _ in range(3):
         a @ a
@@ -389,7 +390,7 @@ def matmul_rate(dtype: torch.dtype = torch.float32) -> float:
 
 
 def rates() -> dict[str, float]:
-    """Of both kinds of numbers."""
+    """The matmul rate in both dtypes."""
     kinds = {"float32": torch.float32, "bfloat16": torch.bfloat16}
     return {name: matmul_rate(dtype) for name, dtype in kinds.items()}
 
@@ -406,7 +407,8 @@ def compared(out: Path, name: str, job: str, pairs: int) -> dict[str, Any]:
             "beyond": [_beyond(turn[way]) / _beyond(turn["original"]) for turn in turns],
             "apart": apart(out, way),
         }
-    if job.startswith(("memorize", "localize", "unlearn")):  # else memory counts: token by token
+    # Generation is bound by memory, so its operations say nothing.
+    if job.startswith(("memorize", "localize", "unlearn")):
         for way in ways[:2]:
             counted = measure(out, name, job, way, count=True)["gflop"]
             reached = [counted / turn[way]["seconds"] / turn[way]["rate"] for turn in turns]
@@ -423,7 +425,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/speed"))
     parser.add_argument("--model", nargs="+", default=["embedded", "llama"], choices=list(ROWS))
     parser.add_argument("--pairs", type=int, default=5)
-    parser.add_argument("--jobs", nargs="+", help="only these")
+    parser.add_argument("--jobs", nargs="+", help="only these jobs")
     asked = parser.parse_args()
     torch.set_num_threads(os.cpu_count() or 1)
     asked.out.mkdir(parents=True, exist_ok=True)
@@ -438,7 +440,7 @@ def main() -> None:
             write_json(asked.out / "speed.json", facts | {"rows": rows})
     made = rates()
     table = Table(
-        title=f"{asked.pairs} turns; products of 1024 × 1024: {made['float32']:.0f} GFLOP/s in "
+        title=f"{asked.pairs} turns; matmuls of 1024 × 1024: {made['float32']:.0f} GFLOP/s in "
         f"float32, {made['bfloat16']:.0f} in bfloat16"
     )
     for column in (
