@@ -13,6 +13,7 @@ from __future__ import annotations
 import gc
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from copy import deepcopy
+from math import ceil
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +68,7 @@ def descend(
     model.train_only(own)  # gradients of the whole adapter, although only a region is trained
     chosen = [own[name] for name in (own if region is None else region)]
     optimizer = torch.optim.AdamW(chosen, lr=lr, weight_decay=weight_decay)
-    warmup = round(0.03 * total)
+    warmup = min(ceil(0.03 * total), total - 1)  # as transformers' warmup_ratio rounds it
     schedule = get_scheduler("cosine", optimizer, num_warmup_steps=warmup, num_training_steps=total)
     model.net.train()
     for losses in steps:
@@ -82,7 +83,7 @@ def descend(
 
 
 def memorize(model: Model, batches: Sequence[Any], *, lr: float) -> None:
-    """One row a micro-step."""
+    """One row a micro-batch."""
     pad = model.pad
 
     def step(rows: Sequence[Encoded]) -> list[Callable[[], torch.Tensor]]:
