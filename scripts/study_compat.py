@@ -22,7 +22,7 @@ from safetensors.torch import load_file
 from knowundo import Run, load_recipe, run_all
 from knowundo.pipeline.comparison import compare
 from knowundo.progress import RichReporter
-from knowundo.recipes.schema import QUIRKS
+from knowundo.recipes.values import QUIRKS
 from knowundo.reporting.comparison import Difference
 
 # Rates of about equal forgetting without any behaviour; 16 rows an optimizer step, as in the paper.

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from knowundo import registry
-from knowundo.declarations import Declared, declared, read_own, shown
+from knowundo.declarations import Declared, declared, read_own, shown_defaults
 from knowundo.registry import HOMES, entries
 
 
@@ -33,7 +33,7 @@ def test_reading_gives_what_importing_gives(kind: str) -> None:
     read = read_own(kind)
     assert [one.name for one in read] == [entry.name for entry in own]
     for one, entry in zip(read, own, strict=True):
-        arguments = shown(entry.arguments)
+        arguments = shown_defaults(entry.arguments)
         assert list(one.arguments.items()) == list(arguments.items()), one.name
         assert list(one.facts.items()) == list(entry.facts.items()), one.name
         assert one.summary == entry.summary

@@ -25,7 +25,7 @@ from knowundo.localization.noise import noisy_copies
 from knowundo.modeling.adapters import Adaptation
 from knowundo.modeling.loading import LoadingOptions
 from knowundo.modeling.model import Model
-from knowundo.recipes.schema import QUIRKS, Quirk
+from knowundo.recipes.values import QUIRKS, Quirk
 from knowundo.registry import get
 from knowundo.scoring.table import score
 from knowundo.training.bfloat16 import rounded

@@ -20,7 +20,7 @@ from knowundo.modeling.adapters import Adaptation
 from knowundo.modeling.model import Model
 from knowundo.modeling.variant import ModelVariant
 from knowundo.modeling.weights import save_state
-from knowundo.recipes.schema import QUIRKS
+from knowundo.recipes.values import QUIRKS
 from knowundo.scoring.table import score, score_abreast
 from knowundo.storage import checkpoints
 from knowundo.storage.checkpoints import Checkpoint, RandomNumbers

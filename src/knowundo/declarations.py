@@ -1,4 +1,4 @@
-"""What files of the package declare, read without importing them or torch."""
+"""What the files of the package declare, read without importing them or torch."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def declared(kind: str) -> list[Declared]:
         except ValueError:
             pass  # A value that only running its file tells.
     return [
-        Declared(entry.name, shown(entry.arguments), entry.summary, entry.facts)
+        Declared(entry.name, shown_defaults(entry.arguments), entry.summary, entry.facts)
         for entry in entries(kind).values()
     ]
 
@@ -107,10 +107,11 @@ def _read_one(
         )
     }
     summary = (ast.get_docstring(function) or "").split("\n")[0]
-    return Declared(function.name, shown(arguments), summary, facts)
+    return Declared(function.name, shown_defaults(arguments), summary, facts)
 
 
-def shown(arguments: Mapping[str, Any]) -> dict[str, Any]:
+def shown_defaults(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Defaults of arguments; "required" for one that has none."""
     return {
         name: "required" if default is inspect.Parameter.empty else default
         for name, default in arguments.items()

@@ -1,7 +1,7 @@
-"""What can go wrong, and the exit code it ends with.
+"""Errors of the package, and the exit code of each.
 
 KnowUndoError        1
-├── BadInput         2   a file, a row, a key: the message names the place and the mend
+├── BadInput         2   a file, a row, a key: the message names the place and the fix
 │   └── TooLong      2   a row has more tokens than fit
 ├── NoRoom           1   the disk is full
 ├── Diverged         3   a loss or a weight is no longer a finite number
@@ -14,17 +14,17 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
-# Control characters, line separators, halves of characters, and those that turn the direction of
-# writing: a terminal obeys them, or cannot show them.
+# Control characters, line separators, lone surrogates and bidirectional controls: a terminal obeys
+# them, or cannot show them.
 _OBEYED = re.compile(
     "[\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028\u2029\ufeff\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
 )
-# What a message quotes may be of any length.
+# Characters of a message; what it quotes may be of any length.
 _LONGEST = 1000
 
 
 def plain(text: str) -> str:
-    """One line that a terminal only shows: what it would obey is written out."""
+    """The text as one line with control characters escaped, so that a terminal only shows it."""
     return _OBEYED.sub(lambda found: ascii(found[0])[1:-1], text)
 
 
@@ -55,13 +55,15 @@ class TooLong(BadInput):
 
 
 class NoRoom(KnowUndoError):
-    """The disk is full; what was being written is gone again, what was there before is not."""
+    """The disk is full; the unfinished file was removed, what was there before is untouched."""
 
 
 class Diverged(KnowUndoError):
-    """Training blew up: a loss, a gradient or a weight is not finite.
+    """Training diverged: a loss, a gradient or a weight is not finite.
 
-    `step` is the optimizer step whose weights were kept, `curve` the curve until it blew up.
+    Attributes:
+        step: The optimizer step whose weights were kept.
+        curve: The training curve until then.
     """
 
     exit_code = 3
@@ -73,13 +75,19 @@ class Diverged(KnowUndoError):
 
 
 class MethodsFailed(KnowUndoError):
-    """Some methods diverged and were kept as they were before; the others are complete."""
+    """Some methods diverged; their last good weights were kept. The others are complete."""
 
     exit_code = 3
 
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> BadInput:
-    """An error for a name that does not exist, with the nearest one that does."""
+    """An error for a name that does not exist; it suggests the nearest one that does.
+
+    Args:
+        kind: What the name is of, such as "method".
+        name: As it was given.
+        known: All names that exist.
+    """
     from rapidfuzz.fuzz import ratio
     from rapidfuzz.process import extractOne
 

@@ -1,4 +1,4 @@
-"""What a long job tells its user, on stderr; stdout belongs to results."""
+"""Messages and progress of a long job, on stderr; stdout is for results."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ Progress = Callable[[int, int], None]
 
 
 class Reporter:
-    """Tells nothing; the library's default."""
+    """Reports nothing; the default of the library."""
 
     def say(self, text: str) -> None:
-        """One line about something that happened."""
+        """Report one line about something that happened."""
 
     @contextmanager
     def task(self, title: str) -> Iterator[Progress]:
-        """A bar while the block runs."""
+        """A progress bar while the block runs; yields a function `(done, total)`."""
         yield lambda done, total: None
 
 
@@ -32,10 +32,12 @@ class RichReporter(Reporter):
         self.console = Console(stderr=True, highlight=False)
 
     def say(self, text: str) -> None:
+        """Print one line; what a terminal would obey is escaped."""
         self.console.print(plain(text), markup=False, soft_wrap=True)
 
     @contextmanager
     def task(self, title: str) -> Iterator[Progress]:
+        """A progress bar of rich while the block runs."""
         from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
         from rich.progress import Progress as Bars
 
@@ -48,6 +50,5 @@ class RichReporter(Reporter):
         with Bars(*columns, console=self.console, refresh_per_second=4) as bars:
             bar = bars.add_task(plain(title), total=None)
             yield lambda done, total: bars.update(bar, completed=done, total=total)
-            bars.update(
-                bar, total=bars.tasks[0].completed
-            )  # it may have stopped early, and is done
+            # A job that stopped early is complete all the same.
+            bars.update(bar, total=bars.tasks[0].completed)

@@ -1,9 +1,9 @@
 """Everything that can be added by writing one file: methods, localizers, metrics, benchmarks.
 
 A decorator registers a function under its own name; its keyword-only arguments are its
-hyper-parameters, its docstring is its documentation. Files are found by scanning a folder, third
-parties' through the entry-point group `knowundo.<kind>`, and any folder named in the environment
-variable KNOWUNDO_PLUGINS.
+hyper-parameters, its docstring is its documentation. Files are found by scanning a folder of this
+package, through the entry-point group `knowundo.<kind>` of other packages, and in the folders that
+the environment variable KNOWUNDO_PLUGINS names.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from typing import Any, get_type_hints
 
 from knowundo.errors import BadInput, unknown
 
-# Where the files of each kind lie inside the package.
+# The package in which the files of each kind are.
 HOMES = {
     "method": "knowundo.unlearning.methods",
     "localizer": "knowundo.localization.localizers",
@@ -41,7 +41,15 @@ def keyword_defaults(function: Callable[..., Any]) -> dict[str, Any]:
 
 @dataclass
 class Entry:
-    """A registered function with what its author declared."""
+    """A registered function with what its author declared.
+
+    Attributes:
+        kind: One of `HOMES`.
+        name: The function's name.
+        function: What is called.
+        facts: Keyword arguments of the decorator, such as a metric's unit.
+        prepare_function: Makes columns once per record, before training; methods only.
+    """
 
     kind: str
     name: str
@@ -50,15 +58,16 @@ class Entry:
     prepare_function: Callable[..., Any] | None = None
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Call the function itself."""
         return self.function(*args, **kwargs)
 
     def prepare(self, function: Callable[..., Any]) -> Callable[..., Any]:
         """Decorator: `function` makes columns once per record, before training.
 
-        It may name hyper-parameters of the method as its own keyword-only arguments.
+        Its keyword-only arguments may be hyper-parameters of the method.
 
         Raises:
-            BadInput: it names another.
+            BadInput: One of them is not.
         """
         for name in keyword_defaults(function):
             if name not in self.arguments:
@@ -67,7 +76,7 @@ class Entry:
         return function
 
     def prepare_arguments(self, bound: Mapping[str, Any]) -> dict[str, Any]:
-        """Those of the method's hyper-parameters that its `prepare` names."""
+        """The hyper-parameters that the method's `prepare` takes, with their values."""
         named = () if self.prepare_function is None else keyword_defaults(self.prepare_function)
         return {name: bound[name] for name in named}
 
@@ -83,7 +92,7 @@ class Entry:
 
     @property
     def source(self) -> str:
-        """The code of the function and its `prepare`: what an artifact made by it depends on."""
+        """Source code of the function and its `prepare`: artifacts made by them depend on it."""
         functions = filter(None, (self.function, self.prepare_function))
         return "\n".join(inspect.getsource(function) for function in functions)
 
@@ -100,11 +109,11 @@ class Entry:
             raise BadInput(f"{self.kind} {self.name}: {name}: {said}; correct this value") from None
 
     def bind(self, arguments: dict[str, Any]) -> dict[str, Any]:
-        """All hyper-parameters, the given ones over the defaults.
+        """All hyper-parameters: the given ones over the defaults.
 
         Raises:
-            BadInput: for a name that the signature does not have, one that is missing, or a value
-                of another type, or out of the range, than annotated.
+            BadInput: A name is not in the signature, a required one is missing, or a value does not
+                have the annotated type or range.
         """
         for name in arguments:
             if name not in self.arguments:
@@ -141,7 +150,7 @@ def metric(*, higher_is: str, unit: str = "percent") -> Callable[[Callable[..., 
     """Register `(scores) -> float`.
 
     Args:
-        higher_is: what a high value means, e.g. "remembered".
+        higher_is: What a high value means, such as "remembered".
         unit: "percent" or "ratio".
     """
     return lambda function: _register("metric", function, higher_is=higher_is, unit=unit)
@@ -158,7 +167,8 @@ DECORATORS: dict[str, Callable[..., Any]] = {
 
 
 def own_files(kind: str) -> list[Traversable]:
-    # Asked for by its own name, the home would be imported, and with it torch.
+    """The package's own files of a kind, sorted by name; nothing is imported for it."""
+    # `files(HOMES[kind])` would import the package of the kind, and with it torch.
     package, *path = HOMES[kind].split(".")
     home = files(package).joinpath(*path)
     found = (f for f in home.iterdir() if f.name.endswith(".py") and not f.name.startswith("_"))
@@ -166,6 +176,7 @@ def own_files(kind: str) -> list[Traversable]:
 
 
 def plugin_folders(plugins: str) -> list[str]:
+    """The folders that KNOWUNDO_PLUGINS names."""
     return [folder for folder in plugins.split(os.pathsep) if folder]
 
 
@@ -174,7 +185,7 @@ def _load_file(path: Path) -> None:
     name = f"knowundo_plugin_{path.stem}"
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
-        raise BadInput(f"{path}: cannot be imported as a plugin; it must be a .py file")
+        raise BadInput(f"{path}: cannot be imported as a plugin; it must be a Python file")
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
     spec.loader.exec_module(module)
@@ -204,7 +215,7 @@ def get(kind: str, name: str) -> Entry:
     """One entry.
 
     Raises:
-        BadInput: if there is none of that name; suggests the nearest.
+        BadInput: There is none of that name; suggests the nearest.
     """
     known = entries(kind)
     if name not in known:

@@ -1,123 +1,218 @@
 """The schema of results.json: one flat list of rows that pandas reads, under a header.
 
 pandas.DataFrame(json.load(open("runs/demo/results.json"))["rows"])
+
+`python -m knowundo.results` prints it as JSON schema; docs/schema/results.schema.json is that.
 """
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from typing_extensions import TypedDict
 
 from knowundo.errors import BadInput
 from knowundo.storage.files import read_json, write_json
 
 SCHEMA_VERSION = 1
+_DOCUMENTED = ConfigDict(extra="forbid", use_attribute_docstrings=True)
+_OPEN = ConfigDict(extra="allow", use_attribute_docstrings=True)
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid")
+class Versioned(BaseModel):
+    """A JSON file that says which version of its schema it has."""
 
-
-class Versioned(_Strict):
-    """A whole file."""
+    model_config = _DOCUMENTED
 
     schema_version: int
+    """Version of the schema; files of another version are refused."""
 
 
 File = TypeVar("File", bound=Versioned)
 
 
-class Row(_Strict):
-    """One metric of one variant on one group of records."""
+class Row(BaseModel):
+    """One metric of one model on one group of records."""
 
-    variant: str = Field(description="name of the model")
-    metric: str = Field(description="name of the metric")
-    scope: str | None = Field(description="unlearn, retention or general; null: over several")
-    split: str | None = Field(description="train, val, probe or holdout")
-    subset: str | None = Field(None, description="a part of the group; null: all of it")
-    attack: str | None = Field(
-        None, description="what was done before scoring, such as 'direct prompt'; null: nothing"
-    )
-    value: float | None = Field(description="null where no record could be scored, never 0")
-    low: float | None = Field(None, description="lower end of the 95 % interval over subjects")
-    high: float | None = Field(None, description="upper end of the 95 % interval over subjects")
-    stderr: float | None = Field(None, description="standard error that a general task reports")
-    task_version: str | None = Field(None, description="version of a general task")
-    records: int = Field(description="records in the group")
-    subjects: int = Field(description="different subjects in the group")
-    unscored: int = Field(0, description="records of the group that the metric does not measure")
-    reference: float | None = Field(None, description="the retain model's value: the target")
-
-
-class Comparison(_Strict):
-    """Difference of two variants on the same resampled subjects."""
+    model_config = _DOCUMENTED
 
     variant: str
+    """Name of the model."""
+    metric: str
+    """Name of the metric, or of a general task."""
+    scope: str | None
+    """unlearn, retention or general. Null: over several scopes."""
+    split: str | None
+    """train, val, probe or holdout. Null: a general task, which has no split."""
+    subset: str | None = None
+    """Part of the group; of a general task, the metric of the harness. Null: the whole group."""
+    attack: str | None = None
+    """What was done to the question before scoring, such as `direct prompt`. Null: nothing."""
+    value: float | None
+    """The metric, in its own unit (most are in percent). Null if no record could be scored."""
+    low: float | None = None
+    """Lower end of the 95 % interval over subjects. Null if there is only one subject."""
+    high: float | None = None
+    """Upper end of the 95 % interval over subjects. Null if there is only one subject."""
+    stderr: float | None = None
+    """Standard error that a general task reports, in the unit of the value."""
+    task_version: str | None = None
+    """Version of a general task."""
+    records: int
+    """Number of records in the group."""
+    subjects: int
+    """Number of different subjects in the group."""
+    unscored: int = 0
+    """Number of records of the group that the metric does not measure."""
+    reference: float | None = None
+    """The same metric of the retain model, the target. Null if the run has none."""
+
+
+class Comparison(BaseModel):
+    """Difference of two models on the same resampled subjects."""
+
+    model_config = _DOCUMENTED
+
+    variant: str
+    """Name of the model."""
     against: str
-    metric: str = Field(description="average_success (higher is better) or gap_to_target (lower)")
+    """Name of the model that it is compared with."""
+    metric: str
+    """average_success (higher is better) or gap_to_target (lower is better)."""
     split: str
-    value: float = Field(description="the metric of variant minus that of against")
+    """Rows that are compared."""
+    value: float
+    """The metric of `variant` minus that of `against`, in percentage points."""
     low: float | None
+    """Lower end of the 95 % interval of the difference."""
     high: float | None
+    """Upper end of the 95 % interval of the difference."""
 
 
-class VariantFacts(_Strict):
+class VariantFacts(BaseModel):
     """What is known of a scored model beside its scores."""
 
+    model_config = _DOCUMENTED
+
     name: str
-    role: str = Field(description="base, memorized, retain, unlearned or given")
+    """Name of the model; the folder of its artifact has it too."""
+    role: str
+    """base, memorized, retain, unlearned or given."""
     method: str | None = None
+    """Registered method that made it."""
     region: str | None = None
-    parameters: int | None = Field(None, description="parameters that training could change")
+    """Name of the region that training could change."""
+    parameters: int | None = None
+    """Number of parameters that training could change."""
     lr: float | None = None
-    attempts: list[dict[str, Any]] = Field(
-        default_factory=list, description="of lr: auto: rate, token accuracy on both train lists"
-    )
+    """Peak learning rate."""
+    attempts: list[dict[str, Any]] = Field(default_factory=list)
+    """Trainings that `lr: auto` made: `lr`, and the token accuracy in [0, 1] on the train rows of
+    `unlearn` and `retention`, null if the training diverged."""
     optimizer_steps: int | None = None
-    trajectory: list[dict[str, float]] = Field(
-        default_factory=list, description="of unlearn.stop: what was seen while training"
-    )
-    stopped: str | None = Field(
-        None, description="why training ended: at its end, at the target, the floor, or pruned"
-    )
-    kept_step: int | None = Field(None, description="the optimizer step that was kept")
-    diverged: str | None = Field(
-        None, description="why training had to end; the last good weights were kept and scored"
-    )
-    collapsed: str | None = Field(
-        None, description="why it is to be called ruined; null: it is not"
-    )
+    """Number of optimizer steps."""
+    trajectory: list[dict[str, float]] = Field(default_factory=list)
+    """Evaluation steps of `unlearn.stop`: the optimizer `step`, token accuracies in [0, 1] and the
+    score that early stopping maximizes."""
+    stopped: str | None = None
+    """Why training ended: at its end, at the target, at the floor, or pruned by a sweep."""
+    kept_step: int | None = None
+    """Optimizer step whose weights were kept."""
+    diverged: str | None = None
+    """Why training had to end; the last finite weights were kept and scored. Null: it did not."""
+    collapsed: str | None = None
+    """Why the model counts as ruined. Null: it does not."""
 
     @property
     def ruin(self) -> dict[str, str]:
-        """What went wrong, in one word, and why: diverged, collapsed, both or nothing."""
+        """Why the model is not usable, by `diverged` and `collapsed`; empty if neither holds."""
         found = {"diverged": self.diverged, "collapsed": self.collapsed}
         return {word: why for word, why in found.items() if why is not None}
 
 
+class Revision(TypedDict, total=False):
+    """The source tree that the package ran from."""
+
+    __pydantic_config__ = _OPEN  # type: ignore[misc]
+
+    commit: str | None
+    """Commit. Null for an installed wheel."""
+    dirty: bool | None
+    """Whether the tree had changes that were not committed. Null for an installed wheel."""
+
+
+class Hardware(TypedDict, total=False):
+    """The machine that scored."""
+
+    __pydantic_config__ = _OPEN  # type: ignore[misc]
+
+    machine: str
+    """Architecture of the processor."""
+    cpus: int | None
+    """Number of logical cores."""
+    threads: int
+    """Number of threads that torch used."""
+    gpu: str | None
+    """Name of the GPU. Null if there is none."""
+
+
+class ModelFacts(TypedDict, total=False):
+    """The base and what training may change of it."""
+
+    __pydantic_config__ = _OPEN  # type: ignore[misc]
+
+    base: str
+    """Folder or name of the base."""
+    commit: str | None
+    """Commit of the base on the hub. Null for a folder."""
+    dtype: str
+    """dtype of the weights."""
+    adaptation: dict[str, Any]
+    """`kind` (lora or full), and the settings of the LoRA."""
+    parameters: int
+    """Number of parameters of the base."""
+    trainable: int
+    """Number of parameters that training may change."""
+
+
 class Results(Versioned):
-    """results.json."""
+    """results.json: the scores of all models of a run."""
 
     schema_version: int = SCHEMA_VERSION
+    """Version of this schema."""
     name: str
+    """Name of the recipe."""
     recipe_given: dict[str, Any]
+    """Keys of the recipe as they were given."""
     recipe_effective: dict[str, Any]
-    revision: dict[str, Any]
+    """All keys of the recipe, defaults included."""
+    revision: Revision
+    """Commit of the package."""
     packages: dict[str, str]
-    hardware: dict[str, Any]
+    """Versions of Python and of the packages that compute."""
+    hardware: Hardware
+    """Where the models were scored."""
     seeds: dict[str, int]
+    """Seeds of the recipe and of the data."""
     data_sha256: str
+    """sha256 over all records; two runs with the same one have the same records."""
     data_counts: dict[str, int]
-    data_cut: dict[str, int] = Field(default_factory=dict, description="rows cut to max_length")
-    data_commits: dict[str, str] = Field(
-        default_factory=dict, description="commits of the repositories read from the hub"
-    )
-    model: dict[str, Any]
+    """Number of records by scope/split."""
+    data_cut: dict[str, int] = Field(default_factory=dict)
+    """Number of records that truncation to `data.max_length` cut, by scope/split."""
+    data_commits: dict[str, str] = Field(default_factory=dict)
+    """Commits of the repositories that were read from the hub, by name."""
+    model: ModelFacts
+    """What the scored models have in common."""
     variants: list[VariantFacts]
+    """All scored models, in the order of the report."""
     rows: list[Row]
+    """All scores."""
     comparisons: list[Comparison]
+    """Located regions against their controls."""
 
     def find(
         self,
@@ -128,12 +223,17 @@ class Results(Versioned):
         subset: str | None = None,
         attack: str | None = None,
     ) -> Row | None:
-        """The row of a variant's metric on a group, or None."""
+        """The row of a model's metric on a group; `None` if it was not scored."""
         key = (variant, metric, scope, split, subset, attack)
         for row in self.rows:
             if key == (row.variant, row.metric, row.scope, row.split, row.subset, row.attack):
                 return row
         return None
+
+
+def results_schema() -> dict[str, Any]:
+    """The JSON schema of results.json (draft 2020-12)."""
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema"} | Results.model_json_schema()
 
 
 def write_results(results: Results, path: Path) -> None:
@@ -145,25 +245,35 @@ def read_results(path: Path) -> Results:
     """Read and check results.json.
 
     Raises:
-        BadInput: missing, malformed, or of another schema; names the field.
+        BadInput: Missing, malformed, or of another schema; names the field.
     """
     return read_versioned(path, Results, SCHEMA_VERSION, "evaluate the run again")
 
 
-def read_versioned(path: Path, schema: type[File], version: int, mend: str) -> File:
-    """Read and check a JSON file that says which schema it has.
+def read_versioned(path: Path, schema: type[File], version: int, fix: str) -> File:
+    """Read and check a JSON file that says which version of its schema it has.
+
+    Args:
+        path: The file.
+        schema: What it must be.
+        version: The only version that is read.
+        fix: What the user can do if it is not; ends the message.
 
     Raises:
-        BadInput: missing, malformed, or of another schema; names the field and the mend.
+        BadInput: Missing, malformed, or of another version; names the field.
     """
     try:
         found = schema.model_validate(read_json(path))
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))
-        raise BadInput(f"{path}: {where}: {first['msg']}; {mend}") from None
+        raise BadInput(f"{path}: {where}: {first['msg']}; {fix}") from None
     if found.schema_version != version:
         raise BadInput(
-            f"{path}: schema {found.schema_version}, this version reads {version}; {mend}"
+            f"{path}: schema {found.schema_version}, this version reads {version}; {fix}"
         )
     return found
+
+
+if __name__ == "__main__":
+    print(json.dumps(results_schema(), indent=1))

@@ -44,10 +44,10 @@ def test_a_file_can_extend_a_preset(tmp_path: Path) -> None:
         (["unlearn.variants=[{preset: memflex}, {preset: memflex}]"], "two variants are named"),
         (["unlearn.variants=[{preset: npo, name: npo.step-20}]"], "rename the variant"),
         (["unlearn.keep_every=0"], "unlearn.keep_every"),
-        (["data.date=today"], "data.date: 'today' is no day; write a day such as 2025-01-31"),
-        (["data.date=true"], "data.date: 'True' is no day"),
-        (["data.date=20251345"], "data.date: '20251345' is no day"),
-        (["data.date=2025.5"], "data.date: '2025.5' is no day"),
+        (["data.date=today"], "data.date: 'today' is not a date; write a date such as 2025-01-31"),
+        (["data.date=true"], "data.date: 'True' is not a date"),
+        (["data.date=20251345"], "data.date: '20251345' is not a date"),
+        (["data.date=2025.5"], "data.date: '2025.5' is not a date"),
     ],
 )
 def test_bad_key_or_value(sets: list[str], said: str) -> None:

@@ -25,7 +25,8 @@ from pydantic import (
 
 from knowundo.errors import BadInput, unknown
 from knowundo.recipes.presets import read_preset
-from knowundo.recipes.schema import NAME, ROLES, Recipe
+from knowundo.recipes.schema import Recipe
+from knowundo.recipes.values import NAME, ROLES
 from knowundo.recipes.yaml import Loader, parse_yaml
 from knowundo.storage.artifacts import KEPT_NAME
 from knowundo.storage.files import read_text

@@ -2,57 +2,14 @@
 
 from __future__ import annotations
 
-import re
-from datetime import date as calendar_date
-from datetime import datetime
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
-from pydantic import (
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    field_validator,
-    model_validator,
-)
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from knowundo.data.records import TODAY
 from knowundo.errors import unknown
 from knowundo.recipes.presets import read_preset
-
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
-
-
-def _day(given: Any) -> str:
-    """A day as ISO text; YAML reads 2025-01-31 as a date and 20250131 as a number.
-
-    Raises:
-        ValueError: It is no day; pydantic adds the key.
-    """
-    if isinstance(given, datetime):
-        given = given.date()
-    if isinstance(given, calendar_date):
-        return given.isoformat()
-    try:
-        if isinstance(given, bool) or not isinstance(given, int | str):
-            raise ValueError
-        return calendar_date.fromisoformat(str(given)).isoformat()
-    except ValueError:
-        raise ValueError(f"'{given}' is no day; write a day such as 2025-01-31") from None
-
-
-Split = Literal["train", "val", "probe", "holdout"]
-Rate = Annotated[float, Field(gt=0, allow_inf_nan=False)] | Literal["auto"]
-Prefix = Literal["direct", "assistant"]
-# Explained in original.py.
-Quirk = Literal[
-    "mixed_batches", "fixed_length", "question_labels", "base_labels", "soft_kl",
-    "naive_boundary", "end_masked", "reference_dropout", "bfloat16_updates", "whole_steps",
-    "padding_labels",
-]  # fmt: skip
-QUIRKS: tuple[Quirk, ...] = get_args(Quirk)
-# Names of the models that every run holds beside its variants.
-ROLES = ("base", "memorized", "retain")
+from knowundo.recipes.values import QUIRKS, Day, Prefix, Quirk, Rate, Split
 
 
 class _Section(BaseModel):
@@ -67,27 +24,27 @@ class Data(_Section):
     domain: str = "privacy"
     """A domain of the benchmark."""
     source: str | None = None
-    """Folder of the benchmark's files; none: generated, or from the hub."""
+    """Folder of the benchmark's files. If null, they are generated, or read from the hub."""
     revision: str | None = None
-    """Commit of the benchmark's repository on the hub; none: the newest."""
+    """Commit of the benchmark's repository on the hub. If null, the newest."""
     general: str | None = None
-    """General rows from elsewhere: a dataset on the hub, a folder or a file of texts."""
+    """General records from elsewhere: a dataset on the hub, a folder or a file of texts."""
     general_revision: str | None = None
-    """Commit of that dataset on the hub; none: the newest."""
+    """Commit of that dataset on the hub. If null, the newest."""
     subjects: int | None = Field(None, ge=1)
-    """Keep or draw so many subjects; none: the benchmark's own number."""
+    """Number of subjects that are used or drawn. If null, the benchmark's own number."""
     seed: int | None = None
-    """Of the records; none: the recipe's seed."""
+    """Seed of the records. If null, the recipe's seed."""
     encoding: Literal["plain", "chat"] = "plain"
-    """Question, blank line, answer; or the tokenizer's own chat template."""
+    """plain: question, blank line, answer. chat: the tokenizer's own chat template."""
     prefix: Prefix | None = None
     """Put before every question: KnowUnDo's `direct` prompt, or the paper's `assistant` one."""
     max_length: int = Field(512, ge=8)
-    """Tokens a row may have."""
+    """Most tokens that a row may have."""
     truncate: bool = False
-    """Cut the end of a longer row, and count it; else it is refused."""
-    date: Annotated[str, BeforeValidator(_day)] = TODAY.isoformat()
-    """The day that a chat template is told where it asks for one: any, as long as it stays."""
+    """Cut the end of a longer row and count it, instead of refusing the row."""
+    date: Day = TODAY.isoformat()
+    """Date that a chat template is given if it asks for today's: any, if it stays the same."""
 
 
 class ModelSection(_Section):
@@ -96,55 +53,56 @@ class ModelSection(_Section):
     base: str = "embedded"
     """`embedded`, a folder, or a name on the model hub."""
     adaptation: Literal["auto", "lora", "full"] = "auto"
-    """Train a LoRA or all weights; auto: a LoRA where the records fit into it."""
+    """Train a LoRA or all weights. auto: a LoRA if the records fit into it."""
     rank: int = Field(8, ge=1)
-    """Of the LoRA."""
+    """Rank of the LoRA."""
     alpha: int = Field(16, ge=1)
     """Scale of the LoRA, alpha / rank."""
     dropout: float = Field(0.0, ge=0, lt=1)
-    """Of the LoRA's input, while it is trained."""
+    """Dropout on the LoRA's input during training."""
     device: str = "cpu"
-    """Where the model lies: cpu or cuda."""
+    """Device of the model: cpu or cuda."""
     dtype: Literal["float32", "bfloat16", "float64", "auto"] = "float32"
-    """Of the weights; auto: bfloat16 where this machine is faster with it, which is measured."""
+    """dtype of the weights. auto: bfloat16 if this machine is faster with it, which is measured."""
     quantization: Literal["nf4"] | None = None
-    """Hold the base in 4 bits (bitsandbytes NF4); only a LoRA is trained then."""
+    """Quantize the base to 4 bits (bitsandbytes NF4); only a LoRA is trained then."""
     attention: Literal["eager", "sdpa", "flash_attention_2"] | None = None
-    """Implementation of attention; none: transformers' choice."""
+    """Attention implementation. If null, transformers chooses."""
     gradient_checkpointing: bool = False
-    """Recompute activations in the backward pass instead of holding them."""
+    """Recompute activations in the backward pass instead of storing them."""
     optimizer: Literal["adamw", "paged_adamw_32bit"] = "adamw"
-    """AdamW of torch, or bitsandbytes' that moves its state out of a full GPU."""
+    """AdamW of torch, or the one of bitsandbytes that pages its state out of a full GPU."""
     trust_remote_code: bool = False
-    """Run code that comes with the base."""
+    """Run Python code that comes with the base."""
 
 
 class Memorize(_Section):
     """Finetuning until the records are known (defaults: KnowUnDo, privacy)."""
 
     adopt: str | None = None
-    """Folder of an adapter, or of a full model, that knows the records: nothing is trained. The
-    base's own name: the base itself knows them."""
+    """Folder of an adapter, or of a full model, that already knows the records; nothing is trained
+    then. The base's own name says that the base itself knows them."""
     epochs: int = Field(10, ge=1)
-    """At most so many passes."""
+    """Maximum number of epochs."""
     lr: float = Field(1e-4, gt=0)
     """Peak learning rate."""
     batch_size: int = Field(16, ge=1)
-    """Rows a micro-step."""
+    """Rows per gradient accumulation step."""
     accumulation: int = Field(4, ge=1)
-    """Micro-steps an optimizer step."""
+    """Gradient accumulation steps per optimizer step."""
     weight_decay: float = Field(1e-4, ge=0)
-    """Of AdamW."""
+    """Weight decay of AdamW."""
     schedule: Literal["cosine", "linear", "constant_with_warmup"] = "cosine"
-    """How the learning rate falls after its rise."""
+    """Schedule of the learning rate after warmup."""
     warmup: float = Field(0.03, ge=0, le=1)
-    """Share of the steps over which it rises."""
+    """Share of the steps over which the learning rate rises to its peak."""
     known: float | None = Field(0.99, gt=0, le=1)
-    """Stop once this share of an epoch's rows is predicted without a wrong token; none: never."""
+    """Stop once this share of an epoch's rows is predicted without a wrong token. If null, do not
+    stop early."""
     general: bool = True
-    """Mix general rows in, so that the base's own knowledge does not wear off."""
+    """Mix general rows in, so that the base's own knowledge is not forgotten."""
     retain_model: bool = True
-    """Also train the retain model, which never sees the unlearn scope: the target."""
+    """Also train the retain model, which never sees the unlearn scope: the target of unlearning."""
 
 
 def _memflex() -> dict[str, dict[str, Any]]:
@@ -152,26 +110,27 @@ def _memflex() -> dict[str, dict[str, Any]]:
 
 
 class Localize(_Section):
-    """Search for the region that holds the unlearn scope."""
+    """Search for the region that stores the unlearn scope."""
 
     adopt: str | None = None
-    """JSON list of parameter names, as KnowUnDo writes it: taken as the region, not searched."""
+    """JSON list of parameter names, as KnowUnDo writes it; used as the region, without a search."""
     localizers: dict[str, dict[str, Any]] = Field(default_factory=_memflex, min_length=1)
-    """Registered localizers and their arguments; the region carries the localizer's name."""
+    """Registered localizers and their arguments; the region is named after the localizer."""
     splits: tuple[Split, ...] = ("train",)
-    """Rows that are looked at. KnowUnDo takes train and val; here val chooses nothing."""
+    """Splits whose gradients are used. KnowUnDo uses train and val; here val chooses nothing."""
     copies: int = Field(3, ge=1)
-    """Noisy copies of each row."""
+    """Number of noisy copies of each row."""
     batch_size: int = Field(32, ge=1)
-    """Rows a backward pass."""
+    """Rows per backward pass."""
     draws: int = Field(3, ge=0)
-    """Random regions with as many parameters as the located one."""
+    """Number of random regions of as many parameters as the located one."""
     held: int | None = Field(None, ge=1)
-    """Parameters whose gradients are in memory at a time; none: all. Fewer take more passes."""
+    """Number of parameters whose gradients are in memory at a time. If null, all. Fewer need more
+    passes."""
 
 
 class Plan(_Section):
-    """One method in one region. What is not set here is taken from its preset, then `unlearn`."""
+    """One method in one region. Keys not set here come from its preset, then from `unlearn`."""
 
     name: str
     method: str
@@ -182,7 +141,7 @@ class Plan(_Section):
     """Which rows fill the retention half of a step."""
     lr: Rate | None = None
     guess: float | None = Field(None, gt=0)
-    """The rate that `lr: auto` tries second; a good guess saves attempts, a bad one costs one."""
+    """Learning rate that `lr: auto` tries second; a good guess saves attempts."""
     epochs: int | None = Field(None, ge=1)
     batch_size: int | None = Field(None, ge=1)
     accumulation: int | None = Field(None, ge=1)
@@ -229,25 +188,25 @@ class Stop(_Section):
 
 
 class Unlearn(_Section):
-    """Settings of all variants (defaults: KnowUnDo), and the variants."""
+    """Settings of all planned variants (defaults: KnowUnDo), and the variants."""
 
     lr: Rate = 5e-5
-    """Peak learning rate; auto: the one that forgets train rows just to the target's level, or,
-    with `stop`, one found by raising and lowering."""
+    """Peak learning rate. auto: the one that unlearns train rows just to the target's level; with
+    `stop`, one that a search finds."""
     epochs: int = Field(2, ge=1)
-    """Passes over the unlearn rows."""
+    """Epochs over the unlearn rows."""
     batch_size: int = Field(16, ge=1)
-    """Unlearn rows a micro-step."""
+    """Unlearn rows per gradient accumulation step."""
     accumulation: int = Field(1, ge=1)
-    """Micro-steps an optimizer step."""
+    """Gradient accumulation steps per optimizer step."""
     retained: int | None = Field(None, ge=1)
-    """Retention rows a micro-step; none: as many as unlearn rows."""
+    """Retention rows per gradient accumulation step. If null, as many as unlearn rows."""
     stop: Stop | None = None
-    """When training may end early; none: never, and its last step is what is kept."""
+    """Early stopping. If null, training never ends early and its last weights are the result."""
     keep_every: int | None = Field(None, ge=1)
-    """Keep each variant after every so many optimizer steps too, as models of their own that are
-    scored, named after variant and step, such as `memflex.step-20`. If `None`, only its end is
-    kept."""
+    """Also save each variant after every so many optimizer steps, as models of their own that are
+    scored, named after variant and step, such as `memflex.step-20`. If null, only the last weights
+    are saved."""
     variants: list[Plan] = Field(
         default_factory=lambda: [Plan.model_validate({"preset": "memflex"})]
     )
@@ -270,9 +229,9 @@ class Evaluate(_Section):
     generate: tuple[Split, ...] = ("train", "val", "probe", "holdout")
     """Splits whose questions are also answered freely."""
     resamples: int = Field(1000, ge=10)
-    """Draws of subjects behind every interval."""
+    """Number of resamples of the subjects for every interval."""
     models: tuple[str, ...] = ()
-    """Folders of further adapters of the base, or of whole models, to be scored too."""
+    """Folders of more adapters of the base, or of whole models, that are scored too."""
     prefixes: tuple[Prefix, ...] = ()
     """Score val rows once more with each of these before the question."""
     general_tasks: tuple[str, ...] = ()
@@ -280,9 +239,9 @@ class Evaluate(_Section):
     general_folder: str | None = None
     """Folder of task files (YAML) that lm-evaluation-harness reads beside its own."""
     general_limit: int | None = Field(None, ge=1)
-    """Questions of each task; none: all."""
+    """Number of questions of each task. If null, all."""
     general_shots: int | None = Field(None, ge=0)
-    """Solved examples before each question; none: the task's own number."""
+    """Number of solved examples before each question. If null, the task's own number."""
 
 
 class Recipe(_Section):
@@ -290,9 +249,10 @@ class Recipe(_Section):
 
     name: str = Field("run", pattern=r"^[^\x00-\x1f\x7f]*$", max_length=200)
     seed: int = 0
-    """Of everything random."""
+    """Seed of everything random."""
     compat: Literal["original"] | tuple[Quirk, ...] = ()
-    """`original`: what the public KnowUnDo code does otherwise than the paper; or some of it."""
+    """`original`: every behaviour in which the public KnowUnDo code differs from the paper; or a
+    list of some of them."""
 
     @field_validator("compat", mode="before")
     @classmethod
@@ -314,7 +274,7 @@ class Recipe(_Section):
 
     @property
     def quirks(self) -> tuple[Quirk, ...]:
-        """Behaviours of the public KnowUnDo code that this run shows."""
+        """Behaviours of the public KnowUnDo code that this run reproduces."""
         return QUIRKS if self.compat == "original" else self.compat
 
     @property

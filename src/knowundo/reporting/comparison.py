@@ -39,7 +39,7 @@ class Difference:
 
     @property
     def change(self) -> float:
-        """second − first."""
+        """The second value minus the first."""
         return self.second - self.first
 
 

@@ -24,7 +24,8 @@ from knowundo.modeling.model import Model
 from knowundo.modeling.variant import ModelVariant
 from knowundo.progress import Reporter
 from knowundo.recipes.reading import amend, differing_keys, parse_recipe
-from knowundo.recipes.schema import ROLES, Plan, Recipe
+from knowundo.recipes.schema import Plan, Recipe
+from knowundo.recipes.values import ROLES
 from knowundo.registry import get
 from knowundo.runs.artifact import ArtifactJob
 from knowundo.runs.base import (

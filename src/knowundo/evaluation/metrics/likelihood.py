@@ -16,5 +16,5 @@ def probability(scores: Scores) -> float:
 
 @metric(higher_is="forgotten", unit="ratio")
 def perplexity(scores: Scores) -> float:
-    """exp of the mean over records of the negative log-likelihood per token, at most e^700."""
+    """Exponential of the mean over records of the NLL per answer token, at most e^700."""
     return float(np.exp(min(scores["mean_nll"].mean(), 700.0)))

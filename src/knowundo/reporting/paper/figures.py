@@ -79,6 +79,7 @@ class PaperRow:
 
 @cache
 def published_file() -> dict[str, Any]:
+    """The file of everything that the paper published, with its source and remarks."""
     return dict(yaml.safe_load(_PUBLISHED.read_text(encoding="utf-8")))
 
 
@@ -88,6 +89,11 @@ def published_columns() -> list[str]:
 
 
 def published_blocks(column: str) -> list[dict[str, Any]]:
+    """The parts of the paper's tables that belong to one of its settings.
+
+    Raises:
+        BadInput: The paper has no such setting.
+    """
     if column not in (known := published_columns()):
         raise unknown("setting of the paper", column, known)
     return [block for block in published_file()["blocks"] if block["column"] == column]

@@ -1,0 +1,46 @@
+"""Types of the values in a recipe."""
+
+from __future__ import annotations
+
+import re
+from datetime import date, datetime
+from typing import Annotated, Any, Literal, get_args
+
+from pydantic import BeforeValidator, Field
+
+# A name that can be a folder's on every system.
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+# Names of the models that every run has beside its variants.
+ROLES = ("base", "memorized", "retain")
+
+Split = Literal["train", "val", "probe", "holdout"]
+Rate = Annotated[float, Field(gt=0, allow_inf_nan=False)] | Literal["auto"]
+Prefix = Literal["direct", "assistant"]
+# Explained in unlearning/original/start.py.
+Quirk = Literal[
+    "mixed_batches", "fixed_length", "question_labels", "base_labels", "soft_kl",
+    "naive_boundary", "end_masked", "reference_dropout", "bfloat16_updates", "whole_steps",
+    "padding_labels",
+]  # fmt: skip
+QUIRKS: tuple[Quirk, ...] = get_args(Quirk)
+
+
+def _day(given: Any) -> str:
+    """A date as ISO text; YAML reads 2025-01-31 as a date and 20250131 as a number.
+
+    Raises:
+        ValueError: It is not a date; pydantic adds the key.
+    """
+    if isinstance(given, datetime):
+        given = given.date()
+    if isinstance(given, date):
+        return given.isoformat()
+    try:
+        if isinstance(given, bool) or not isinstance(given, int | str):
+            raise ValueError
+        return date.fromisoformat(str(given)).isoformat()
+    except ValueError:
+        raise ValueError(f"'{given}' is not a date; write a date such as 2025-01-31") from None
+
+
+Day = Annotated[str, BeforeValidator(_day)]
