@@ -43,7 +43,7 @@ from knowundo.data.encoded import Encoded
 from knowundo.data.records import Record
 from knowundo.localization.gradients import mean_gradients
 from knowundo.localization.noise import noisy_copies
-from knowundo.memorization import memorize
+from knowundo.memorization import MemorizeSettings, memorize
 from knowundo.modeling.adapters import Adaptation
 from knowundo.modeling.base import base_path
 from knowundo.modeling.loading import LoadingOptions
@@ -54,6 +54,7 @@ from knowundo.registry import get
 from knowundo.scoring.table import fill_a_batch, score_abreast
 from knowundo.storage.environment import surroundings
 from knowundo.storage.files import write_json
+from knowundo.unlearning.settings import UnlearnSettings
 from knowundo.unlearning.start import Start
 from knowundo.unlearning.training import unlearn
 
@@ -206,9 +207,18 @@ class Bench:
 
     def memorize(self) -> dict[str, torch.Tensor]:
         memorize(
-            self.model, self.rows["unlearn"], epochs=1, lr=LR, batch_size=BATCH, accumulation=1,
-            weight_decay=0.0, known=None, seed=SEED,
-        )  # fmt: skip
+            self.model,
+            self.rows["unlearn"],
+            settings=MemorizeSettings(
+                epochs=1,
+                lr=LR,
+                batch_size=BATCH,
+                accumulation=1,
+                weight_decay=0.0,
+                known=None,
+                seed=SEED,
+            ),
+        )
         return self.moved()
 
     def memorize_originally(self) -> dict[str, torch.Tensor]:
@@ -221,9 +231,17 @@ class Bench:
     ) -> dict[str, torch.Tensor]:
         start = Start(self.model, self.rows["unlearn"], self.rows, seed=SEED)
         unlearn(
-            start, method=method, arguments=arguments, region=region, lr=LR, epochs=self.passes,
-            batch_size=BATCH, accumulation=1,
-        )  # fmt: skip
+            start,
+            UnlearnSettings(
+                method=method,
+                arguments=arguments,
+                region=region,
+                lr=LR,
+                epochs=self.passes,
+                batch_size=BATCH,
+                accumulation=1,
+            ),
+        )
         return self.moved()
 
     def unlearn_originally(

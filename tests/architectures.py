@@ -207,7 +207,7 @@ def difference(one: torch.Tensor, other: torch.Tensor) -> float:
 def moved(model: Model, seed: int = 0) -> None:
     """Add noise to everything that the adaptation trains."""
     generator = torch.Generator().manual_seed(seed)
-    model.hold(model.parameters())
+    model.copy_initial(model.parameters())
     for parameter in model.parameters().values():
         noise = torch.randn(parameter.shape, generator=generator)
         parameter.add_(0.1 * noise.to(parameter.dtype))

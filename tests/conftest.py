@@ -107,7 +107,7 @@ def toy(toy_base: str) -> Model:
         toy_base, Adaptation("lora", rank=2, alpha=4), options=LoadingOptions(dtype="float64")
     )
     randomize(model)
-    model.fresh = model.state()
+    model.mark_initial()
     return model
 
 

@@ -27,6 +27,7 @@ from knowundo.scoring.generation import sample
 from knowundo.unlearning.answers import DRAWS, PREPARED, ROUNDS, answers, differs
 from knowundo.unlearning.original.losses import OneSided
 from knowundo.unlearning.original.start import OriginalStart
+from knowundo.unlearning.settings import UnlearnSettings
 from knowundo.unlearning.start import Scorer, Start
 from knowundo.unlearning.training import unlearn
 from toy_tokenizers import TEMPLATES
@@ -434,14 +435,16 @@ def test_nothing_outside_a_region_moves(toy: Model, toy_rows: Rows, method: str)
     before = toy.state()
     done = unlearn(
         start,
-        method=method,
-        arguments={"divergence": 1.0},
-        region=region,
-        lr=1e-2,
-        epochs=2,
-        batch_size=2,
-        accumulation=1,
-        retained=3,
+        UnlearnSettings(
+            method=method,
+            arguments={"divergence": 1.0},
+            region=region,
+            lr=1e-2,
+            epochs=2,
+            batch_size=2,
+            accumulation=1,
+            retained=3,
+        ),
     )
     after = toy.state()
     for name, value in before.items():
@@ -467,7 +470,7 @@ def test_mixed_batches_of_the_original(toy: Model, toy_rows: Rows, method: str) 
     bound = entry.bind({"divergence": 2.0})
     start.columns(entry, bound)
     batches, _ = start.batches(
-        entry, bound, "retention", size=8, retained=None, accumulation=1, epochs=1
+        entry, bound, UnlearnSettings("any", epochs=1, batch_size=8, accumulation=1)
     )
     plain = start_of(toy, toy_rows)
     for batch in batches:

@@ -42,6 +42,7 @@ from knowundo.modeling.loading import LoadingOptions
 from knowundo.modeling.model import Model
 from knowundo.modeling.padded import all_hidden_states
 from knowundo.registry import entries
+from knowundo.unlearning.settings import UnlearnSettings
 from knowundo.unlearning.start import Start
 from knowundo.unlearning.training import unlearn
 
@@ -327,7 +328,7 @@ def test_unlearning_in_pieces_ends_at_the_same_weights(
             toy_base, Adaptation("lora", rank=2, alpha=4), options=LoadingOptions(dtype="float64")
         )
         randomize(model)
-        model.fresh = model.state()
+        model.mark_initial()
         rows = {
             s: encode(records(s, "train", count), model.tokenizer)
             for s, count in (("unlearn", 4), ("retention", 6))
@@ -337,14 +338,11 @@ def test_unlearning_in_pieces_ends_at_the_same_weights(
         )  # type: ignore[misc]
         done = unlearn(
             start,
-            method=method,
-            lr=1e-3,
-            epochs=2,
-            batch_size=4,
-            accumulation=1,
-            retained=retained,
+            UnlearnSettings(
+                method=method, lr=1e-3, epochs=2, batch_size=4, accumulation=1, retained=retained
+            ),
         )
-        ends.append({n: v - model.fresh[n] for n, v in model.state().items()})
+        ends.append({n: v - model.initial.tensors[n] for n, v in model.state().items()})
         curves.append([list(row["parts"].values()) for row in done.curve])
     assert curves[0] == [pytest.approx(parts, rel=1e-6, abs=1e-9) for parts in curves[1]]
     for name, moved in ends[0].items():
@@ -467,7 +465,7 @@ def test_what_lies_below_a_region_is_computed_once(
             options=LoadingOptions(dtype="float64", gradient_checkpointing=checkpointing),
         )
         randomize(model)
-        model.fresh = model.state()
+        model.mark_initial()
         rows = {
             s: encode(records(s, "train", count), model.tokenizer)
             for s, count in (("unlearn", 4), ("retention", 6))
@@ -483,12 +481,14 @@ def test_what_lies_below_a_region_is_computed_once(
         layer.self_attn.q_proj.register_forward_hook(counted)
         start = Start(model, rows["unlearn"], rows, seed=0)
         unlearn(
-            start, method=method, region=upper(model), lr=1e-3, epochs=6, batch_size=4,
-            accumulation=1,
-        )  # fmt: skip
+            start,
+            UnlearnSettings(
+                method=method, region=upper(model), lr=1e-3, epochs=6, batch_size=4, accumulation=1
+            ),
+        )
         assert ("forward" in vars(layer)) is checkpointing  # as it was
         assert not layers_of(model)[1]._forward_pre_hooks
-        ends.append({n: v - model.fresh[n] for n, v in model.state().items()})
+        ends.append({n: v - model.initial.tensors[n] for n, v in model.state().items()})
         passes.append(count)
     near({n: ends[0][n] for n in upper(model)}, {n: ends[1][n] for n in upper(model)})
     assert passes[0] == 2 < 6 < passes[1]  # once a half, against once or more a step
@@ -523,7 +523,8 @@ def test_nothing_stands_in_where_something_moves(
     )
     options: dict[str, Any] = {"region": region, "lr": 1e-3, "batch_size": 2, "accumulation": 1}
     unlearn(
-        Start(model, rows["unlearn"], rows, seed=0), method="gradient_ascent", epochs=1, **options
+        Start(model, rows["unlearn"], rows, seed=0),
+        UnlearnSettings(method="gradient_ascent", epochs=1, **options),
     )
     assert seen == [None]
 

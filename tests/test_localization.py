@@ -10,12 +10,13 @@ from knowundo.data.encoded import Encoded
 from knowundo.errors import BadInput
 from knowundo.localization.gradients import Gradients, Measured, in_groups, mean_gradients
 from knowundo.localization.noise import noisy_copies
-from knowundo.localization.search import localize
+from knowundo.localization.search import LocalizeSettings, localize
 from knowundo.modeling import regions
 from knowundo.modeling.adapters import Adaptation
 from knowundo.modeling.loading import LoadingOptions
 from knowundo.modeling.model import Model
 from knowundo.registry import get
+from knowundo.unlearning.settings import UnlearnSettings
 from knowundo.unlearning.start import Start
 from knowundo.unlearning.training import unlearn
 
@@ -77,11 +78,7 @@ def test_controls_have_as_many_parameters(toy: Model, toy_rows: Rows) -> None:
         toy,
         toy_rows["unlearn"],
         toy_rows["retention"],
-        {"memflex": {}},
-        copies=1,
-        draws=3,
-        batch_size=8,
-        seed=0,
+        LocalizeSettings({"memflex": {}}, copies=1, draws=3, batch_size=8, seed=0),
     )
     sizes = found["parameters"]
     assert 0 < sizes["memflex"] < sizes["everything"]
@@ -99,7 +96,12 @@ def test_outside_the_region_no_bit_moves(toy: Model, toy_rows: Rows, method: str
     before = {name: p.detach().clone() for name, p in toy.net.named_parameters()}
     region = sorted(toy.parameters())[::3]
     start = Start(toy, toy_rows["unlearn"], {"retention": toy_rows["retention"]}, seed=0)
-    unlearn(start, method=method, region=region, lr=1e-2, epochs=2, batch_size=2, accumulation=1)
+    unlearn(
+        start,
+        UnlearnSettings(
+            method=method, region=region, lr=1e-2, epochs=2, batch_size=2, accumulation=1
+        ),
+    )
     moved = {
         name for name, p in toy.net.named_parameters() if not torch.equal(p.detach(), before[name])
     }
@@ -135,7 +137,9 @@ def test_overlap_of_two_regions() -> None:
 
 def find(model: Model, rows: Rows, **settings: object) -> dict[str, object]:
     options = {"copies": 1, "batch_size": 4, "draws": 2, "seed": 0} | settings
-    return localize(model, rows["unlearn"], rows["retention"], {"memflex": {}}, **options)
+    return localize(
+        model, rows["unlearn"], rows["retention"], LocalizeSettings({"memflex": {}}, **options)
+    )
 
 
 @pytest.mark.parametrize("held", [1, 2000, 10**9])

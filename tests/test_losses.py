@@ -20,6 +20,7 @@ from knowundo.modeling.loading import LoadingOptions
 from knowundo.modeling.model import Model
 from knowundo.modeling.step import Step
 from knowundo.registry import get
+from knowundo.training.settings import TrainingSettings
 from knowundo.training.trainer import train
 from knowundo.unlearning.start import Start
 
@@ -65,7 +66,7 @@ def naive(method: str, arguments: dict[str, Any], model: Model, start: Start, ro
     def both(row: Encoded, value: Callable[[Encoded], torch.Tensor]) -> Any:
         """A value of the current and of the memorized model."""
         now, current = value(row), model.state()
-        model.restore(start._state)
+        model.restore(start._memorized.tensors)
         with torch.no_grad():
             memorized = value(row)
         model.restore(current)
@@ -378,13 +379,15 @@ def test_accumulation_changes_nothing(
             model,
             paired(rows, rows, size=size, epochs=1, seed=0, pad=model.pad),
             loss,
-            region=model.parameters(),
-            lr=1e-2,
-            seed=0,
-            accumulation=accumulation,
-            schedule="constant",
-            warmup=0.0,
-            max_grad_norm=1e9,
+            model.parameters(),
+            TrainingSettings(
+                lr=1e-2,
+                seed=0,
+                accumulation=accumulation,
+                schedule="constant",
+                warmup=0.0,
+                max_grad_norm=1e9,
+            ),
         )
         ends.append(model.state())
     before = Model(

@@ -18,6 +18,7 @@ from knowundo import memorization
 from knowundo.data.encoded import Encoded
 from knowundo.localization import gradients
 from knowundo.localization.gradients import mean_gradients
+from knowundo.memorization import MemorizeSettings
 from knowundo.modeling import forward, step
 from knowundo.modeling.adapters import Adaptation
 from knowundo.modeling.fast import oom as memory
@@ -28,6 +29,7 @@ from knowundo.scoring import answers, generation
 from knowundo.scoring.answers import generate
 from knowundo.scoring.generation import complete
 from knowundo.scoring.table import score
+from knowundo.unlearning.settings import UnlearnSettings
 from knowundo.unlearning.start import Start
 from knowundo.unlearning.training import unlearn
 
@@ -77,7 +79,11 @@ def test_memorizing(
 
     def learned() -> tuple[Any, dict[str, torch.Tensor], tuple[str, ...]]:
         model = full(toy_base)
-        return memorization.memorize(model, rows, **settings), model.state(), model.notes.texts
+        return (
+            memorization.memorize(model, rows, settings=MemorizeSettings(**settings)),
+            model.state(),
+            model.notes.texts,
+        )
 
     (curve, facts), whole, notes = learned()
     assert notes == ()
@@ -114,9 +120,12 @@ def test_what_did_not_fit_is_gone_before_it_is_tried_again(
     plain = memorization.hidden_states
     monkeypatch.setattr(memorization, "hidden_states", hidden_states)
     memorization.memorize(
-        model, toy_rows["unlearn"], epochs=1, lr=1e-3, batch_size=5, accumulation=1,
-        weight_decay=0.0, known=None, seed=0,
-    )  # fmt: skip
+        model,
+        toy_rows["unlearn"],
+        settings=MemorizeSettings(
+            epochs=1, lr=1e-3, batch_size=5, accumulation=1, weight_decay=0.0, known=None, seed=0
+        ),
+    )
     assert alive
     assert not alive[0]
     assert gc.get_freeze_count() == 0
@@ -145,7 +154,7 @@ def test_unlearning_in_the_middle(
             return plain(*args)
 
         monkeypatch.setattr(start, "parts", parts)
-        return unlearn(start, **settings), model.state(), model
+        return unlearn(start, UnlearnSettings(**settings)), model.state(), model
 
     done, whole, _ = unlearned(None)
     again, small, model = unlearned(3)

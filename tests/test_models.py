@@ -15,13 +15,14 @@ from knowundo.data.encoded import Encoded
 from knowundo.data.encoding import encode
 from knowundo.errors import BadInput
 from knowundo.localization.gradients import mean_gradients
-from knowundo.memorization import memorize
+from knowundo.memorization import MemorizeSettings, memorize
 from knowundo.modeling.adapters import Adaptation
 from knowundo.modeling.forward import answer_logits, hidden_states
 from knowundo.modeling.loading import LoadingOptions
 from knowundo.modeling.model import Model
 from knowundo.modeling.weights import describe, size
 from knowundo.training.optimizer import make_optimizer
+from knowundo.unlearning.settings import UnlearnSettings
 from knowundo.unlearning.start import Start
 from knowundo.unlearning.training import unlearn
 
@@ -35,7 +36,7 @@ def rows(model: Model) -> list[Encoded]:
 def finetune(model: Model, **rest: Any) -> None:
     settings: dict[str, Any] = {"epochs": 2, "lr": 1e-2, "batch_size": 3, "accumulation": 1}
     settings |= {"weight_decay": 0.0, "known": None, "seed": 0}
-    memorize(model, rows(model), **settings | rest)
+    memorize(model, rows(model), settings=MemorizeSettings(**settings | rest))
 
 
 def frozen(model: Model) -> dict[str, torch.Tensor]:
@@ -144,7 +145,10 @@ def test_reference_works_beside_bfloat16(toy_base: str) -> None:
     kept = {"retention": encode(records("retention", "train", 6), model.tokenizer)}
     start = Start(model, rows(model), kept, seed=0)
     done = unlearn(
-        start, method="ascent_plus_kl_divergence", lr=1e-3, epochs=2, batch_size=3, accumulation=1
+        start,
+        UnlearnSettings(
+            method="ascent_plus_kl_divergence", lr=1e-3, epochs=2, batch_size=3, accumulation=1
+        ),
     )  # the first step warms up: its rate is 0
     assert done.curve[0]["parts"]["retention"] == pytest.approx(0, abs=1e-6)
     assert done.curve[-1]["parts"]["retention"] > 0
@@ -266,7 +270,9 @@ class TestFourBits:
         kept = {"retention": encode(records("retention", "train", 6), model.tokenizer)}
         start = Start(model, rows(model), kept, seed=0)
         settings = {"epochs": 2, "batch_size": 3, "accumulation": 1}
-        done = unlearn(start, method="ascent_plus_kl_divergence", lr=1e-3, **settings)  # type: ignore[arg-type]
+        done = unlearn(
+            start, UnlearnSettings(method="ascent_plus_kl_divergence", lr=1e-3, **settings)
+        )  # type: ignore[arg-type]
         assert done.curve[-1]["parts"]["retention"] > 0
 
     def test_a_model_of_4_bits_can_be_scored_without_a_lora(self, toy_base: str) -> None:

@@ -33,6 +33,7 @@ from knowundo.unlearning.original import start as original
 from knowundo.unlearning.original.losses import OneSided
 from knowundo.unlearning.original.rows import ACCUMULATION, LENGTH, mask_end, naive_boundary
 from knowundo.unlearning.original.start import OriginalStart
+from knowundo.unlearning.settings import UnlearnSettings
 from knowundo.unlearning.training import unlearn
 
 MASKED = -100
@@ -82,7 +83,9 @@ def micro(start: OriginalStart, name: str, **arguments: Any) -> tuple[list[OneSi
     bound = entry.bind(arguments)
     start.restore()
     start.columns(entry)
-    batches, steps = start.batches(entry, bound, "retention", size=8, accumulation=1, epochs=1)
+    batches, steps = start.batches(
+        entry, bound, UnlearnSettings("any", epochs=1, batch_size=8, accumulation=1)
+    )
     assert steps == min(ACCUMULATION, len(batches))
     return batches, entry, bound  # type: ignore[return-value]
 
@@ -157,7 +160,7 @@ def test_adversarial_labels_come_from_the_base_one_place_off(toy: Model) -> None
     for batch in batches:
         row = row_of(toy, batch.unlearn.encoded[0])
         memorized = toy.state()
-        toy.restore(toy.fresh)
+        toy.restore(toy.initial.tensors)
         base = logits_of(toy, row).detach()
         toy.restore(memorized)
         length = int(row["mask"].sum())
@@ -204,9 +207,19 @@ def test_random_labels_cover_the_question(toy: Model) -> None:
 def test_sixteen_rows_make_an_optimizer_step(toy: Model) -> None:
     start = start_of(toy)
     settings = {"lr": 1e-3, "epochs": 2, "batch_size": 8, "accumulation": 1}
-    assert unlearn(start, method="ascent_plus_descent", **settings).facts["optimizer_steps"] == 2
+    assert (
+        unlearn(start, UnlearnSettings(method="ascent_plus_descent", **settings)).facts[
+            "optimizer_steps"
+        ]
+        == 2
+    )
     # Five rows are fewer than a step's sixteen, and yet one step at the end of each epoch.
-    assert unlearn(start, method="gradient_ascent", **settings).facts["optimizer_steps"] == 2
+    assert (
+        unlearn(start, UnlearnSettings(method="gradient_ascent", **settings)).facts[
+            "optimizer_steps"
+        ]
+        == 2
+    )
 
 
 def of_size(toy: Model, count: int, *quirks: str) -> OriginalStart:
@@ -237,7 +250,7 @@ def test_steps_are_whole_ones_of_each_epoch(
 ) -> None:
     start, entry = of_size(toy, rows, "mixed_batches", "whole_steps"), get("method", method)
     batches, accumulation = start.batches(
-        entry, entry.bind({}), "retention", size=4, accumulation=1, epochs=2
+        entry, entry.bind({}), UnlearnSettings("any", epochs=2, batch_size=4, accumulation=1)
     )
     assert len(batches) % accumulation == 0
     assert (len(batches) // accumulation, accumulation) == wanted
@@ -246,7 +259,7 @@ def test_steps_are_whole_ones_of_each_epoch(
 def test_whole_steps_of_paired_batches(toy: Model) -> None:
     start, entry = of_size(toy, 20, "whole_steps"), get("method", "gradient_ascent")
     batches, accumulation = start.batches(
-        entry, entry.bind({}), "retention", size=4, accumulation=2, epochs=2
+        entry, entry.bind({}), UnlearnSettings("any", epochs=2, batch_size=4, accumulation=2)
     )
     assert (len(batches), accumulation) == (8, 2)  # five batches an epoch: two steps, one left out
 
@@ -255,7 +268,9 @@ def test_mixed_rows_have_no_number_of_retained_ones(toy: Model) -> None:
     start, entry = of_size(toy, 2, "mixed_batches"), get("method", "npo")
     with pytest.raises(BadInput, match="mixed_batches: has no number of retained rows"):
         start.batches(
-            entry, entry.bind({}), "retention", size=4, accumulation=1, epochs=2, retained=3
+            entry,
+            entry.bind({}),
+            UnlearnSettings("any", epochs=2, batch_size=4, accumulation=1, retained=3),
         )
 
 
@@ -267,7 +282,9 @@ def test_labels_that_are_padding_are_masked(toy: Model, quirks: tuple[str, ...])
         bound = entry.bind({})
         start.restore()
         drawn = start.columns(entry, bound)[column]
-        batches, _ = start.batches(entry, bound, "retention", size=1, accumulation=1, epochs=1)
+        batches, _ = start.batches(
+            entry, bound, UnlearnSettings("any", epochs=1, batch_size=1, accumulation=1)
+        )
         for number, batch in enumerate(batches):
             (row,) = batch.unlearn.encoded
             drawn[row.record.id][number % len(drawn[row.record.id])] = toy.pad
@@ -289,7 +306,7 @@ def dropping(toy_base: str) -> Model:
         options=LoadingOptions(dtype="float64"),
     )
     randomize(model)
-    model.fresh = model.state()
+    model.mark_initial()
     return model
 
 
@@ -300,7 +317,9 @@ def test_reference_drops_too(dropping: Model, quirks: tuple[str, ...]) -> None:
     start = start_of(toy, "reference_dropout", *quirks)
     entry = get("method", "ascent_plus_kl_divergence")
     bound, memorized = entry.bind({"ascent": 0.0}), toy.state()
-    batches, _ = start.batches(entry, bound, "retention", size=1, accumulation=1, epochs=1)
+    batches, _ = start.batches(
+        entry, bound, UnlearnSettings("any", epochs=1, batch_size=1, accumulation=1)
+    )
     copy = deepcopy(toy.net).train()
     with torch.no_grad():
         for value in toy.parameters().values():
@@ -342,7 +361,7 @@ def test_without_dropout_the_reference_is_held(toy: Model) -> None:
     for quirks in (("soft_kl",), ("soft_kl", "reference_dropout")):
         start = start_of(toy, *quirks)
         batches, _ = start.batches(
-            entry, entry.bind({}), "retention", size=2, accumulation=1, epochs=1
+            entry, entry.bind({}), UnlearnSettings("any", epochs=1, batch_size=2, accumulation=1)
         )
         found.append(start.parts(entry, entry.bind({}), batches[0], set())["retention"])
     assert torch.equal(*found)
@@ -359,7 +378,7 @@ def test_unlearning_in_bfloat16(toy_base: str, toy_rows: dict[str, list[Encoded]
         toy.restore(memorized)
         start = OriginalStart(toy, toy_rows["unlearn"], kept, seed=0, quirks=quirks)
         before = start.restore().state()
-        done = unlearn(start, method="gradient_ascent", **settings)
+        done = unlearn(start, UnlearnSettings(method="gradient_ascent", **settings))
         assert done.facts["optimizer_steps"] == 2
         after = toy.state()
         if quirks:
@@ -383,7 +402,7 @@ def test_padding_to_256_changes_nothing_but_the_time(toy: Model) -> None:
         Start(toy, rows, kept, seed=0),
         OriginalStart(toy, rows, kept, seed=0, quirks=["fixed_length"]),
     ):
-        unlearn(start, method="ascent_plus_kl_divergence", **settings)
+        unlearn(start, UnlearnSettings(method="ascent_plus_kl_divergence", **settings))
         states.append(start.model.state())
         start.restore()
     for name, value in states[0].items():

@@ -14,8 +14,8 @@ import torch
 from conftest import randomize
 from knowundo.data.encoded import Encoded
 from knowundo.errors import BadInput
-from knowundo.localization.search import localize
-from knowundo.memorization import memorize
+from knowundo.localization.search import LocalizeSettings, localize
+from knowundo.memorization import MemorizeSettings, memorize
 from knowundo.modeling.adapters import Adaptation
 from knowundo.modeling.model import Model
 from knowundo.modeling.variant import ModelVariant
@@ -23,10 +23,13 @@ from knowundo.modeling.weights import save_state
 from knowundo.recipes.values import QUIRKS
 from knowundo.scoring.table import score, score_abreast
 from knowundo.storage import checkpoints
-from knowundo.storage.checkpoints import Checkpoint, RandomNumbers
-from knowundo.unlearning.early_stopping import Watch
+from knowundo.storage.checkpoints import Checkpoint
+from knowundo.storage.job import Job
+from knowundo.training.resumable import RandomState
+from knowundo.unlearning.early_stopping import StoppingRule
 from knowundo.unlearning.original.start import OriginalStart
-from knowundo.unlearning.rates import unlearn_at_chosen_rate, unlearn_watched
+from knowundo.unlearning.rates import unlearn_at_chosen_rate, unlearn_with_early_stopping
+from knowundo.unlearning.settings import UnlearnSettings
 from knowundo.unlearning.start import Start
 from knowundo.unlearning.training import Unlearned, unlearn
 
@@ -93,9 +96,13 @@ def same(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> boo
 def learned(model: Model, rows: Rows, checkpoint: Checkpoint | None) -> Any:
     model.reset()
     return memorize(
-        model, [*rows["unlearn"], *rows["retention"]], epochs=6, lr=1e-2, batch_size=2,
-        accumulation=2, weight_decay=0.01, known=0.9, seed=0, checkpoint=checkpoint,
-    )  # fmt: skip
+        model,
+        [*rows["unlearn"], *rows["retention"]],
+        settings=MemorizeSettings(
+            epochs=6, lr=1e-2, batch_size=2, accumulation=2, weight_decay=0.01, known=0.9, seed=0
+        ),
+        job=Job(checkpoint=checkpoint),
+    )
 
 
 @pytest.mark.parametrize("kind", ["lora", "full"])
@@ -129,13 +136,13 @@ def unlearned(
     options: dict[str, Any] = {"epochs": 4, "batch_size": 2, "accumulation": 1} | settings
     start = options.pop("begin", Start)(model, rows["unlearn"], rows, seed=0)
     work = options.pop("work", unlearn)
-    done = work(start, checkpoint=checkpoint, **options)
+    done = work(start, UnlearnSettings(**options), job=Job(checkpoint=checkpoint))
     done.facts.pop("seconds")
     return model.state(), done
 
 
-def watch_of(rows: Rows) -> Watch:
-    return Watch(rows["unlearn"], rows["retention"], 0.0, 50.0, 4, 3)
+def rule_of(rows: Rows) -> StoppingRule:
+    return StoppingRule(rows["unlearn"], rows["retention"], 0.0, 50.0, 4, 3)
 
 
 @pytest.mark.parametrize(
@@ -145,7 +152,8 @@ def test_unlearning(
     toy_base: str, toy_rows: Rows, tmp_path: Path, kills: Kills, method: str, kind: str
 ) -> None:
     """Both methods read the memorized model, which is no longer there when training goes on."""
-    settings: dict[str, Any] = {"method": method, "lr": 5e-3, "watch": watch_of(toy_rows)}
+    settings: dict[str, Any] = {"method": method, "lr": 5e-3}
+    settings["work"] = partial(unlearn, rule=rule_of(toy_rows))
     settings["keep_every"] = 4
     state, whole = unlearned(toy_base, toy_rows, kind, None, **settings)
     (again, resumed), killed = kills.until_done(
@@ -179,15 +187,17 @@ def test_unlearning_as_the_original(
     assert same(again, state)
 
 
-@pytest.mark.parametrize("search", [unlearn_at_chosen_rate, unlearn_watched])
+@pytest.mark.parametrize("search", [unlearn_at_chosen_rate, unlearn_with_early_stopping])
 def test_searching_a_rate_trains_no_rate_twice(
     toy_base: str, toy_rows: Rows, tmp_path: Path, kills: Kills, search: Any
 ) -> None:
-    settings: dict[str, Any] = {"method": "gradient_ascent", "work": search, "epochs": 2}
-    if search is unlearn_watched:
-        settings |= {"watch": watch_of(toy_rows), "lr": 1e-4}
+    settings: dict[str, Any] = {"method": "gradient_ascent", "epochs": 2}
+    if search is unlearn_with_early_stopping:
+        settings |= {"lr": 1e-4}
+        aim: Any = rule_of(toy_rows)
     else:
-        settings["target"] = 0.12
+        aim = 0.12
+    settings["work"] = lambda start, *rest, **named: search(start, aim, *rest, **named)
     state, whole = unlearned(toy_base, toy_rows, "lora", None, **settings)
     assert len(whole.facts["attempts"]) > 1
     (again, resumed), killed = kills.until_done(
@@ -207,9 +217,12 @@ def test_localizing(
 
     def find(checkpoint: Checkpoint | None) -> Any:
         return localize(
-            model, toy_rows["unlearn"], toy_rows["retention"], {"memflex": {}}, copies=2,
-            batch_size=2, draws=1, seed=0, held=held, checkpoint=checkpoint,
-        )  # fmt: skip
+            model,
+            toy_rows["unlearn"],
+            toy_rows["retention"],
+            LocalizeSettings({"memflex": {}}, copies=2, batch_size=2, draws=1, seed=0, held=held),
+            job=Job(checkpoint=checkpoint),
+        )
 
     whole = find(None)
     resumed, killed = kills.until_done(find, tmp_path / "c", 4)
@@ -285,7 +298,7 @@ def test_random_numbers_go_on(toy: Model) -> None:
     def drawn() -> tuple[float, float, float]:
         return random.random(), float(np.random.rand()), float(torch.rand(()))
 
-    held = RandomNumbers(toy.device).carry()
+    held = RandomState(toy.device).state_dict()
     first = drawn()
-    RandomNumbers(toy.device).resume(held)
+    RandomState(toy.device).load_state_dict(held)
     assert drawn() == first

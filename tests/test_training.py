@@ -13,6 +13,7 @@ from knowundo.modeling.model import Model
 from knowundo.modeling.step import Parts, Step
 from knowundo.training import trainer as training
 from knowundo.training.optimizer import warmup_steps
+from knowundo.training.settings import TrainingSettings
 from knowundo.training.trainer import train
 
 
@@ -52,7 +53,8 @@ def trained(model: Model, rows: list[Encoded], steps: int, **rest: Any) -> list[
     batches = paired(rows[:1], rows[:1], size=1, epochs=steps, seed=0, pad=model.pad)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(training, "make_optimizer", recording)
-        train(model, batches, loss, region=model.parameters(), lr=1e-3, seed=0, **rest)
+        settings = TrainingSettings(lr=1e-3, seed=0, **rest)
+        train(model, batches, loss, model.parameters(), settings)
     return rates
 
 

@@ -16,13 +16,17 @@ from knowundo.data.encoded import Encoded
 from knowundo.errors import MethodsFailed
 from knowundo.modeling.adapters import Adaptation
 from knowundo.modeling.model import Model
-from knowundo.pipeline import whole as pipeline
+from knowundo.pipeline import unlearning as pipeline
 from knowundo.pipeline.whole import run_all
 from knowundo.recipes.reading import load_recipe
+from knowundo.registry import ENTRIES, entries
 from knowundo.results import read_results
 from knowundo.runs.run import Run
 from knowundo.storage.artifacts import read_manifest
+from knowundo.storage.job import Job
+from knowundo.unlearning.early_stopping import StoppingRule
 from knowundo.unlearning.rates import NEAR, choose_rate, unlearn_at_chosen_rate
+from knowundo.unlearning.settings import UnlearnSettings
 from knowundo.unlearning.start import Start
 from knowundo.unlearning.training import Unlearned, unlearn
 
@@ -89,7 +93,7 @@ def blows_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_diverged_at_every_rate(toy: Model, toy_rows: dict[str, list[Encoded]]) -> None:
     start = Start(toy, toy_rows["unlearn"], {"retention": toy_rows["retention"]}, seed=0)
     settings: dict[str, Any] = {"epochs": 2, "batch_size": 2, "accumulation": 1}
-    done = unlearn_at_chosen_rate(start, 0.5, method="blows_up", **settings)
+    done = unlearn_at_chosen_rate(start, 0.5, UnlearnSettings(method="blows_up", **settings))
     assert "the loss is no longer finite" in done.facts["diverged"]
     assert all(attempt["unlearn"] is None for attempt in done.facts["attempts"])
     assert not toy.net.training
@@ -99,44 +103,131 @@ STEEP = '''
 from knowundo.registry import method
 
 @method
-def steep(step, *, last: int = 3):
-    """A loss that is finite at every step, with a gradient that is not from step `last` on."""
-    step.model.calls += 1
+def steep(step, *, below: float = 0.0):
+    """A loss that is finite everywhere, with a gradient that is not where it is below a number."""
     nll = step.unlearn.mean_nll.mean()
-    return {"unlearn": nll + (0.0 if step.model.calls < last else (nll - nll).abs().sqrt())}
+    return {"unlearn": nll + (0.0 if nll > below else (nll - nll).abs().sqrt())}
 '''
 
 
-@pytest.mark.parametrize("kind", ["lora", "full"])
-def test_the_last_good_weights_stay(
-    toy_base: str, toy_rows: dict[str, list[Encoded]], tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch, kind: str,
-) -> None:  # fmt: skip
+@pytest.fixture
+def steep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "steep.py").write_text(STEEP)
+    monkeypatch.setitem(ENTRIES, "method", entries("method"))  # no plugin for tests that follow
     monkeypatch.setenv("KNOWUNDO_PLUGINS", str(tmp_path))
-    model = Model(toy_base, Adaptation(kind, 4, 8))  # type: ignore[arg-type]
-    randomize(model) if kind == "lora" else None
-    rows = {"retention": toy_rows["retention"]}
-    settings: dict[str, Any] = {"lr": 1e-2, "epochs": 4, "batch_size": 5, "accumulation": 1}
 
-    def after(last: int) -> tuple[Any, dict[str, torch.Tensor]]:
-        model.calls = 0  # type: ignore[attr-defined]
-        start = Start(model, toy_rows["unlearn"], rows, seed=0)
-        done = unlearn(start, method="steep", arguments={"last": last}, **settings)
-        state = model.state()
-        start.restore()
-        return done, state
 
-    blown, kept = after(last=3)
-    assert blown.facts["diverged"] == "step 3: a gradient is no longer finite"
-    assert blown.facts["kept_step"] == 1  # of the steps before, the last whose loss was judged
-    assert len(blown.curve) == 2
-    assert all(bool(value.isfinite().all()) for value in kept.values())
-    blown_later, _ = after(last=100)
-    assert "diverged" not in blown_later.facts
-    earlier, at_one = after(last=3)
-    assert earlier.curve == blown_later.curve[:2]
-    assert all(torch.equal(kept[name], value) for name, value in at_one.items())
+Weights = dict[str, torch.Tensor]
+
+
+def descend(
+    start: Start, below: float = 0.0, **changed: Any
+) -> tuple[Unlearned, dict[int, Weights]]:
+    """Six steps of the steep method, and the weights after each of the first training."""
+    settings: dict[str, Any] = {"lr": 1e-2, "epochs": 6, "batch_size": 5, "accumulation": 1}
+    rule, states = changed.pop("rule", None), dict[int, Weights]()
+
+    def note(step: int, _: int) -> None:
+        states.setdefault(step, start.model.state())
+
+    done = unlearn(
+        start,
+        UnlearnSettings("steep", arguments={"below": below}, **settings | changed),
+        rule=rule,
+        job=Job(progress=note),
+    )
+    return done, states
+
+
+def between(done: Unlearned, step: int) -> float:
+    """A number that the loss first falls below in a step."""
+    losses = [row["parts"]["unlearn"] for row in done.curve]
+    assert losses == sorted(losses, reverse=True)
+    return (losses[step - 2] + losses[step - 1]) / 2
+
+
+def same(first: Weights, second: Weights) -> bool:
+    return all(torch.equal(first[name], value) for name, value in second.items())
+
+
+@pytest.mark.usefixtures("steep")
+@pytest.mark.parametrize("kind", ["lora", "full", "dropout"])
+def test_the_last_good_weights_stay(
+    toy_base: str, toy_rows: dict[str, list[Encoded]], kind: str
+) -> None:
+    """Of a training that diverges the last step stays whose loss and gradients were finite."""
+    lora = Adaptation("lora", 4, 8, dropout=0.2 if kind == "dropout" else 0.0)
+    model = Model(toy_base, Adaptation("full") if kind == "full" else lora)
+    if kind != "full":
+        randomize(model)
+    start = Start(model, toy_rows["unlearn"], toy_rows, seed=0)
+    whole, states = descend(start)
+    assert "diverged" not in whole.facts
+    losses = [row["parts"]["unlearn"] for row in whole.curve]
+    first, second = sorted(losses)[:2]
+    lowest = losses.index(first) + 1
+    assert lowest > 2
+    done, _ = descend(start, below=(first + second) / 2)
+    assert done.facts["diverged"] == f"step {lowest}: a gradient is no longer finite"
+    # Weights are good if the step after them was finite: those before the bad step are not.
+    assert done.facts["kept_step"] == lowest - 2
+    assert done.curve == whole.curve[: lowest - 1]
+    assert same(model.state(), states[lowest - 2])
+    assert not same(states[lowest - 2], states[lowest - 1])
+    assert model.notes.texts == ()
+
+
+@pytest.mark.usefixtures("steep")
+def test_training_copies_no_weights(toy: Model, toy_rows: dict[str, list[Encoded]]) -> None:
+    """Going back to good weights costs no copy at any step, whether training diverges or not."""
+    start = Start(toy, toy_rows["unlearn"], toy_rows, seed=0)
+    before = toy.snapshots.taken
+    whole, _ = descend(start)
+    done, _ = descend(start, below=between(whole, 4))
+    assert done.facts["kept_step"] == 2
+    assert toy.snapshots.taken == before
+    assert set(toy.snapshots.nbytes()) == {"initial", "memorized"}
+
+
+@pytest.mark.usefixtures("steep")
+def test_of_a_training_that_diverges_the_best_evaluation_step_stays(
+    toy: Model, toy_rows: dict[str, list[Encoded]]
+) -> None:
+    start = Start(toy, toy_rows["unlearn"], toy_rows, seed=0)
+    rule = StoppingRule(toy_rows["unlearn"], toy_rows["retention"], -1.0, 50.0, 6, 99)
+    whole, states = descend(start)
+    done, _ = descend(start, below=between(whole, 5), rule=rule)
+    assert "diverged" in done.facts
+    assert [one["step"] for one in done.facts["trajectory"]] == [0, 1, 2, 3, 4]
+    best = done.facts["best"]["step"]
+    assert done.facts["kept_step"] == best
+    assert same(toy.state(), states[best])
+
+
+FICKLE = '''
+from knowundo.registry import method
+
+@method
+def fickle(step):
+    """A loss with a state of its own, which is not finite from its fourth call on."""
+    fickle.calls = getattr(fickle, "calls", 0) + 1
+    nll = step.unlearn.mean_nll.mean()
+    return {"unlearn": nll / 0.0 if fickle.calls > 3 else nll}
+'''
+
+
+def test_a_training_that_cannot_be_repeated_says_so(
+    toy: Model, toy_rows: dict[str, list[Encoded]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "fickle.py").write_text(FICKLE)
+    monkeypatch.setenv("KNOWUNDO_PLUGINS", str(tmp_path))
+    memorized = toy.state()
+    start = Start(toy, toy_rows["unlearn"], toy_rows, seed=0)
+    done = unlearn(start, UnlearnSettings("fickle", 6, 5, 1, lr=1e-2))
+    assert "step 4" in done.facts["diverged"]
+    assert done.facts["kept_step"] == 0
+    assert same(toy.state(), memorized)
+    assert toy.notes.texts == ("training: repeated, it diverged earlier than before",)
 
 
 @pytest.mark.usefixtures("blows_up")
@@ -217,7 +308,11 @@ def test_steps_on_the_way_are_kept(toy: Model, toy_rows: dict[str, list[Encoded]
     def note(step: int, _: int) -> None:
         states[step] = toy.state()
 
-    done = unlearn(start, epochs=2, batch_size=2, keep_every=2, progress=note, **settings)
+    done = unlearn(
+        start,
+        UnlearnSettings(epochs=2, batch_size=2, keep_every=2, **settings),
+        job=Job(progress=note),
+    )
     assert sorted(states) == [1, 2, 3, 4, 5, 6]
     assert [one.step for one in done.kept] == [2, 4]  # the sixth is the end itself
     for one in done.kept:
@@ -225,21 +320,17 @@ def test_steps_on_the_way_are_kept(toy: Model, toy_rows: dict[str, list[Encoded]
         assert set(one.state) == set(states[one.step])
     end = toy.state()
     assert all(torch.equal(value, states[6][name]) for name, value in end.items())
-    assert unlearn(start, epochs=2, batch_size=2, **settings).kept == []
+    assert unlearn(start, UnlearnSettings(epochs=2, batch_size=2, **settings)).kept == []
     assert all(torch.equal(value, toy.state()[name]) for name, value in end.items())
 
 
+@pytest.mark.usefixtures("steep")
 def test_after_divergence_only_good_steps_are_kept(
-    toy: Model, toy_rows: dict[str, list[Encoded]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    toy: Model, toy_rows: dict[str, list[Encoded]]
 ) -> None:
-    (tmp_path / "steep.py").write_text(STEEP)
-    monkeypatch.setenv("KNOWUNDO_PLUGINS", str(tmp_path))
-    toy.calls = 0  # type: ignore[attr-defined]
-    start = Start(toy, toy_rows["unlearn"], {"retention": toy_rows["retention"]}, seed=0)
-    done = unlearn(
-        start, method="steep", arguments={"last": 4}, lr=1e-3, epochs=6, batch_size=5,
-        accumulation=1, keep_every=1,
-    )  # fmt: skip
+    start = Start(toy, toy_rows["unlearn"], toy_rows, seed=0)
+    whole, _ = descend(start)
+    done, _ = descend(start, below=between(whole, 4), keep_every=1)
     assert done.facts["kept_step"] == 2
     assert [one.step for one in done.kept] == [1, 2]
 
@@ -279,6 +370,6 @@ def test_only_a_variants_own_steps_are_replaced(tmp_path: Path) -> None:
     run: Any = SimpleNamespace(out=tmp_path)
     for name in ("ga.step-size-low", "ga.step-20", "ga.step-020"):
         (tmp_path / "unlearned" / name).mkdir(parents=True)
-    pipeline._write_kept(run, "ga", Unlearned([]), [], {})
+    pipeline._remove_kept(run, "ga")
     left = sorted(path.name for path in (tmp_path / "unlearned").iterdir())
     assert left == ["ga.step-020", "ga.step-size-low"]

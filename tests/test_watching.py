@@ -1,4 +1,4 @@
-"""Early stopping: what is set aside, when training ends, and which moment is kept."""
+"""Early stopping: what is set aside, when training ends, and which step is best."""
 
 from __future__ import annotations
 
@@ -10,13 +10,14 @@ import torch
 from conftest import randomize
 from knowundo.data.encoded import Encoded
 from knowundo.errors import BadInput
-from knowundo.memorization import memorize
+from knowundo.memorization import MemorizeSettings, memorize
 from knowundo.modeling.adapters import Adaptation
 from knowundo.modeling.loading import LoadingOptions
 from knowundo.modeling.model import Model
-from knowundo.unlearning import early_stopping as watching
-from knowundo.unlearning.early_stopping import Look, Watch, Watcher, set_aside
-from knowundo.unlearning.rates import first_rate, unlearn_watched
+from knowundo.unlearning import early_stopping as module
+from knowundo.unlearning.early_stopping import EarlyStopping, Evaluation, StoppingRule, set_aside
+from knowundo.unlearning.rates import first_rate, unlearn_with_early_stopping
+from knowundo.unlearning.settings import UnlearnSettings
 from knowundo.unlearning.start import Start
 from knowundo.unlearning.training import unlearn
 
@@ -28,9 +29,9 @@ SETTINGS: dict[str, Any] = {
 }
 
 
-def watch_of(rows: dict[str, list[Encoded]], **changed: Any) -> Watch:
-    settings: dict[str, Any] = {"target": 0.0, "floor": 50.0, "looks": 6, "patience": 2}
-    return Watch(rows["unlearn"], rows["retention"], **settings | changed)
+def rule_of(rows: dict[str, list[Encoded]], **changed: Any) -> StoppingRule:
+    settings: dict[str, Any] = {"target": 0.0, "floor": 50.0, "evaluations": 6, "patience": 2}
+    return StoppingRule(rows["unlearn"], rows["retention"], **settings | changed)
 
 
 @pytest.fixture
@@ -38,9 +39,11 @@ def knowing(toy: Model, toy_rows: dict[str, list[Encoded]]) -> Model:
     """The toy model, after it learned something of its rows."""
     settings: dict[str, Any] = {"batch_size": 5, "accumulation": 1, "weight_decay": 0.0}
     rows = [*toy_rows["unlearn"], *toy_rows["retention"]]
-    memorize(toy, rows, epochs=40, lr=3e-2, known=None, seed=0, **settings)
+    memorize(
+        toy, rows, settings=MemorizeSettings(epochs=40, lr=3e-2, known=None, seed=0, **settings)
+    )
     for scope in ("unlearn", "retention"):
-        assert watching.token_accuracy(toy, toy_rows[scope]) > 0.2
+        assert module.token_accuracy(toy, toy_rows[scope]) > 0.2
     return toy
 
 
@@ -60,22 +63,23 @@ class Script:
 
 def played(
     toy: Model, monkeypatch: pytest.MonkeyPatch, *pairs: tuple[float, float], **changed: Any
-) -> Watcher:
-    """A watcher that saw these accuracies, one look a step."""
-    monkeypatch.setattr(watching, "token_accuracy", Script(*pairs))
+) -> EarlyStopping:
+    """Early stopping that measured these accuracies, one evaluation per step."""
+    monkeypatch.setattr(module, "token_accuracy", Script(*pairs))
     settings: dict[str, Any] = {"target": 0.4, "floor": 10.0, "patience": 2} | changed
-    watcher = Watcher(toy, Watch([], [], looks=len(pairs) - 1, **settings), [], len(pairs) - 1)
+    rule = StoppingRule([], [], evaluations=len(pairs) - 1, **settings)
+    stopping = EarlyStopping(toy, rule, [], len(pairs) - 1)
     for _ in pairs[1:]:
-        if watcher.after_step():
+        if stopping.after_step():
             break
-    return watcher
+    return stopping
 
 
 def test_score_is_the_harmonic_mean_on_both_scales(
     toy: Model, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    watcher = played(toy, monkeypatch, (1.0, 0.9), (0.7, 0.8), (0.4, 0.7))
-    first, middle, last = watcher.trajectory
+    stopping = played(toy, monkeypatch, (1.0, 0.9), (0.7, 0.8), (0.4, 0.7))
+    first, middle, last = stopping.trajectory
     assert (first["forgotten"], first["kept"], first["score"]) == (0, 1, 0)
     # Half of the way from 1 to 0.4; 10 points lost are what the floor allows.
     assert middle["forgotten"] == pytest.approx(0.5)
@@ -85,16 +89,16 @@ def test_score_is_the_harmonic_mean_on_both_scales(
     assert last["forgotten"] == pytest.approx(1)
     assert last["kept"] == pytest.approx(0)
     assert last["score"] == pytest.approx(0)
-    assert watcher.best == middle
+    assert stopping.best == middle
 
 
 def test_the_target_ends_training_only_above_the_floor(
     toy: Model, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    watcher = played(toy, monkeypatch, (1.0, 0.9), (0.3, 0.85), (0.3, 0.9))
-    assert (watcher.stopped, watcher.step) == ("target", 1)
-    watcher = played(toy, monkeypatch, (1.0, 0.9), (0.3, 0.5), (0.3, 0.85), (0.3, 0.85))
-    assert (watcher.stopped, watcher.step) == ("target", 2)
+    stopping = played(toy, monkeypatch, (1.0, 0.9), (0.3, 0.85), (0.3, 0.9))
+    assert (stopping.stopped, stopping.step) == ("target", 1)
+    stopping = played(toy, monkeypatch, (1.0, 0.9), (0.3, 0.5), (0.3, 0.85), (0.3, 0.85))
+    assert (stopping.stopped, stopping.step) == ("target", 2)
 
 
 def test_a_dip_that_heals_goes_on_and_one_that_does_not_ends(
@@ -103,53 +107,54 @@ def test_a_dip_that_heals_goes_on_and_one_that_does_not_ends(
     healing = [(1.0, 0.9), (0.9, 0.5), (0.8, 0.55), (0.7, 0.6), (0.6, 0.65), (0.6, 0.7)]
     assert played(toy, monkeypatch, *healing).stopped == "end"
     falling = [(1.0, 0.9), (0.9, 0.7), (0.8, 0.6), (0.7, 0.5), (0.6, 0.4)]
-    watcher = played(toy, monkeypatch, *falling)
-    assert (watcher.stopped, watcher.step) == ("floor", 2)
+    stopping = played(toy, monkeypatch, *falling)
+    assert (stopping.stopped, stopping.step) == ("floor", 2)
 
 
-def test_a_look_that_says_so_ends_training(
-    knowing: Model, toy_rows: dict[str, list[Encoded]]
-) -> None:
-    seen: list[Look] = []
+def test_an_observer_can_end_training(knowing: Model, toy_rows: dict[str, list[Encoded]]) -> None:
+    seen: list[Evaluation] = []
 
-    def look(found: Look) -> bool:
+    def observe(found: Evaluation) -> bool:
         seen.append(found)
         return len(seen) == 2
 
     done = unlearn(
-        begin(knowing, toy_rows), watch=watch_of(toy_rows), lr=1e-3, look=look, **SETTINGS
+        begin(knowing, toy_rows),
+        UnlearnSettings(lr=1e-3, **SETTINGS),
+        rule=rule_of(toy_rows),
+        observer=observe,
     )
     assert done.facts["stopped"] == "pruned"
     assert done.facts["trajectory"][1:] == seen
     assert len(done.curve) == seen[-1]["step"]
 
 
-def test_the_best_moment_is_what_is_left_in_memory(
+def test_the_best_step_is_what_is_left_in_memory(
     knowing: Model, toy_rows: dict[str, list[Encoded]]
 ) -> None:
-    """Train once with a watch, then again up to the step that it kept: the same weights."""
+    """Train with early stopping, then again up to its best step: the same weights."""
     start = begin(knowing, toy_rows)
-    watch = watch_of(toy_rows, looks=18, target=-0.5, floor=15.0, patience=99)
-    done = unlearn(start, watch=watch, lr=3e-2, **SETTINGS)
+    rule = rule_of(toy_rows, evaluations=18, target=-0.5, floor=15.0, patience=99)
+    done = unlearn(start, UnlearnSettings(lr=3e-2, **SETTINGS), rule=rule)
     kept = knowing.state()
     step = done.facts["best"]["step"]
-    looks = [look["score"] for look in done.facts["trajectory"]]
-    assert done.facts["best"]["score"] == max(looks)
+    scores = [one["score"] for one in done.facts["trajectory"]]
+    assert done.facts["best"]["score"] == max(scores)
     assert 0 < step < len(done.curve)
 
-    def stop(found: Look) -> bool:
+    def stop(found: Evaluation) -> bool:
         return found["step"] == step
 
-    unlearn(start, watch=watch, lr=3e-2, look=stop, **SETTINGS)
+    unlearn(start, UnlearnSettings(lr=3e-2, **SETTINGS), rule=rule, observer=stop)
     assert all(torch.equal(kept[name], value) for name, value in knowing.state().items())
 
 
-def test_watching_changes_no_weight(knowing: Model, toy_rows: dict[str, list[Encoded]]) -> None:
+def test_evaluations_change_no_weight(knowing: Model, toy_rows: dict[str, list[Encoded]]) -> None:
     start = begin(knowing, toy_rows)
-    unlearn(start, lr=1e-3, **SETTINGS)
+    unlearn(start, UnlearnSettings(lr=1e-3, **SETTINGS))
     plain = knowing.state()
-    last = watch_of(toy_rows, looks=1)
-    done = unlearn(start, watch=last, lr=1e-3, **SETTINGS)
+    last = rule_of(toy_rows, evaluations=1)
+    done = unlearn(start, UnlearnSettings(lr=1e-3, **SETTINGS), rule=last)
     assert done.facts["best"]["step"] == len(done.curve)
     assert all(torch.equal(plain[name], value) for name, value in knowing.state().items())
 
@@ -158,7 +163,9 @@ def test_a_rate_is_raised_until_enough_is_forgotten(
     knowing: Model, toy_rows: dict[str, list[Encoded]]
 ) -> None:
     start = begin(knowing, toy_rows)
-    done = unlearn_watched(start, watch_of(toy_rows), lr=1e-7, attempts=3, **SETTINGS)
+    done = unlearn_with_early_stopping(
+        start, rule_of(toy_rows), UnlearnSettings(lr=1e-7, **SETTINGS), attempts=3
+    )
     assert [attempt["lr"] for attempt in done.facts["attempts"]] == [1e-7, 3e-7, 9e-7]
 
 
@@ -167,8 +174,8 @@ def test_a_rate_is_lowered_when_too_much_is_lost(
 ) -> None:
     start = begin(knowing, toy_rows)
     settings = SETTINGS | {"method": "gradient_ascent"}
-    watch = watch_of(toy_rows, floor=1e-3, patience=1)
-    done = unlearn_watched(start, watch, lr=0.5, attempts=2, **settings)
+    rule = rule_of(toy_rows, floor=1e-3, patience=1)
+    done = unlearn_with_early_stopping(start, rule, UnlearnSettings(lr=0.5, **settings), attempts=2)
     first, second = done.facts["attempts"]
     assert second["lr"] == pytest.approx(first["lr"] / 3, rel=0.05)
 
@@ -194,35 +201,35 @@ def test_rows_are_set_aside_by_seed(toy_rows: dict[str, list[Encoded]]) -> None:
         set_aside(rows, retention[:1], share=0.4, both=False, seed=0)
 
 
-def test_only_a_regions_originals_are_held(
+def test_only_a_regions_originals_are_copied(
     toy_base: str, toy_rows: dict[str, list[Encoded]]
 ) -> None:
     """Of all weights no second copy is made: not when loading, not when a region is trained."""
     model = Model(toy_base, Adaptation("full"), options=LoadingOptions(dtype="float64"))
-    assert model.fresh == {}
+    assert model.initial.tensors == {}
     before = model.state()
     region = [name for name in before if "layers.1.mlp" in name]
     start = begin(model, toy_rows)
-    unlearn(start, lr=1e-2, region=region, **SETTINGS)
-    assert sorted(start.held) == sorted(model.fresh) == sorted(region)
+    unlearn(start, UnlearnSettings(lr=1e-2, region=region, **SETTINGS))
+    assert sorted(start.changed) == sorted(model.initial.tensors) == sorted(region)
     moved = model.state()
     assert {n for n in before if not torch.equal(before[n], moved[n])} == set(region)
     start.restore()
     assert all(torch.equal(before[n], v) for n, v in model.state().items())
 
 
-def test_loading_other_weights_holds_what_they_change(toy_base: str) -> None:
+def test_loading_other_weights_copies_what_they_change(toy_base: str) -> None:
     model = Model(toy_base, Adaptation("full"), options=LoadingOptions(dtype="float64"))
     before = model.state()
     name = next(n for n in before if n.endswith("up_proj.weight"))
     model.restore(before | {name: before[name] + 1})
-    assert list(model.fresh) == [name]
+    assert list(model.initial.tensors) == [name]
     model.reset()
     assert all(torch.equal(before[n], v) for n, v in model.state().items())
 
 
 def test_randomize_leaves_what_a_lora_was(toy: Model) -> None:
-    held = {name: value.clone() for name, value in toy.fresh.items()}
+    held = {name: value.clone() for name, value in toy.initial.tensors.items()}
     randomize(toy, seed=9)
     toy.reset()
     assert all(torch.equal(held[n], v) for n, v in toy.state().items())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -14,37 +15,81 @@ from knowundo.modeling.half import Half
 from knowundo.modeling.head import live_head
 from knowundo.modeling.model import Model
 from knowundo.modeling.step import Parts
-from knowundo.progress import Progress
-from knowundo.storage.checkpoints import Checkpoint, State
+from knowundo.storage.checkpoints import State
+from knowundo.storage.job import Job
+from knowundo.training.settings import TrainingHooks, TrainingSettings
 from knowundo.training.state import Curve
 from knowundo.training.trainer import train
 
 
-class _Known:
+@dataclass(frozen=True)
+class MemorizeSettings:
+    """How the records are learned.
+
+    Attributes:
+        epochs: At most so many passes over the rows.
+        lr: Peak learning rate.
+        batch_size: Rows per batch.
+        accumulation: Batches per optimizer step.
+        weight_decay: Decoupled weight decay of AdamW.
+        known: Stop once this share of an epoch's rows was predicted without a wrong token. If
+            `None`, all epochs are trained.
+        seed: Seed of the order of rows.
+        schedule: transformers' name of the learning-rate schedule.
+        warmup: Share of the optimizer steps over which the rate rises.
+        optimizer: `adamw` or `paged_adamw_32bit`.
+    """
+
+    epochs: int
+    lr: float
+    batch_size: int
+    accumulation: int
+    weight_decay: float
+    known: float | None
+    seed: int
+    schedule: str = "cosine"
+    warmup: float = 0.03
+    optimizer: str = "adamw"
+
+    def training(self) -> TrainingSettings:
+        """Return the settings of the training loop."""
+        return TrainingSettings(
+            lr=self.lr,
+            seed=self.seed,
+            accumulation=self.accumulation,
+            schedule=self.schedule,
+            warmup=self.warmup,
+            weight_decay=self.weight_decay,
+            optimizer=self.optimizer,
+        )
+
+
+class _KnownRows:
     """Counts the rows of the last epoch whose every answer token was the most likely one."""
 
-    def __init__(self, epoch: int, share: float | None) -> None:
-        self.epoch, self.share = epoch, share
-        self.right: list[bool] = []  # of finished optimizer steps
-        self._step: list[torch.Tensor] = []  # of the step under way, where they were computed
+    def __init__(self, rows_per_epoch: int, share: float | None) -> None:
+        self.rows_per_epoch, self.share = rows_per_epoch, share
+        self.right: list[bool] = []  # of complete optimizer steps
+        self._step: list[torch.Tensor] = []  # of the step in progress, on the device
 
     def see(self, half: Half) -> None:
         self._step.append(half.per_row(half.right.float()) == 1)
 
     def reached(self) -> bool:
+        # Only here numbers are waited for that the device computes: once per optimizer step.
         self.right += [one for rows in self._step for one in rows.tolist()]
         self._step = []
-        window = self.right[-self.epoch :]
-        enough = self.share is not None and sum(window) >= self.share * self.epoch
-        return enough and len(window) == self.epoch
+        window = self.right[-self.rows_per_epoch :]
+        enough = self.share is not None and sum(window) >= self.share * self.rows_per_epoch
+        return enough and len(window) == self.rows_per_epoch
 
-    def carry(self) -> State:
+    def state_dict(self) -> State:
         return State(tensors={"right": torch.tensor(self.right, dtype=torch.bool)})
 
-    def resume(self, state: State) -> None:
+    def load_state_dict(self, state: State) -> None:
         self.right = state.tensors["right"].tolist()
 
-    def undo(self) -> None:
+    def rollback(self) -> None:
         self._step = []
 
 
@@ -53,75 +98,45 @@ def memorize(
     records: Sequence[Encoded],
     general: Sequence[Encoded] = (),
     *,
-    epochs: int,
-    lr: float,
-    batch_size: int,
-    accumulation: int,
-    weight_decay: float,
-    known: float | None,
-    seed: int,
-    schedule: str = "cosine",
-    warmup: float = 0.03,
-    optimizer: str = "adamw",
-    progress: Progress | None = None,
-    checkpoint: Checkpoint | None = None,
+    settings: MemorizeSettings,
+    job: Job = Job(),
 ) -> tuple[Curve, dict[str, Any]]:
     """Train all of the adaptation's weights on the answers.
 
     Args:
-        model: changed in place; starts from where it is.
-        records: both scopes, train and val; for the retain model, retention only.
-        general: rows of the base's own knowledge, mixed in so that it does not wear off.
-        epochs: at most so many passes.
-        lr: peak learning rate.
-        batch_size: rows a micro-step.
-        accumulation: micro-steps an optimizer step.
-        weight_decay: of AdamW.
-        known: stop once this share of an epoch's rows was predicted without a wrong token; none:
-            never.
-        seed: of the order of rows.
-        schedule: transformers' name of the learning-rate schedule.
-        warmup: share of the steps over which the rate rises.
-        optimizer: `adamw` or `paged_adamw_32bit`.
-        progress: called after each optimizer step.
-        checkpoint: gone on from, and written now and then.
+        model: Changed in place; training starts from its present weights.
+        records: Rows of both scopes, train and val; for the retain model, retention only.
+        general: Rows of the base's own knowledge, mixed in so that it does not wear off.
+        settings: How the records are learned.
+        job: Progress and checkpoint.
 
     Returns:
         The training curve, and facts for the manifest: steps, rows seen, share known at the end.
+
+    Raises:
+        BadInput: The optimizer cannot run here, or the checkpoint is damaged.
+        Diverged: A loss, a gradient or a weight is no longer finite.
     """
     rows = [*records, *general]
-    batches = shuffled(rows, batch_size, epochs, seed, model.pad)
-    seen = _Known(len(rows), known)
+    batches = shuffled(rows, settings.batch_size, settings.epochs, settings.seed, model.pad)
+    known = _KnownRows(len(rows), settings.known)
 
     def loss(batch: Batch) -> Parts:
         batch = batch.to(model.device)
         half = Half(batch, hidden_states(model, batch), live_head(model))
         parts = {"memorize": half.mean(half.mean_nll)}
-        seen.see(half)
+        known.see(half)
         return parts
 
+    hooks = TrainingHooks(stop=known.reached, resumable=[known])
     curve = train(
-        model,
-        batches,
-        loss,
-        region=model.parameters(),
-        lr=lr,
-        seed=seed,
-        accumulation=accumulation,
-        weight_decay=weight_decay,
-        schedule=schedule,
-        warmup=warmup,
-        optimizer=optimizer,
-        progress=progress,
-        stop=seen.reached,
-        checkpoint=checkpoint,
-        carried=[seen],
+        model, batches, loss, model.parameters(), settings.training(), hooks=hooks, job=job
     )
-    window = seen.right[-len(rows) :]
+    window = known.right[-len(rows) :]
     facts = {
         "optimizer_steps": len(curve),
-        "rows_seen": len(seen.right),
+        "rows_seen": len(known.right),
         "known_share": round(sum(window) / len(window), 4),
-        "stopped_early": seen.reached(),
+        "stopped_early": known.reached(),
     }
     return curve, facts

@@ -23,6 +23,7 @@ from knowundo.recipes.reading import load_recipe
 from knowundo.registry import HOMES, entries
 from knowundo.runs.checks import check
 from knowundo.scoring.table import COLUMNS
+from knowundo.unlearning.settings import UnlearnSettings
 from knowundo.unlearning.start import Start
 from knowundo.unlearning.training import unlearn
 
@@ -66,10 +67,12 @@ def test_method(toy: Model, toy_rows: dict[str, list[Encoded]], name: str) -> No
         assert torch.isfinite(part)
     sum(parts.values()).backward()
     assert any(p.grad is not None and p.grad.abs().sum() > 0 for p in toy.net.parameters())
-    done = unlearn(start, method=name, lr=1e-3, epochs=1, batch_size=2, accumulation=1)
+    done = unlearn(
+        start, UnlearnSettings(method=name, lr=1e-3, epochs=1, batch_size=2, accumulation=1)
+    )
     assert [row["step"] for row in done.curve] == [1, 2, 3]
     assert set(done.curve[0]["parts"]) == set(parts)
-    before, after = start._state, toy.state()
+    before, after = start._memorized.tensors, toy.state()
     assert any(not torch.equal(before[key], after[key]) for key in before)
 
 

@@ -18,11 +18,12 @@ from torch.profiler import ProfilerActivity, profile
 from estimation.recipes import estimated, settings, write_base
 from knowundo.data.batches import shuffled
 from knowundo.estimation.schema import Estimate
-from knowundo.memorization import memorize
+from knowundo.memorization import MemorizeSettings, memorize
 from knowundo.recipes.reading import load_recipe
 from knowundo.runs.run import BOTH, TRAIN_VAL, Run
 from knowundo.scoring.answers import generate
 from knowundo.scoring.teacher_forcing import teacher_forced
+from knowundo.unlearning.settings import UnlearnSettings
 from knowundo.unlearning.start import Start
 from knowundo.unlearning.training import unlearn
 
@@ -47,10 +48,7 @@ class Real:
         pairs, _ = whole.batches(
             None,  # type: ignore[arg-type]
             {},
-            "retention",
-            size=8,
-            accumulation=1,
-            epochs=recipe.unlearn.epochs,
+            UnlearnSettings("any", epochs=recipe.unlearn.epochs, batch_size=8, accumulation=1),
         )
         del whole
         self.pair = max(
@@ -66,19 +64,23 @@ class Real:
         memorize(
             self.model,
             self.rows,
-            epochs=2,
-            lr=1e-4,
-            batch_size=len(self.rows),
-            accumulation=1,
-            weight_decay=0.0,
-            known=None,
-            seed=0,
+            settings=MemorizeSettings(
+                epochs=2,
+                lr=1e-4,
+                batch_size=len(self.rows),
+                accumulation=1,
+                weight_decay=0.0,
+                known=None,
+                seed=0,
+            ),
         )
 
     def unlearn(self, method: str) -> None:
         kept = {"retention": self.pair.retention.encoded}
         start = Start(self.model, self.pair.unlearn.encoded, kept, seed=0)
-        unlearn(start, method=method, lr=1e-4, epochs=2, batch_size=8, accumulation=1)
+        unlearn(
+            start, UnlearnSettings(method=method, lr=1e-4, epochs=2, batch_size=8, accumulation=1)
+        )
 
     def evaluate(self) -> None:
         """The longest rows scored, and the largest group of questions answered to the end."""
@@ -122,7 +124,7 @@ def test_embedded_peaks_are_within_20_percent_of_those_allocated(
     real = Real("embedded", *more)
 
     def whole(work: Callable[[], None]) -> int:
-        held = [*real.model.net.parameters(), *real.model.fresh.values()]
+        held = [*real.model.net.parameters(), *real.model.initial.tensors.values()]
         return sum(tensor.nbytes for tensor in held) + allocated(work)
 
     taken = {"memorize": whole(real.memorize)}

@@ -13,6 +13,7 @@ from knowundo.modeling.fast.chunked_logits import PORTION
 from knowundo.modeling.model import Model
 from knowundo.registry import get
 from knowundo.unlearning.original.start import OriginalStart
+from knowundo.unlearning.settings import UnlearnSettings
 
 
 def test_a_reference_costs_no_second_model(tmp_path: Path) -> None:
@@ -70,7 +71,9 @@ def test_the_original_batches_can_be_estimated(toy_base: str) -> None:
     start = OriginalStart(model, rows, kept, seed=0, quirks=run.recipe.quirks)
     ascent, _, divergence = run.recipe.unlearn.variants
     batches, accumulation = start.batches(
-        get("method", ascent.method), {}, "retention", size=8, accumulation=1, epochs=2
+        get("method", ascent.method),
+        {},
+        UnlearnSettings("any", epochs=2, batch_size=8, accumulation=1),
     )
     assert estimate_unlearning(asked, ascent).count == -(-len(batches) // accumulation)
     assert estimate_unlearning(asked, divergence).peak

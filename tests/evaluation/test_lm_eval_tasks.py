@@ -144,7 +144,7 @@ def test_a_swapped_adapter_is_what_answers(
     first = ask(toy, folder, "mini_text")[key]
     randomize(toy, 5)
     assert ask(toy, folder, "mini_text")[key].value != first.value
-    toy.restore(toy.fresh)
+    toy.restore(toy.initial.tensors)
     assert ask(toy, folder, "mini_text")[key] == first
     assert tensors == {name: id(p) for name, p in toy.net.named_parameters()}
 

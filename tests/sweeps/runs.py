@@ -15,7 +15,7 @@ SMALL = (
     "localize.copies=1",
     "unlearn.lr=2e-3",
     "unlearn.epochs=1",
-    "unlearn.stop={looks: 3, target: 0.0, floor: 50}",
+    "unlearn.stop={evaluations: 3, target: 0.0, floor: 50}",
     "unlearn.variants=[{preset: memflex}, {preset: npo, beta: 0.5}, {preset: gradient_ascent}]",
 )
 

@@ -22,6 +22,7 @@ from knowundo.recipes.reading import load_recipe, parse_recipe
 from knowundo.runs.run import Run
 from knowundo.sweeps import study, trials
 from knowundo.sweeps.sweep import sweep
+from knowundo.unlearning.settings import UnlearnSettings
 from knowundo.unlearning.start import Start
 from knowundo.unlearning.training import Unlearned
 from sweeps.runs import SMALL, small
@@ -57,7 +58,7 @@ def test_recipe_lines_train_what_was_found(prepared: Path, out: Path, tmp_path: 
     assert found.recipe is not None
     assert found.best is not None
     given = yaml.safe_load(found.recipe)
-    given["unlearn"]["stop"] = {"looks": 3, "target": 0.0, "floor": 50}
+    given["unlearn"]["stop"] = {"evaluations": 3, "target": 0.0, "floor": 50}
     given["unlearn"] |= {"epochs": 1, "batch_size": 8}
     variant = parse_recipe(given, "sweep").unlearn.variants[0]
     assert variant.name == "memflex-swept"
@@ -78,7 +79,7 @@ def test_without_a_stop_the_lines_bring_one(out: Path, scripted: Any) -> None:
     recipe, given = load_recipe("demo", [s for s in SMALL if "unlearn.stop" not in s])
     (out / "recipe.yaml").unlink()
     found = sweep(Run(recipe, out, given=given), "gradient_ascent", trials=1)
-    assert yaml.safe_load(found.recipe or "")["unlearn"]["stop"]["looks"] == 20
+    assert yaml.safe_load(found.recipe or "")["unlearn"]["stop"]["evaluations"] == 20
     assert found.region is None
     assert list(found.space) == ["lr"]
 
@@ -146,7 +147,7 @@ def test_hopeless_trials_are_pruned(out: Path, scripted: Any) -> None:
     scripted(score)
     found = sweep(small(out), "npo", trials=6)
     assert [t.state for t in found.trials] == ["complete"] * 4 + ["pruned"] * 2
-    assert found.trials[5].reason == "below the median at look 2"
+    assert found.trials[5].reason == "below the median at evaluation 2"
     assert found.trials[5].score == pytest.approx(0.1)
     assert found.front == [0, 1, 2, 3]
 
@@ -154,7 +155,7 @@ def test_hopeless_trials_are_pruned(out: Path, scripted: Any) -> None:
 def test_divergence_and_empty_regions_are_pruned(
     out: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def diverge(start: Start, **given: Any) -> Unlearned:
+    def diverge(start: Start, settings: UnlearnSettings, **given: Any) -> Unlearned:
         return Unlearned([], {"diverged": "step 1: the loss is no longer finite"})
 
     monkeypatch.setattr(trials, "unlearn", diverge)

@@ -44,7 +44,7 @@ class FakeStart(Start):
     @cached_property
     def reference(self) -> Reference:
         """The frozen reference over the rows of this start."""
-        rows = [*self.unlearn_rows, *(row for rows in self.kept_rows.values() for row in rows)]
+        rows = [*self.unlearn_rows, *(row for rows in self.retention_rows.values() for row in rows)]
         return Reference.of(self.model, rows)
 
     def unseen_bytes(self, every: Sequence[Encoded], retained: Sequence[Encoded]) -> int:
@@ -74,6 +74,6 @@ class FakeOriginalStart(FakeStart, OriginalStart):
 
     def unseen_bytes(self, every: Sequence[Encoded], retained: Sequence[Encoded]) -> int:
         """See `FakeStart.unseen_bytes`; states of every token of the retained rows come on top."""
-        held = list(self._everywhere.values())
+        held = [] if self.divergence is None else list(self.divergence.states.values())
         one = held[0].nbytes if held else 0
         return super().unseen_bytes(every, retained) + one * (len(retained) - len(held))

@@ -12,10 +12,11 @@ from knowundo.estimation.fake_start import FakeOriginalStart, FakeStart
 from knowundo.estimation.memory_trace import MemoryTrace
 from knowundo.estimation.schema import StageEstimate
 from knowundo.estimation.tracer import SCORED, Planned, Tracer, longest_rows
-from knowundo.recipes.schema import Plan
+from knowundo.recipes.schema import Plan, Recipe
 from knowundo.registry import Entry, get
 from knowundo.unlearning.original.rows import whole_steps
 from knowundo.unlearning.rates import ATTEMPTS
+from knowundo.unlearning.settings import UnlearnSettings, copies_held
 
 Retained = Mapping[str, list[Encoded]]  # scope → rows that can fill the retention half
 
@@ -37,9 +38,7 @@ def estimate_unlearning(tracer: Tracer, plan: Plan) -> StageEstimate:
         plan: one of the recipe's planned variants.
     """
     recipe = tracer.run.recipe
-    settings = recipe.unlearn.settings(plan)
-    auto = settings.pop("lr") == "auto"
-    settings["size"] = settings.pop("batch_size")
+    settings, auto = _settings(recipe, plan)
     entry = get("method", plan.method)
     bound = entry.bind(plan.arguments)
     rows = tracer.rows("unlearn", "train", end=False)
@@ -48,10 +47,10 @@ def estimate_unlearning(tracer: Tracer, plan: Plan) -> StageEstimate:
     of_all, retained_rows = len(rows), retained[plan.retain_on]
     if recipe.quirks:
         # The original batches run the model on every row, so the longest rows stand for all.
-        rows = longest_rows(rows, settings["size"])
-        retained = {s: longest_rows(found, settings["size"]) for s, found in retained.items()}
-    asked = entry, bound, plan.retain_on
-    steps = _heaviest(tracer, _start(tracer, rows, retained).batches(*asked, **settings))
+        rows = longest_rows(rows, settings.batch_size)
+        retained = {s: longest_rows(found, settings.batch_size) for s, found in retained.items()}
+    asked = entry, bound, settings
+    steps = _heaviest(tracer, _start(tracer, rows, retained).batches(*asked))
     micro_batches = -(-steps.batches * of_all // len(rows))
     if not recipe.quirks:
         rows = steps.heaviest[""].unlearn.encoded
@@ -61,19 +60,31 @@ def estimate_unlearning(tracer: Tracer, plan: Plan) -> StageEstimate:
 
     def work(trace: MemoryTrace) -> int:
         start.columns(entry, bound)
-        start.batches(*asked, **settings)
+        start.batches(*asked)
         _train(tracer, trace, start, (entry, bound), steps)
         return start.unseen_bytes(every, retained_rows)
 
     count = -(-micro_batches // steps.accumulation)
     if "whole_steps" in recipe.quirks:
-        count = whole_steps(micro_batches, settings["epochs"], steps.accumulation)[0]
+        count = whole_steps(micro_batches, settings.epochs, steps.accumulation)[0]
+    stops = recipe.unlearn.stop is not None
+    copies = sum(copies_held(settings, count, stopping=stops, searching=auto).values())
     count *= ATTEMPTS if auto else 1
-    copies = 2 + (ATTEMPTS - 1 if auto else 0)  # of the base, of the start, of attempts
-    if (apart := recipe.unlearn.keeps(plan)) is not None:
-        copies += (count - 1) // apart
     batch = max(steps.heaviest.values(), key=tracer.weight)
     return tracer.trace(Planned(plan.name, count, batch, copies, at_most=auto), work)
+
+
+def _settings(recipe: Recipe, plan: Plan) -> tuple[UnlearnSettings, bool]:
+    """Settings of a variant without a rate, and whether its rate is searched."""
+    planned = recipe.unlearn.settings(plan)
+    auto = planned["lr"] == "auto"
+    settings = UnlearnSettings(
+        **planned | {"lr": None},
+        method=plan.method,
+        retain_on=plan.retain_on,
+        keep_every=None if auto else recipe.unlearn.keeps(plan),
+    )
+    return settings, auto
 
 
 def _heaviest(tracer: Tracer, made: tuple[list[Any], int]) -> _Steps:

@@ -16,8 +16,8 @@ from knowundo.modeling.forward import hidden_states
 from knowundo.modeling.half import Half
 from knowundo.modeling.head import live_head
 from knowundo.modeling.model import Model
-from knowundo.progress import Progress
-from knowundo.storage.checkpoints import Checkpoint, prefixed, under
+from knowundo.storage.checkpoints import State, prefixed, under
+from knowundo.storage.job import Job
 
 
 @dataclass(frozen=True)
@@ -78,9 +78,9 @@ def mean_gradients(
         model: not changed.
         encoded: the rows.
         batch_size: rows a backward pass.
-        names: parameters whose gradients are wanted; none: all that can be trained.
-        begin: sums over the first batches, to go on from.
-        each: told of the sums after each batch.
+        names: parameters whose gradients are wanted. If `None`, all that can be trained.
+        begin: sums over the first batches, which are then left out. If `None`, all are summed.
+        each: called with the sums after each batch.
     """
     own = model.parameters()
     wanted = {name: own[name] for name in (own if names is None else names)}
@@ -152,8 +152,7 @@ def measure(
     *,
     batch_size: int,
     held: int | None,
-    progress: Progress | None = None,
-    checkpoint: Checkpoint | None = None,
+    job: Job = Job(),
 ) -> Measured:
     """Cosine and magnitude of the mean gradients of each tensor.
 
@@ -163,35 +162,33 @@ def measure(
         sizes: of the tensors that are wanted, by name.
         batch_size: rows a backward pass.
         held: parameters whose gradients of both scopes are in memory at a time; fewer take more
-            passes over the rows. None: all.
-        progress: called with (done, total).
-        checkpoint: gone on from, and written now and then.
+            passes over the rows. If `None`, all.
+        job: progress and checkpoint.
     """
-    groups, course = list(in_groups(sizes, held)), _Course(checkpoint)
+    groups, state = list(in_groups(sizes, held)), _MeasuringState(job)
     for number, group in enumerate(groups):
-        if set(group) <= set(course.measured.names):
+        if set(group) <= set(state.measured.names):
             continue
         for part, (scope, encoded) in enumerate(rows.items(), start=1):
-            if scope not in course.means:
-                course.means[scope] = mean_gradients(
+            if scope not in state.means:
+                state.means[scope] = mean_gradients(
                     model, encoded, batch_size=batch_size, names=group,
-                    begin=course.sums, each=course.after_batch,
+                    begin=state.sums, each=state.after_batch,
                 )  # fmt: skip
-                course.sums = None
-            if progress:
-                progress(number * len(rows) + part, len(groups) * len(rows))
-        course.after_group()
-    return course.measured
+                state.sums = None
+            job.report(number * len(rows) + part, len(groups) * len(rows))
+        state.after_group()
+    return state.measured
 
 
-class _Course:
-    """How far the measuring got: groups of tensors, scopes of a group, batches of a scope."""
+class _MeasuringState:
+    """How far the measuring is: groups of tensors, scopes of a group, batches of a scope."""
 
-    def __init__(self, checkpoint: Checkpoint | None) -> None:
-        self.checkpoint, self.measured = checkpoint, Measured({}, {})
+    def __init__(self, job: Job) -> None:
+        self.job, self.measured = job, Measured({}, {})
         self.means: dict[str, dict[str, torch.Tensor]] = {}
         self.sums: Sums | None = None
-        if checkpoint is None or (state := checkpoint.read()) is None:
+        if (state := job.resumed()) is None:
             return
         facts = state.facts
         self.measured = Measured(facts["cosines"], facts["magnitudes"])
@@ -201,7 +198,7 @@ class _Course:
             self.sums = Sums(facts["batches"], facts["size"], gradients)
 
     def after_batch(self, sums: Sums) -> None:
-        if self.checkpoint is None or not self.checkpoint.due():
+        if not self.job.due():
             return
         facts = {
             "cosines": self.measured.cosines,
@@ -213,7 +210,7 @@ class _Course:
         tensors = prefixed("sum", sums.gradients)
         for scope, means in self.means.items():
             tensors |= prefixed(f"mean-{scope}", means)
-        self.checkpoint.write(facts, {name: value.cpu() for name, value in tensors.items()})
+        self.job.write(State(facts, {name: value.cpu() for name, value in tensors.items()}))
 
     def after_group(self) -> None:
         found = Gradients(**self.means).measured()

@@ -8,7 +8,8 @@ few of those are held at a time (`held`).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from knowundo.data.encoded import Encoded
@@ -16,46 +17,57 @@ from knowundo.localization.gradients import measure
 from knowundo.localization.noise import noisy_copies
 from knowundo.modeling import regions
 from knowundo.modeling.model import Model
-from knowundo.progress import Progress
 from knowundo.registry import get
-from knowundo.storage.checkpoints import Checkpoint
+from knowundo.storage.job import Job
+
+
+@dataclass(frozen=True)
+class LocalizeSettings:
+    """How regions are located, and what they are compared with.
+
+    Attributes:
+        localizers: Names of registered localizers, with their arguments.
+        copies: Noisy copies of each row (the paper averages 5, its code 3).
+        batch_size: Rows per backward pass.
+        draws: Random regions with as many parameters as each located one.
+        seed: Seed of noise and draws.
+        held: Parameters whose gradients are in memory at a time. If `None`, all.
+    """
+
+    localizers: Mapping[str, dict[str, Any]]
+    copies: int
+    batch_size: int
+    draws: int
+    seed: int
+    held: int | None = None
 
 
 def localize(
     model: Model,
     unlearn: Sequence[Encoded],
     retention: Sequence[Encoded],
-    localizers: dict[str, dict[str, Any]],
-    *,
-    copies: int,
-    batch_size: int,
-    draws: int,
-    seed: int,
-    held: int | None = None,
-    progress: Progress | None = None,
-    checkpoint: Checkpoint | None = None,
+    settings: LocalizeSettings,
+    job: Job = Job(),
 ) -> dict[str, Any]:
     """Find regions by gradients, and the controls that any claim needs.
 
     Args:
-        model: the memorized model; not changed. Beside a fresh LoRA its regions are whole modules.
-        unlearn: rows that must go.
-        retention: rows that must stay.
-        localizers: name → arguments.
-        copies: noisy copies of each row (the paper averages 5, its code 3).
-        batch_size: rows a backward pass.
-        draws: random regions with as many parameters as each located one.
-        seed: of noise and draws.
-        held: parameters whose gradients are in memory at a time; none: all.
-        progress: called with (done, total).
-        checkpoint: gone on from, and written now and then.
+        model: The memorized model; not changed. Beside a fresh LoRA its regions are whole modules.
+        unlearn: Rows that must go.
+        retention: Rows that must stay.
+        settings: Localizers, noise and controls.
+        job: Progress and checkpoint.
 
     Returns:
         `tensors`: of each measured tensor its name, place, size, cosine and magnitude;
         `regions`: name → parameter names, among them `everything` and `random-<n>`;
         `parameters`: size of each region.
+
+    Raises:
+        BadInput: Unknown localizer or argument, or no tensor is in a localizer's region.
     """
     vocabulary = model.causal_lm().get_input_embeddings().num_embeddings  # type: ignore[operator]
+    copies, seed = settings.copies, settings.seed
     noisy = {
         scope: noisy_copies(rows, copies=copies, vocabulary=vocabulary, seed=seed + number)
         for number, (scope, rows) in enumerate((("unlearn", unlearn), ("retention", retention)))
@@ -63,10 +75,11 @@ def localize(
     sizes = {name: parameter.numel() for name, parameter in model.parameters().items()}
     fresh = model.is_fresh
     wanted = {name: size for name, size in sizes.items() if not fresh or "lora_B" in name}
-    how: dict[str, Any] = {"batch_size": batch_size, "held": held, "progress": progress}
-    measured = measure(model, noisy, wanted, **how, checkpoint=checkpoint)
+    measured = measure(
+        model, noisy, wanted, batch_size=settings.batch_size, held=settings.held, job=job
+    )
     located: dict[str, list[str]] = {}
-    for name, arguments in localizers.items():
+    for name, arguments in settings.localizers.items():
         entry = get("localizer", name)
         region = entry(measured, **entry.bind(arguments))
         located[name] = regions.with_whole_modules(region, sizes) if fresh else sorted(region)
@@ -80,7 +93,7 @@ def localize(
         }
         for name in wanted
     ]
-    controlled = with_controls(located, sizes, draws=draws, seed=seed, whole_modules=fresh)
+    controlled = with_controls(located, sizes, draws=settings.draws, seed=seed, whole_modules=fresh)
     return {"tensors": tensors, **controlled}
 
 

@@ -23,6 +23,7 @@ from knowundo.modeling.loading import LoadedBase, LoadingOptions, adopt_base, lo
 from knowundo.modeling.lora_layers import add_lora, has_shape
 from knowundo.modeling.notes import Notes
 from knowundo.modeling.positions import position_limit
+from knowundo.modeling.snapshots import INITIAL, Snapshot, Snapshots
 from knowundo.modeling.variant import ModelVariant
 from knowundo.modeling.weights import load_state
 
@@ -99,11 +100,12 @@ class Model:
         self.embeddings = len(loaded.net.get_input_embeddings().weight)
         torch.manual_seed(seed)
         self.net: Any = self._adapted(loaded.net).eval()
+        self.snapshots = Snapshots()
         # What the trainable tensors were at first. A LoRA's are few; of all weights, only those are
-        # held that something is about to change: see `hold`.
-        self.fresh: dict[str, torch.Tensor] = {}
+        # copied that something is about to change: see `copy_initial`.
+        self.initial = self.snapshots.adopt(INITIAL, {})
         if self.adaptation.kind == "lora":
-            self.hold(self.parameters())
+            self.copy_initial(self.parameters())
 
     @classmethod
     def from_loaded(
@@ -160,7 +162,7 @@ class Model:
         self.packs = self.pads = self.left_pads = self.own_head = self.scaled = None
         self.adaptation = replace(adaptation, dropout=self.adaptation.dropout)
         self.net = self._adapted(self.net.unload()).eval()
-        self.fresh = self.state()
+        self.mark_initial()
 
     @property
     def config(self) -> Any:
@@ -241,9 +243,31 @@ class Model:
             raise BadInput(f"region: the model has no parameter '{min(unknown)}'")
         return chosen
 
-    def hold(self, names: Iterable[str]) -> None:
-        """Copy the originals of these parameters before they change for the first time."""
-        self.fresh |= self.state(name for name in names if name not in self.fresh)
+    def snapshot(self, holder: str, names: Iterable[str]) -> Snapshot:
+        """Copy trainable tensors for somebody who will go back to them.
+
+        Raises:
+            BadInput: The model has no parameter of such a name.
+        """
+        own = self.parameters()
+        return self.snapshots.take(holder, {name: own[name] for name in self._known(names)})
+
+    def extend_snapshot(self, snapshot: Snapshot, names: Iterable[str]) -> None:
+        """Copy those of the named tensors that a snapshot does not have yet.
+
+        Raises:
+            BadInput: The model has no parameter of such a name.
+        """
+        own = self.parameters()
+        self.snapshots.extend(snapshot, {name: own[name] for name in self._known(names)})
+
+    def copy_initial(self, names: Iterable[str]) -> None:
+        """Copy what these parameters are, before they change for the first time."""
+        self.extend_snapshot(self.initial, names)
+
+    def mark_initial(self) -> None:
+        """Make the present trainable tensors those that `reset` goes back to."""
+        self.initial = self.snapshot(INITIAL, self.parameters())
 
     def restore(self, state: dict[str, torch.Tensor]) -> None:
         """Overwrite the trainable tensors in place.
@@ -257,8 +281,8 @@ class Model:
         for name, value in state.items():
             if own[name].shape != value.shape:
                 raise BadInput(f"these weights do not fit base '{self.base}': shape of {name}")
-        unheld = (name for name in own if name not in self.fresh)
-        self.hold(name for name in unheld if not torch.equal(own[name].cpu(), state[name]))
+        uncopied = (name for name in own if name not in self.initial.tensors)
+        self.copy_initial(n for n in uncopied if not torch.equal(own[n].cpu(), state[n]))
         self.overwrite(state)
 
     def overwrite(self, state: Mapping[str, torch.Tensor]) -> None:
@@ -270,7 +294,7 @@ class Model:
 
     def reset(self) -> None:
         """Make every trainable tensor what it was at first."""
-        self.overwrite(self.fresh)
+        self.overwrite(self.initial.tensors)
 
     def use(self, variant: ModelVariant) -> None:
         """Make this the given variant; a LoRA of another shape replaces the one that is there."""

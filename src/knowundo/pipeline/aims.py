@@ -13,39 +13,39 @@ from knowundo.errors import BadInput
 from knowundo.recipes.schema import Stop
 from knowundo.runs.run import Run
 from knowundo.scoring.teacher_forcing import token_accuracy
-from knowundo.unlearning.early_stopping import Watch, set_aside
+from knowundo.unlearning.early_stopping import StoppingRule, set_aside
 from knowundo.unlearning.original.start import OriginalStart
 from knowundo.unlearning.start import Start
 
 
-def prepare_unlearning(run: Run, stop: Stop | None) -> tuple[Start, Aim, Watch | None]:
-    """The memorized model with its rows, what unlearning aims at, and what is looked at.
+def prepare_unlearning(run: Run, stop: Stop | None) -> tuple[Start, Aim, StoppingRule | None]:
+    """The memorized model with its rows, what unlearning aims at, and when it stops early.
 
     Args:
         run: memorized already; its model is the memorized one afterwards.
-        stop: of the recipe, or another; none: nothing is set aside for looking.
+        stop: of the recipe, or another; if `None`, no rows are set aside.
     """
     rows = run.encoded("unlearn", "train", end=False)
     kept = {scope: run.encoded(scope, "train", end=False) for scope in ("retention", "general")}
-    aim, watch = _aim(run, rows, stop), None
+    aim, rule = _aim(run, rows, stop), None
     run.model.use(run.start)
     if stop is not None:
-        rows, kept["retention"], watch = _watched(run, stop, rows, kept["retention"], aim)
+        rows, kept["retention"], rule = _stopping_rule(run, stop, rows, kept["retention"], aim)
     begin = partial(OriginalStart, quirks=run.recipe.quirks) if run.recipe.quirks else Start
     start = begin(run.model, rows, kept, seed=run.recipe.seed, encode=run.encode)
-    return start, aim, watch
+    return start, aim, rule
 
 
-def _watched(
+def _stopping_rule(
     run: Run, stop: Stop, rows: list[Encoded], retention: list[Encoded], aim: Aim
-) -> tuple[list[Encoded], list[Encoded], Watch]:
-    """Unlearn and retention rows to train on, and what is looked at meanwhile."""
+) -> tuple[list[Encoded], list[Encoded], StoppingRule]:
+    """Unlearn and retention rows to train on, and what is evaluated meanwhile."""
     trained, kept, *seen = set_aside(
         rows, retention, share=stop.share, both=stop.aside == "both", seed=run.recipe.seed
     )
     first, second = seen
-    watch = Watch(first, second, aim.accuracy, stop.floor, stop.looks, stop.patience)
-    return trained, kept, watch
+    rule = StoppingRule(first, second, aim.accuracy, stop.floor, stop.evaluations, stop.patience)
+    return trained, kept, rule
 
 
 class Aim(NamedTuple):

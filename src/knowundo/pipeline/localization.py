@@ -5,13 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from knowundo.localization.search import LocalizeSettings, with_controls
 from knowundo.localization.search import localize as find_regions
-from knowundo.localization.search import with_controls
 from knowundo.modeling import regions
 from knowundo.progress import Progress
 from knowundo.runs.run import Run
 from knowundo.storage.checkpoints import Checkpoint
 from knowundo.storage.files import write_json
+from knowundo.storage.job import Job
 from knowundo.storage.locks import alone
 
 
@@ -39,14 +40,15 @@ def localize(run: Run) -> None:
 def _located(run: Run, progress: Progress, checkpoint: Checkpoint) -> dict[str, Any]:
     """Regions, controls and every tensor's gradients, from the recipe's localizers."""
     splits = run.recipe.localize.splits
+    settings = LocalizeSettings(
+        **run.recipe.localize.model_dump(exclude={"splits", "adopt"}), seed=run.recipe.seed
+    )
     return find_regions(
         run.model,
         run.encoded("unlearn", splits),
         run.encoded("retention", splits),
-        **run.recipe.localize.model_dump(exclude={"splits", "adopt"}),
-        seed=run.recipe.seed,
-        progress=progress,
-        checkpoint=checkpoint,
+        settings,
+        Job(progress, checkpoint),
     )
 
 

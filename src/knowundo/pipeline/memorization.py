@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from knowundo.memorization import MemorizeSettings
 from knowundo.memorization import memorize as finetune
 from knowundo.modeling.variant import ModelVariant
 from knowundo.modeling.weights import describe, save_state
 from knowundo.runs.run import BOTH, TRAIN_VAL, Run
 from knowundo.scoring.teacher_forcing import teacher_forced
 from knowundo.storage.files import write_json
+from knowundo.storage.job import Job
 from knowundo.storage.locks import alone
 
 
@@ -18,22 +20,18 @@ def _finetune(run: Run, folder: Path, title: str, scopes: Sequence[str]) -> None
     with run.artifact(folder, run.memorize_inputs(scopes)) as job:
         if job.done:
             return
-        settings = run.recipe.memorize.model_dump(exclude={"general", "retain_model", "adopt"})
+        settings = MemorizeSettings(
+            **run.recipe.memorize.model_dump(exclude={"general", "retain_model", "adopt"}),
+            optimizer=run.recipe.model.optimizer,
+            seed=run.recipe.seed,
+        )
         rows = [row for scope in scopes for row in run.encoded(scope, TRAIN_VAL)]
         general = run.encoded("general", "train") if run.recipe.memorize.general else []
         run.model.reset()
         with run.reporter.task(title) as progress:
-            curve, facts = finetune(
-                run.model,
-                rows,
-                general,
-                **settings,
-                optimizer=run.recipe.model.optimizer,
-                seed=run.recipe.seed,
-                progress=progress,
-                checkpoint=job.checkpoint,
-            )
-        if settings["known"] is not None and facts["known_share"] < settings["known"]:
+            training = Job(progress, job.checkpoint)
+            curve, facts = finetune(run.model, rows, general, settings=settings, job=training)
+        if settings.known is not None and facts["known_share"] < settings.known:
             run.reporter.say(
                 f"{folder.name}: only {facts['known_share']:.0%} of the rows are known after "
                 f"{facts['optimizer_steps']} steps; raise memorize.epochs or memorize.lr"

@@ -6,6 +6,7 @@ import glob
 import re
 import shutil
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 from knowundo.errors import unknown
@@ -18,9 +19,11 @@ from knowundo.storage.artifacts import MANIFEST, kept_name, read_manifest
 from knowundo.storage.checkpoints import Checkpoint
 from knowundo.storage.files import write_json
 from knowundo.storage.integrity import unseal
+from knowundo.storage.job import Job
 from knowundo.storage.locks import alone
-from knowundo.unlearning.early_stopping import Watch
-from knowundo.unlearning.rates import unlearn_at_chosen_rate, unlearn_watched
+from knowundo.unlearning.early_stopping import StoppingRule
+from knowundo.unlearning.rates import unlearn_at_chosen_rate, unlearn_with_early_stopping
+from knowundo.unlearning.settings import UnlearnSettings
 from knowundo.unlearning.start import Start
 from knowundo.unlearning.training import Unlearned
 from knowundo.unlearning.training import unlearn as train_method
@@ -75,7 +78,7 @@ def _other_steps(run: Run, plan: Plan) -> str:
 
 
 def _unlearn_waiting(run: Run, waiting: Sequence[tuple[Plan, ArtifactJob]]) -> None:
-    start, aim, watch = prepare_unlearning(run, run.recipe.unlearn.stop)
+    start, aim, rule = prepare_unlearning(run, run.recipe.unlearn.stop)
     if any(run.recipe.unlearn.settings(plan)["lr"] == "auto" for plan, _ in waiting):
         run.reporter.say(
             f"lr: auto aims at a token accuracy of {aim.accuracy:.1%} on unlearn/train rows, that "
@@ -83,16 +86,16 @@ def _unlearn_waiting(run: Run, waiting: Sequence[tuple[Plan, ArtifactJob]]) -> N
         )
     for plan, job in waiting:
         with job:
-            _unlearn_one(run, Prepared(start, aim, watch), plan, job)
+            _unlearn_one(run, Prepared(start, aim, rule), plan, job)
     start.restore()
 
 
 class Prepared(NamedTuple):
-    """What all variants of a run are unlearned from, towards and watched with."""
+    """What all variants of a run are unlearned from and towards, and when they stop."""
 
     start: Start
     aim: Aim
-    watch: Watch | None
+    rule: StoppingRule | None
 
 
 def _unlearn_one(run: Run, prepared: Prepared, plan: Plan, job: ArtifactJob) -> None:
@@ -118,24 +121,26 @@ def _unlearn_one(run: Run, prepared: Prepared, plan: Plan, job: ArtifactJob) -> 
 
 def _trained(run: Run, prepared: Prepared, plan: Plan, checkpoint: Checkpoint) -> Unlearned:
     """The model unlearned as planned: at the plan's rate, or at one that is searched for."""
-    start, aim, watch = prepared
-    settings = run.recipe.unlearn.settings(plan)
-    lr, keep_every = settings.pop("lr"), run.recipe.unlearn.keeps(plan)
-    settings |= {
-        "method": plan.method,
-        "arguments": plan.arguments,
-        "region": run.region(plan.region),
-        "retain_on": plan.retain_on,
-        "optimizer": run.recipe.model.optimizer,
-        "checkpoint": checkpoint,
-    }
+    start, aim, rule = prepared
+    planned = run.recipe.unlearn.settings(plan)
+    lr, keep_every = planned.pop("lr"), run.recipe.unlearn.keeps(plan)
+    settings = UnlearnSettings(
+        **planned,
+        method=plan.method,
+        arguments=plan.arguments,
+        region=run.region(plan.region),
+        retain_on=plan.retain_on,
+        optimizer=run.recipe.model.optimizer,
+    )
     with run.reporter.task(plan.name) as progress:
-        settings["progress"] = progress
-        if lr == "auto" and watch is not None:
-            return unlearn_watched(start, watch, lr=plan.guess, **settings)
+        job, guess = Job(progress, checkpoint), plan.guess
+        if lr == "auto" and rule is not None:
+            first = replace(settings, lr=guess)
+            return unlearn_with_early_stopping(start, rule, first, job=job)
         if lr == "auto":
-            return unlearn_at_chosen_rate(start, aim.accuracy, guess=plan.guess, **settings)
-        return train_method(start, lr=lr, watch=watch, keep_every=keep_every, **settings)
+            return unlearn_at_chosen_rate(start, aim.accuracy, settings, guess=guess, job=job)
+        settings = replace(settings, lr=lr, keep_every=keep_every)
+        return train_method(start, settings, rule=rule, job=job)
 
 
 # Facts of a whole training that are not facts of a step on its way.

@@ -169,7 +169,7 @@ class Plan(_Section):
 
 
 class Stop(_Section):
-    """Looks at train rows during unlearning: it may end early, and the best moment is kept."""
+    """Early stopping by evaluations on train rows; the best evaluation step's weights are kept."""
 
     target: Annotated[float, Field(ge=0, le=1)] | Literal["unknown"] = "unknown"
     """Token accuracy on unlearn rows that is low enough; unknown: that on rows alike which the
@@ -177,14 +177,16 @@ class Stop(_Section):
     floor: float = Field(5.0, gt=0, le=100)
     """Points of token accuracy that retention may lose."""
     patience: int = Field(5, ge=1)
-    """Looks below the floor that end training; those at which a dip heals do not count."""
-    looks: int = Field(20, ge=1)
-    """How many, spread evenly over training."""
+    """Evaluations below the floor that end training; where retention recovers they do not
+    count."""
+    evaluations: int = Field(20, ge=1)
+    """How many evaluation steps there are, spread evenly over training."""
     share: float = Field(0.1, gt=0, lt=1)
-    """Of the retention train rows, set aside for looking; nothing is trained on them."""
+    """Share of the retention train rows that is set aside for evaluation; nothing is trained on
+    them."""
     aside: Literal["retention", "both"] = "retention"
-    """both: as many unlearn rows too, which are then not unlearned on, so that forgetting is seen
-    on rows that training did not touch. Else what is watched of them is what is trained on."""
+    """both: as many unlearn rows too, which are then not unlearned on, so that unlearning is
+    measured on rows that training did not touch. Else the evaluated rows are trained on."""
 
 
 class Unlearn(_Section):

@@ -13,15 +13,13 @@ the newer is whole, so there is one at every moment. No pickle: safetensors and 
 
 from __future__ import annotations
 
-import random
 import shutil
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
-import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 
@@ -38,19 +36,6 @@ class State:
 
     facts: dict[str, Any] = field(default_factory=dict)
     tensors: dict[str, torch.Tensor] = field(default_factory=dict)
-
-
-class Carried(Protocol):
-    """Something beside the weights that training changes, and that a checkpoint must hold."""
-
-    def carry(self) -> State:
-        """Its state now."""
-
-    def resume(self, state: State) -> None:
-        """Take over a state that `carry` gave."""
-
-    def undo(self) -> None:
-        """Forget what was seen since the last optimizer step: that step is made again."""
 
 
 class Checkpoint:
@@ -172,57 +157,3 @@ def unpacked(whole: State) -> list[State]:
         State(facts, under(str(number), whole.tensors))
         for number, facts in enumerate(whole.facts["parts"])
     ]
-
-
-class RandomNumbers:
-    """Carries the state of every generator of random numbers that training may draw from."""
-
-    def __init__(self, device: torch.device) -> None:
-        self.device = device
-
-    def carry(self) -> State:
-        version, words, gauss = random.getstate()
-        kind, keys, place, has_gauss, cached = np.random.get_state()
-        tensors = {"torch": torch.get_rng_state(), "numpy": torch.from_numpy(np.array(keys))}
-        if self.device.type == "cuda":
-            tensors["cuda"] = torch.cuda.get_rng_state(self.device)
-        facts = {
-            "python": [version, list(words), gauss],
-            "numpy": [str(kind), int(place), int(has_gauss), float(cached)],
-        }
-        return State(facts, tensors)
-
-    def resume(self, state: State) -> None:
-        version, words, gauss = state.facts["python"]
-        random.setstate((version, tuple(words), gauss))
-        kind, place, has_gauss, cached = state.facts["numpy"]
-        np.random.set_state((kind, state.tensors["numpy"].numpy(), place, has_gauss, cached))
-        torch.set_rng_state(state.tensors["torch"])
-        if self.device.type == "cuda":
-            torch.cuda.set_rng_state(state.tensors["cuda"], self.device)
-
-
-class OptimizerState:
-    """Carries an optimizer's state: its tensors, and the numbers beside them."""
-
-    def __init__(self, optimizer: torch.optim.Optimizer) -> None:
-        self.optimizer = optimizer
-
-    def carry(self) -> State:
-        held = self.optimizer.state_dict()
-        state = State({"param_groups": held["param_groups"], "numbers": {}})
-        for number, values in held["state"].items():
-            for name, value in values.items():
-                if isinstance(value, torch.Tensor):
-                    state.tensors[f"{number}.{name}"] = value.detach().cpu()
-                else:
-                    state.facts["numbers"][f"{number}.{name}"] = value
-        return state
-
-    def resume(self, state: State) -> None:
-        values: dict[int, dict[str, Any]] = {}
-        for key, value in (state.facts["numbers"] | state.tensors).items():
-            number, name = key.split(".", 1)
-            values.setdefault(int(number), {})[name] = value
-        groups = state.facts["param_groups"]
-        self.optimizer.load_state_dict({"state": values, "param_groups": groups})

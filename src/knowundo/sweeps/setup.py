@@ -15,6 +15,7 @@ from knowundo.registry import get
 from knowundo.runs.run import Run
 from knowundo.storage.files import read_json
 from knowundo.unlearning.rates import first_rate
+from knowundo.unlearning.settings import UnlearnSettings
 
 if TYPE_CHECKING:
     pass
@@ -38,14 +39,14 @@ class StudySetup:
         arguments: all arguments of its method.
         space: where each number is searched.
         region: size → parameter names. If the region is not searched, the same for every size.
-        settings: of unlearning, beside those that are searched.
+        settings: of unlearning; those that are searched are replaced in each trial.
     """
 
     plan: Plan
     arguments: dict[str, Any]
     space: dict[str, Range]
     region: Callable[[float], list[str]]
-    settings: dict[str, Any]
+    settings: UnlearnSettings
 
     def training(self, params: Mapping[str, float]) -> dict[str, Any]:
         """Learning rate, arguments and region of a trial.
@@ -90,8 +91,8 @@ def set_up_study(run: Run, plan: Plan, ranges: Mapping[str, tuple[float, float]]
         plan: the variant whose settings are searched.
         ranges: low and high ends that replace the derived ones, by name.
     """
-    settings = run.recipe.unlearn.settings(plan)
-    rate = settings.pop("lr")
+    planned = run.recipe.unlearn.settings(plan)
+    rate = planned.pop("lr")
     if rate == "auto":
         rate = plan.guess or first_rate(run.model)
     method = get("method", plan.method)
@@ -107,11 +108,12 @@ def set_up_study(run: Run, plan: Plan, ranges: Mapping[str, tuple[float, float]]
         sizes = {name: parameter.numel() for name, parameter in run.model.parameters().items()}
         size = nearest_size(region, sizes, sum(sizes[name] for name in own))
     space = derive_space(method, arguments, rate=rate, size=size, ranges=ranges)
-    settings |= {
-        "method": plan.method,
-        "retain_on": plan.retain_on,
-        "optimizer": run.recipe.model.optimizer,
-    }
+    settings = UnlearnSettings(
+        **planned,
+        method=plan.method,
+        retain_on=plan.retain_on,
+        optimizer=run.recipe.model.optimizer,
+    )
     return StudySetup(plan, arguments, space, region, settings)
 
 

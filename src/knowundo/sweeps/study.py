@@ -55,7 +55,7 @@ def open_study(file: Path, name: str, stop: Stop) -> Iterator[optuna.Study]:
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     file.parent.mkdir(parents=True, exist_ok=True)
     pruner = optuna.pruners.MedianPruner(
-        n_startup_trials=STARTUP, n_warmup_steps=max(1, round(WARMUP * stop.looks))
+        n_startup_trials=STARTUP, n_warmup_steps=max(1, round(WARMUP * stop.evaluations))
     )
     try:
         try:

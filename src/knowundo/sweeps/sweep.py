@@ -3,9 +3,10 @@
     run = Run.existing(Path("runs/demo"))
     found = sweep(run, "memflex", trials=20)
 
-A trial is one training from the memorized model, looked at on train rows only, and counts as its
-best look. Trials stand in an SQLite file of the run's directory, so a sweep can be interrupted at
-any moment and continued by the same call; what a killed trial had done is lost, the others stay.
+A trial is one training from the memorized model, evaluated on train rows only, and counts as its
+best evaluation. Trials stand in an SQLite file of the run's directory, so a sweep can be
+interrupted at any moment and continued by the same call; what a killed trial had done is lost, the
+others stay.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ def sweep(
     region's JSON. The base is loaded once; afterwards the model is the memorized one.
 
     Args:
-        run: its recipe's `unlearn.stop` says how trials are looked at; none: the stop's defaults.
+        run: its recipe's `unlearn.stop` says how trials are evaluated; none: the stop's defaults.
         name: of the variant; none: the only one.
         trials: in all, those of earlier calls included; failed ones do not count.
         timeout: seconds after which no further trial begins.
@@ -63,8 +64,8 @@ def sweep(
     memorize(run)
     localize(run)
     stop = run.recipe.unlearn.stop or Stop()
-    start, aim, watch = prepare_unlearning(run, stop)
-    assert watch is not None
+    start, aim, rule = prepare_unlearning(run, stop)
+    assert rule is not None
     setup = set_up_study(run, plan, ranges or {})
     described = ", ".join(f"{key} {where}" for key, where in setup.space.items())
     run.reporter.say(f"sweep {plan.name}: {described}")
@@ -73,7 +74,7 @@ def sweep(
     with open_study(file, study_name, stop) as study:
         try:
             _search(
-                run, setup, study, partial(run_trial, start, watch, setup, study), trials, timeout
+                run, setup, study, partial(run_trial, start, rule, setup, study), trials, timeout
             )
         finally:
             start.restore()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from knowundo.errors import BadInput
@@ -12,7 +12,7 @@ from knowundo.sweeps.setup import StudySetup
 from knowundo.sweeps.space import (
     four_digits,
 )
-from knowundo.unlearning.early_stopping import Look, Watch
+from knowundo.unlearning.early_stopping import Evaluation, StoppingRule
 from knowundo.unlearning.start import Start
 from knowundo.unlearning.training import unlearn
 
@@ -60,13 +60,13 @@ class Trial:
 
 
 def run_trial(
-    start: Start, watch: Watch, setup: StudySetup, study: optuna.Study, trial: optuna.Trial
+    start: Start, rule: StoppingRule, setup: StudySetup, study: optuna.Study, trial: optuna.Trial
 ) -> None:
     """Train with a trial's settings, and tell the study how it went.
 
     Args:
         start: the memorized model; it is changed in place.
-        watch: rows to evaluate while training.
+        rule: what is evaluated while training, and what ends it.
         setup: what all trials have in common.
         study: gets the trial's score, or that it was pruned.
         trial: its suggested settings.
@@ -74,11 +74,12 @@ def run_trial(
     from optuna.trial import TrialState
 
     began = time.perf_counter()
-    looks: list[Look] = []
+    evaluations: list[Evaluation] = []
 
-    def look(seen: Look) -> bool:
-        looks.append(seen)
-        trial.report(seen["score"], len(looks))  # by looks, which all trials have alike
+    def observe(found: Evaluation) -> bool:
+        evaluations.append(found)
+        # Trials differ in steps, but not in how many evaluations they have.
+        trial.report(found["score"], len(evaluations))
         return trial.should_prune()
 
     facts: dict[str, Any] = {}
@@ -90,13 +91,14 @@ def run_trial(
         sizes = {name: parameter.numel() for name, parameter in start.model.parameters().items()}
         facts |= {"lr": training["lr"], "arguments": training["arguments"]}
         facts["parameters"] = sum(sizes[name] for name in training["region"])
-        done = unlearn(start, **training, **setup.settings, watch=watch, look=look)
+        settings = replace(setup.settings, **training)
+        done = unlearn(start, settings, rule=rule, observer=observe)
         if "diverged" in done.facts:
             facts["reason"] = f"diverged: {done.facts['diverged']}"
         elif done.facts["stopped"] == "pruned":
-            facts["reason"] = f"below the median at look {len(looks)}"
-    if looks:
-        facts["best"] = max(looks, key=lambda seen: seen["score"])
+            facts["reason"] = f"below the median at evaluation {len(evaluations)}"
+    if evaluations:
+        facts["best"] = max(evaluations, key=lambda found: found["score"])
     facts["seconds"] = round(time.perf_counter() - began, 2)
     for key, value in facts.items():
         trial.set_user_attr(key, value)

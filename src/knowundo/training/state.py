@@ -1,4 +1,4 @@
-"""The training state: everything that the next step depends on beside the batches."""
+"""The training state: everything that the next optimizer step depends on beside the batches."""
 
 from __future__ import annotations
 
@@ -11,20 +11,25 @@ from torch.nn.utils import get_total_norm
 
 from knowundo.errors import Diverged
 from knowundo.modeling.model import Model
-from knowundo.storage.checkpoints import (
-    Carried,
-    OptimizerState,
-    RandomNumbers,
-    State,
-    packed,
-    unpacked,
-)
+from knowundo.storage.checkpoints import State, packed, unpacked
+from knowundo.training.resumable import OptimizerState, RandomState, Resumable
 
 Curve = list[dict[str, Any]]
 
 
 class TrainingState:
-    """How far training got: everything that the next step depends on beside the batches."""
+    """How far training is, and everything that its next step depends on beside the batches.
+
+    Attributes:
+        step: Optimizer steps that are complete.
+        curve: One row per optimizer step, see `train`.
+        parts: Loss parts of the step in progress, summed over its micro-batches, on the device.
+        means: The same as numbers, once the step's gradient is complete.
+        row_limit: The most rows that a micro-batch may have, after memory ran out with more.
+        most_rows: Rows of the largest micro-batch of the present attempt.
+        updating: Whether the optimizer is changing the weights right now.
+        good_step: The last step after which the loss and its gradients were found finite.
+    """
 
     def __init__(
         self,
@@ -32,58 +37,54 @@ class TrainingState:
         region: Sequence[str],
         optimizer: torch.optim.Optimizer,
         scheduler: Any,
-        carried: Sequence[Carried],
-        *,
-        rollback: bool,
+        resumable: Sequence[Resumable],
     ) -> None:
         self.model, self.region, self.scheduler = model, region, scheduler
-        self.optimizer, self.random = OptimizerState(optimizer), RandomNumbers(model.device)
-        self.carried = carried
-        self.step = 0
+        self.optimizer, self.random = OptimizerState(optimizer), RandomState(model.device)
+        self.resumable = resumable
+        self.step = self.good_step = 0
         self.curve: Curve = []
-        self.parts: dict[str, torch.Tensor] = {}  # of the step under way, where they were computed
-        self.means: dict[str, float] = {}  # the same, once it is over
-        self.rows: int | None = None  # at most so many a piece: memory ran out with more
-        self.tried = 0  # rows of the largest piece so far
-        self.drawn: State | None = None  # random numbers to begin the next step with; none: go on
+        self.parts: dict[str, torch.Tensor] = {}
+        self.means: dict[str, float] = {}
+        self.row_limit: int | None = None
+        self.most_rows = 0
         self.updating = False
-        self.good_step = 0
-        self.good = model.state(region) if rollback else {}
-        self.own = model.parameters()
+        # Random numbers that the next step begins with. If `None`, those that come next.
+        self._drawn: State | None = None
 
-    def carry(self) -> State:
-        """All of it after a whole step."""
+    def state_dict(self) -> State:
+        """Return all of it, after a whole step."""
         facts = {"step": self.step, "curve": self.curve, "good_step": self.good_step}
         own = State(facts | {"scheduler": self.scheduler.state_dict()})
         weights = State(tensors=self.model.state(self.region))
-        parts = [own, weights, State(tensors=self.good), self.optimizer.carry()]
-        return packed([*parts, self.random.carry(), *(one.carry() for one in self.carried)])
+        parts = [own, weights, self.optimizer.state_dict(), self.random.state_dict()]
+        return packed([*parts, *(one.state_dict() for one in self.resumable)])
 
-    def resume(self, state: State) -> None:
-        """Go on from what `carry` gave."""
-        own, weights, good, optimizer, self.drawn, *carried = unpacked(state)
+    def load_state_dict(self, state: State) -> None:
+        """Take over a state that `state_dict` returned; the model's weights too."""
+        own, weights, optimizer, self._drawn, *others = unpacked(state)
         self.step, self.curve = own.facts["step"], own.facts["curve"]
-        self.good_step, self.good = own.facts["good_step"], good.tensors
+        self.good_step = own.facts["good_step"]
         self.scheduler.load_state_dict(own.facts["scheduler"])
         self.model.overwrite(weights.tensors)
-        self.optimizer.resume(optimizer)
-        for one, part in zip(self.carried, carried, strict=True):
-            one.resume(part)
+        self.optimizer.load_state_dict(optimizer)
+        for one, part in zip(self.resumable, others, strict=True):
+            one.load_state_dict(part)
 
     def before_step(self) -> None:
-        """Random numbers of a step, so that it can be made again."""
-        if self.drawn is None:
-            self.drawn = self.random.carry()
+        """Remember the random numbers of a step, or draw the same again where it is repeated."""
+        if self._drawn is None:
+            self._drawn = self.random.state_dict()
         else:
-            self.random.resume(self.drawn)
+            self.random.load_state_dict(self._drawn)
 
     def before_update(self) -> None:
-        """The step's loss must be finite, and its gradients. Then the weights are good.
+        """Check that the step's loss and its gradients are finite: then the weights are good.
 
-        Here, once a step, numbers are waited for that the device computes.
+        The one place in a step that waits for numbers which the device computes.
 
         Raises:
-            Diverged: a part of the loss or a gradient is not finite.
+            Diverged: A part of the loss or a gradient is not finite.
         """
         values = torch.stack(list(self.parts.values())).tolist() if self.parts else []
         self.means = dict(zip(self.parts, values, strict=True))
@@ -93,21 +94,18 @@ class TrainingState:
         gradients = [p.grad for g in groups for p in g["params"] if p.grad is not None]
         if not bool(get_total_norm(gradients).isfinite()):
             raise Diverged(f"step {self.step + 1}: a gradient is no longer finite")
-        if self.good:
-            for name, value in self.good.items():
-                value.copy_(self.own[name].detach())
-            self.good_step = self.step
+        self.good_step = self.step
         self.updating = True
 
     def after_step(self) -> None:
-        """Count it."""
+        """Count the step, and add it to the curve."""
         self.step += 1
         self.curve.append({"step": self.step, "parts": self.means})
-        self.parts, self.drawn = {}, None
+        self.parts, self._drawn = {}, None
 
-    def undo(self) -> None:
-        """Forget the step under way."""
+    def rollback(self) -> None:
+        """Discard the step in progress, whose weights have not moved yet."""
         self.parts = {}
         self.optimizer.optimizer.zero_grad()
-        for one in self.carried:
-            one.undo()
+        for one in self.resumable:
+            one.rollback()

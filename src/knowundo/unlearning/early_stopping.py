@@ -1,4 +1,4 @@
-"""When to stop unlearning, and which moment to keep: looks at train rows on the way."""
+"""When to stop unlearning, and which step's weights are best: evaluations on train rows."""
 
 from __future__ import annotations
 
@@ -7,130 +7,145 @@ from dataclasses import dataclass
 from random import Random
 from typing import Any, TypedDict
 
-import torch
-
 from knowundo.data.encoded import Encoded
 from knowundo.errors import BadInput
 from knowundo.modeling.model import Model
+from knowundo.modeling.snapshots import BEST_STEP, Snapshot
 from knowundo.scoring.teacher_forcing import token_accuracy
 from knowundo.storage.checkpoints import State
 
-# Rows of a scope that are looked at, at most.
-SEEN = 64
+# The most rows of a scope that are evaluated: an evaluation must cost less than a few steps.
+MOST_ROWS = 64
 
 
-class Look(TypedDict):
-    """What was seen after a step."""
+class Evaluation(TypedDict):
+    """What was measured after an optimizer step."""
 
     step: int
     unlearn: float  # token accuracy, in [0, 1]
     retention: float
     forgotten: float  # share of the way from knowing to not knowing, in [0, 1]
-    kept: float  # 1: nothing of retention was lost, 1/2: as much as the floor allows, 0: twice that
+    kept: float  # 1: no retention was lost, 1/2: as much as the floor allows, 0: twice that
     lost: float  # points of retention accuracy
     score: float  # harmonic mean of forgotten and kept
+
+
+@dataclass(frozen=True)
+class StoppingRule:
+    """What is evaluated, how often, and what ends training.
+
+    Attributes:
+        unlearn: Unlearn rows that are evaluated.
+        retention: Retention rows that are evaluated; nothing is trained on them.
+        target: Token accuracy on `unlearn` of a model that does not know them, in [0, 1].
+        floor: Points of token accuracy that retention may lose.
+        evaluations: How many evaluation steps there are, spread evenly over training.
+        patience: So many evaluations below the floor, each no better than the last, end training.
+    """
+
+    unlearn: Sequence[Encoded]
+    retention: Sequence[Encoded]
+    target: float
+    floor: float
+    evaluations: int
+    patience: int
 
 
 def set_aside(
     rows: Sequence[Encoded], retention: Sequence[Encoded], *, share: float, both: bool, seed: int
 ) -> tuple[list[Encoded], list[Encoded], list[Encoded], list[Encoded]]:
-    """Divide train rows into those to train on and those to look at.
+    """Divide train rows into those to train on and those to evaluate.
 
     Args:
-        rows: unlearn rows.
-        retention: retention rows.
-        share: of the retention rows, set aside.
-        both: set unlearn rows aside too; else those that are looked at are trained on as well.
-        seed: of the choice.
+        rows: Unlearn rows.
+        retention: Retention rows.
+        share: Share of the retention rows that is set aside.
+        both: Set unlearn rows aside too. If `False`, those that are evaluated are trained on.
+        seed: Seed of the choice.
 
     Returns:
-        Unlearn and retention rows to train on, and at most `SEEN` of each to look at.
+        Unlearn and retention rows to train on, and at most `MOST_ROWS` of each to evaluate.
 
     Raises:
-        BadInput: a scope has too few rows to set one aside.
+        BadInput: A scope has too few rows to set one aside.
     """
 
     def divide(encoded: Sequence[Encoded], scope: str) -> tuple[list[Encoded], list[Encoded]]:
         if len(encoded) < 2:
             raise BadInput(f"unlearn.stop: {scope}/train has one row, so none can be set aside")
         few = min(8, max(1, len(encoded) // 4))  # one row alone says nothing
-        count = min(max(few, round(share * len(encoded))), SEEN)
+        count = min(max(few, round(share * len(encoded))), MOST_ROWS)
         chosen = set(Random(seed).sample(range(len(encoded)), count))
         trained = [row for n, row in enumerate(encoded) if n not in chosen]
         return trained, [row for n, row in enumerate(encoded) if n in chosen]
 
-    kept, kept_watched = divide(retention, "retention")
+    trained_retention, evaluated_retention = divide(retention, "retention")
     if both:
-        trained, watched = divide(rows, "unlearn")
+        trained, evaluated = divide(rows, "unlearn")
     else:
-        trained, watched = list(rows), Random(seed).sample(list(rows), min(len(rows), SEEN))
-    return trained, kept, watched, kept_watched
+        count = min(len(rows), MOST_ROWS)
+        trained, evaluated = list(rows), Random(seed).sample(list(rows), count)
+    return trained, trained_retention, evaluated, evaluated_retention
 
 
-@dataclass(frozen=True)
-class Watch:
-    """What is looked at, how often, and what ends training."""
+class EarlyStopping:
+    """Evaluates a model during training, and holds the weights of its best evaluation step.
 
-    unlearn: Sequence[Encoded]
-    retention: Sequence[Encoded]  # set aside: trained on by nobody
-    target: float  # token accuracy on `unlearn` of a model that does not know them, in [0, 1]
-    floor: float  # points of token accuracy that retention may lose
-    looks: int  # how many, spread evenly over the steps
-    patience: int  # so many looks below the floor, each no better than the last, end training
-
-
-class Watcher:
-    """Looks at a model during training and holds its best moment.
-
-    The best moment has the highest harmonic mean of what is forgotten and what is kept, each on a
-    scale of its own: all of the way to not knowing is 1, and to lose as much of retention as the
-    floor allows is 1/2. Of equal ones it is the earlier; the start, where nothing is forgotten, is
+    The best step has the highest harmonic mean of what is unlearned and what is retained, each on
+    a scale of its own: all of the way to not knowing is 1, and to lose as much of retention as the
+    floor allows is 1/2. Of equal ones it is the earlier. The start, where nothing is unlearned, is
     no candidate.
+
+    Attributes:
+        trajectory: All evaluations, that of the start first.
+        best: The evaluation with the highest score so far.
+        stopped: Why training ended: `target`, `floor`, `pruned` (by the observer) or `end`.
     """
 
     def __init__(
         self,
         model: Model,
-        watch: Watch,
+        rule: StoppingRule,
         names: Sequence[str],
         steps: int,
-        look: Callable[[Look], bool] | None = None,
+        observer: Callable[[Evaluation], bool] | None = None,
     ) -> None:
-        """Look at the start.
+        """Evaluate the start.
 
         Args:
-            model: as it is before the first step.
-            watch: what to look at.
-            names: parameters that training changes; copies of them are the best moment.
-            steps: optimizer steps that training takes.
-            look: told of every look; True stops.
+            model: As it is before the first step.
+            rule: What is evaluated, and what ends training.
+            names: Parameters that training changes; the best weights are a copy of them.
+            steps: Optimizer steps that training takes.
+            observer: Called with each evaluation after a step; `True` stops.
         """
-        self.model, self.watch, self.names, self._look = model, watch, list(names), look
-        self.every = max(1, steps // watch.looks)
-        self.step, self._below = 0, 0
+        self.model, self.rule, self.names, self._observer = model, rule, list(names), observer
+        self.every = max(1, steps // rule.evaluations)
+        self.step, self._below_floor = 0, 0
         self.stopped = "end"
-        self.trajectory: list[Look] = []
-        self.trajectory.append(self._see())
-        self.best: Look | None = None
-        self.best_state: dict[str, torch.Tensor] = {}
+        self.trajectory: list[Evaluation] = []
+        self.trajectory.append(self._evaluate())
+        self.best: Evaluation | None = None
+        self._best_weights: Snapshot | None = None
 
-    def _see(self) -> Look:
+    def _evaluate(self) -> Evaluation:
         training = self.model.net.training
         self.model.net.eval()
-        left = token_accuracy(self.model, self.watch.unlearn)
-        retained = token_accuracy(self.model, self.watch.retention)
+        unlearn = token_accuracy(self.model, self.rule.unlearn)
+        retention = token_accuracy(self.model, self.rule.retention)
         self.model.net.train(training)
         start = self.trajectory[0] if self.trajectory else None
-        knew, kept_first = (start["unlearn"], start["retention"]) if start else (left, retained)
-        way = knew - self.watch.target
-        forgotten = min(max((knew - left) / way, 0.0), 1.0) if way > 0 else 1.0
-        lost = 100 * (kept_first - retained)
-        kept = min(max(1 - lost / (2 * self.watch.floor), 0.0), 1.0)
+        known = start["unlearn"] if start else unlearn
+        way = known - self.rule.target
+        # A model that knew no more than the target has nothing left to unlearn.
+        forgotten = min(max((known - unlearn) / way, 0.0), 1.0) if way > 0 else 1.0
+        lost = 100 * ((start["retention"] if start else retention) - retention)
+        kept = min(max(1 - lost / (2 * self.rule.floor), 0.0), 1.0)
         both = forgotten + kept
-        return Look(
+        return Evaluation(
             step=self.step,
-            unlearn=left,
-            retention=retained,
+            unlearn=unlearn,
+            retention=retention,
             forgotten=forgotten,
             kept=kept,
             lost=lost,
@@ -138,47 +153,58 @@ class Watcher:
         )
 
     def after_step(self) -> bool:
-        """Called after each optimizer step; True: stop."""
+        """Count an optimizer step, and evaluate if it is time; `True` ends training."""
         self.step += 1
         if self.step % self.every:
             return False
         return self._judge()
 
     def _judge(self) -> bool:
-        seen = self._see()
-        before = self.trajectory[-1]
-        self.trajectory.append(seen)
-        if self.best is None or seen["score"] > self.best["score"]:
-            self.best, self.best_state = seen, self.model.state(self.names)
-        if seen["lost"] <= self.watch.floor:
-            self._below = 0
-        elif seen["lost"] >= before["lost"]:  # else the dip is healing
-            self._below += 1
-        if self._look and self._look(seen):
+        found, before = self._evaluate(), self.trajectory[-1]
+        self.trajectory.append(found)
+        if self.best is None or found["score"] > self.best["score"]:
+            self.best = found
+            self._best_weights = None  # first, so that there are never two copies
+            self._best_weights = self.model.snapshot(BEST_STEP, self.names)
+        if found["lost"] <= self.rule.floor:
+            self._below_floor = 0
+        elif found["lost"] >= before["lost"]:  # else retention is recovering
+            self._below_floor += 1
+        if self._observer and self._observer(found):
             self.stopped = "pruned"
-        elif seen["unlearn"] <= self.watch.target and not self._below:
+        elif found["unlearn"] <= self.rule.target and not self._below_floor:
             self.stopped = "target"
-        elif self._below >= self.watch.patience:
+        elif self._below_floor >= self.rule.patience:
             self.stopped = "floor"
         return self.stopped != "end"
 
-    def carry(self) -> State:
-        names = ("step", "_below", "stopped", "trajectory", "best")
-        return State({name: getattr(self, name) for name in names}, dict(self.best_state))
-
-    def resume(self, state: State) -> None:
-        for name, value in state.facts.items():
-            setattr(self, name, value)
-        self.best_state = state.tensors
-
-    def undo(self) -> None:
-        """Nothing: it looks after whole steps only."""
-
-    def facts(self) -> dict[str, Any]:
-        """What a manifest says: every look, the one that was kept, and why training ended.
-
-        Takes a last look, if training ended between two.
-        """
+    def finish(self) -> None:
+        """Evaluate the end of training, if it is not an evaluation step."""
         if self.trajectory[-1]["step"] != self.step:
             self._judge()
+
+    def restore_best(self) -> None:
+        """Make the model that of the best evaluation step, if there is one."""
+        if self._best_weights is not None:
+            self.model.overwrite(self._best_weights.tensors)
+
+    def facts(self) -> dict[str, Any]:
+        """Return what a manifest says: every evaluation, the best, and why training ended."""
         return {"trajectory": self.trajectory, "best": self.best, "stopped": self.stopped}
+
+    def state_dict(self) -> State:
+        """Return all evaluations so far, and the best weights."""
+        facts = self.facts() | {"step": self.step, "below_floor": self._below_floor}
+        return State(facts, dict(self._best_weights.tensors) if self._best_weights else {})
+
+    def load_state_dict(self, state: State) -> None:
+        """Take over a state that `state_dict` returned."""
+        facts = state.facts
+        self.trajectory, self.best = facts["trajectory"], facts["best"]
+        self.stopped, self.step = facts["stopped"], facts["step"]
+        self._below_floor = facts["below_floor"]
+        if self.best is not None:
+            self._best_weights = self.model.snapshots.adopt(BEST_STEP, state.tensors)
+
+    def rollback(self) -> None:
+        """Do nothing: evaluations are made after whole steps only."""

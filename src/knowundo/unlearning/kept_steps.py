@@ -1,4 +1,4 @@
-"""Weights on the way of a training, kept so that they can be scored beside those at its end."""
+"""Weights at intermediate steps, kept so that they can be scored beside those at the end."""
 
 from __future__ import annotations
 
@@ -8,19 +8,31 @@ from dataclasses import dataclass
 import torch
 
 from knowundo.modeling.model import Model
+from knowundo.modeling.snapshots import Snapshot
 from knowundo.storage.checkpoints import State, prefixed, under
 
 
 @dataclass
-class Kept:
-    """What training had changed after an optimizer step."""
+class KeptStep:
+    """The weights after an optimizer step.
+
+    Attributes:
+        step: Number of the step, from 1.
+        seconds: Time that training had taken until then.
+        weights: What training had changed.
+    """
 
     step: int
-    seconds: float  # that training had taken until then
-    state: dict[str, torch.Tensor]
+    seconds: float
+    weights: Snapshot
+
+    @property
+    def state(self) -> dict[str, torch.Tensor]:
+        """The weights by parameter name."""
+        return self.weights.tensors
 
 
-class Keeper:
+class StepKeeper:
     """Copies what is trained after every so many optimizer steps, but not at the end."""
 
     def __init__(
@@ -32,40 +44,43 @@ class Keeper:
         steps: int,
         seconds: Callable[[], float],
     ) -> None:
-        """Nothing is kept yet.
+        """Keep nothing yet.
 
         Args:
-            model: the one that is trained.
-            names: parameters that training changes.
-            every: optimizer steps between two copies.
-            steps: optimizer steps that training takes; what it ends with is no copy.
-            seconds: tells how long training has taken so far.
+            model: The one that is trained.
+            names: Parameters that training changes.
+            every: Optimizer steps between two copies.
+            steps: Optimizer steps that training takes; what it ends with is no copy.
+            seconds: Returns how long training has taken so far.
         """
         self.model, self.names, self.every, self.steps = model, list(names), every, steps
         self._seconds = seconds
         self.step = 0
-        self.kept: list[Kept] = []
+        self.kept: list[KeptStep] = []
 
     def after_step(self) -> None:
-        """Called after each optimizer step."""
+        """Count an optimizer step, and copy the weights if it is time."""
         self.step += 1
         if self.step % self.every == 0 and self.step < self.steps:
-            state = self.model.state(self.names)
-            self.kept.append(Kept(self.step, round(self._seconds(), 2), state))
+            weights = self.model.snapshot(f"step {self.step}", self.names)
+            self.kept.append(KeptStep(self.step, round(self._seconds(), 2), weights))
 
-    def carry(self) -> State:
+    def state_dict(self) -> State:
+        """Return all copies so far."""
         kept = [[one.step, one.seconds] for one in self.kept]
         state = State({"step": self.step, "kept": kept})
         for one in self.kept:
             state.tensors |= prefixed(str(one.step), one.state)
         return state
 
-    def resume(self, state: State) -> None:
+    def load_state_dict(self, state: State) -> None:
+        """Take over a state that `state_dict` returned."""
         self.step = state.facts["step"]
+        adopt = self.model.snapshots.adopt
         self.kept = [
-            Kept(step, seconds, under(str(step), state.tensors))
+            KeptStep(step, seconds, adopt(f"step {step}", under(str(step), state.tensors)))
             for step, seconds in state.facts["kept"]
         ]
 
-    def undo(self) -> None:
-        """Nothing: it copies after whole steps only."""
+    def rollback(self) -> None:
+        """Do nothing: weights are copied after whole steps only."""

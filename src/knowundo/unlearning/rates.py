@@ -1,20 +1,22 @@
-"""Which learning rate to unlearn at, where the user named none.
+"""Search for the learning rate to unlearn at, where the user gave none.
 
-The attempts of a search are kept as they are made: killed and begun again, it trains no rate twice.
+The attempts of a search stand in its checkpoint: resumed, it trains no rate twice.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
-import torch
-
 from knowundo.modeling.model import Model
+from knowundo.modeling.snapshots import BEST_RATE, Snapshot
 from knowundo.scoring.teacher_forcing import token_accuracy
-from knowundo.storage.checkpoints import Checkpoint
-from knowundo.unlearning.early_stopping import Watch
+from knowundo.storage.checkpoints import State
+from knowundo.storage.job import Job
+from knowundo.unlearning.early_stopping import StoppingRule
+from knowundo.unlearning.settings import UnlearnSettings
 from knowundo.unlearning.start import Start
 from knowundo.unlearning.training import Unlearned, unlearn
 
@@ -24,7 +26,7 @@ FIRST_RATE, BOUNDS, ATTEMPTS, NEAR = 2e-3, (1e-4, 4e-2), 5, 0.06
 # These rates, and guesses, are a LoRA's; training all weights takes a tenth of them (Schulman et
 # al. 2025, "LoRA Without Regret").
 ALL_WEIGHTS = 0.1
-# Share of the way to not knowing that a watched attempt must go.
+# Share of the way to not knowing that an attempt with early stopping must go.
 ENOUGH = 0.5
 
 # What is said of an attempt, and how it ranks: of two, the one that ranks higher is kept.
@@ -32,47 +34,56 @@ Judge = Callable[[Unlearned], tuple[dict[str, Any], tuple[float, ...]]]
 
 
 class _Search:
-    """Attempts at several rates, each judged, the best one's weights held."""
+    """Attempts at several rates, each judged. It holds the weights of the best one."""
 
     def __init__(
-        self, start: Start, judge: Judge, checkpoint: Checkpoint | None, settings: dict[str, Any]
+        self,
+        start: Start,
+        settings: UnlearnSettings,
+        judge: Judge,
+        rule: StoppingRule | None,
+        job: Job,
     ) -> None:
-        self.start, self.judge, self.checkpoint, self.settings = start, judge, checkpoint, settings
+        self.start, self.settings, self.judge = start, settings, judge
+        self.rule, self.job = rule, job
         self.made: list[dict[str, Any]] = []
         self.best: Unlearned | None = None
         self._rank: tuple[float, ...] = ()
-        self._state: dict[str, torch.Tensor] = {}
+        self._weights: Snapshot | None = None
         self._before: dict[float, dict[str, Any]] = {}
-        held = checkpoint.read() if checkpoint else None
-        if held is not None:
+        if (held := job.resumed()) is not None:
             self._before = {row["lr"]: row for row in held.facts["made"]}
             self.best = Unlearned(held.facts["curve"], held.facts["best"])
-            self._rank, self._state = tuple(held.facts["rank"]), held.tensors
+            self._rank = tuple(held.facts["rank"])
+            self._weights = start.model.snapshots.adopt(BEST_RATE, held.tensors)
 
     def at(self, lr: float) -> dict[str, Any]:
-        """Train at a rate, or read what came of it before."""
+        """Train at a rate, or read what came of it before the search was resumed."""
         if lr in self._before:
             self.made.append(self._before[lr])
             return self._before[lr]
-        training = self.checkpoint.within(f"lr-{lr}", lr) if self.checkpoint else None
-        done = unlearn(self.start, lr=lr, checkpoint=training, **self.settings)
+        training = self.job.part(f"lr-{lr}", lr)
+        done = unlearn(self.start, replace(self.settings, lr=lr), rule=self.rule, job=training)
         row, rank = self.judge(done)
         self.made.append({"lr": lr} | row)
         if self.best is None or rank > self._rank:
             self.best, self._rank = done, rank
-            self._state = self.start.model.state(self.start.held)
-        if self.checkpoint and training:
-            facts = {"made": self.made, "rank": self._rank}
-            best = {"curve": self.best.curve, "best": self.best.facts}
-            self.checkpoint.write(facts | best, self._state)
-            training.clear()
+            self._weights = None  # first, so that there are never two copies
+            self._weights = self.start.model.snapshot(BEST_RATE, self.start.changed)
+        if training.checkpoint is not None:
+            self.job.write(self._state(self.best))
+            training.checkpoint.clear()
         return self.made[-1]
+
+    def _state(self, best: Unlearned) -> State:
+        facts = {"made": self.made, "rank": self._rank, "curve": best.curve, "best": best.facts}
+        return State(facts, self._weights.tensors if self._weights else {})
 
     def end(self) -> Unlearned:
         """Make the model that of the best attempt."""
-        if self.best is None:
+        if self.best is None or self._weights is None:
             raise ValueError("no attempt was made")
-        self.start.model.overwrite(self._state)
+        self.start.model.overwrite(self._weights.tensors)
         self.best.facts["attempts"] = self.made
         return self.best
 
@@ -88,47 +99,46 @@ def first_rate(model: Model) -> float:
     return float(f"{5e-5 * lora * (2000 / hidden) ** 0.781:.2g}")
 
 
-def unlearn_watched(
+def unlearn_with_early_stopping(
     start: Start,
-    watch: Watch,
+    rule: StoppingRule,
+    settings: UnlearnSettings,
     *,
-    lr: float | None = None,
     attempts: int = 3,
-    checkpoint: Checkpoint | None = None,
-    **settings: Any,
+    job: Job = Job(),
 ) -> Unlearned:
-    """`unlearn` with a watch, at a rate that need not be known.
+    """`unlearn` with early stopping, at a rate that need not be known.
 
-    If the first rate goes less than half of the way it is raised threefold, else lowered, and on in
-    that direction as long as the best look gets better. The best look of all attempts is kept.
+    If the first rate goes less than half of the way, the rate is raised threefold, else lowered,
+    and on in that direction as long as the best evaluation gets better. The best evaluation step of
+    all attempts is what is left.
 
     Args:
-        start: as for `unlearn`.
-        watch: what is looked at.
-        lr: the first rate; none: `first_rate`.
-        attempts: at most so many.
-        checkpoint: gone on from, and written now and then.
-        settings: of `unlearn`, without `lr` and `watch`.
+        start: As for `unlearn`.
+        rule: What is evaluated, and what ends an attempt.
+        settings: Of each attempt. Its rate is the first; if that is `None`, `first_rate`.
+        attempts: At most so many.
+        job: Progress and checkpoint.
     """
-    search = _Search(start, _by_looks, checkpoint, settings | {"watch": watch})
-    rate = first_rate(start.model) if lr is None else lr
-    best, factor = 0.0, 0.0  # of none yet
+    search = _Search(start, settings, _by_evaluation, rule, job)
+    rate = first_rate(start.model) if settings.lr is None else settings.lr
+    best, factor = 0.0, 0.0  # of no attempt yet
     while len(search.made) < attempts:
-        seen = search.at(rate)
-        if seen["unlearn"] is None:  # diverged
+        found = search.at(rate)
+        if found["unlearn"] is None:  # diverged
             rate = float(f"{rate / 3:.2g}")
             continue
-        if best > 0 and seen["score"] <= best:
+        if best > 0 and found["score"] <= best:
             break
         if not factor:
-            factor = 3.0 if seen["forgotten"] < ENOUGH else 1 / 3
-        best = seen["score"]
+            factor = 3.0 if found["forgotten"] < ENOUGH else 1 / 3
+        best = found["score"]
         rate = float(f"{rate * factor:.2g}")
     return search.end()
 
 
-def _by_looks(done: Unlearned) -> tuple[dict[str, Any], tuple[float, ...]]:
-    """The best look of an attempt; one that diverged is kept only where no other is."""
+def _by_evaluation(done: Unlearned) -> tuple[dict[str, Any], tuple[float, ...]]:
+    """Judge by the best evaluation; an attempt that diverged is kept only where no other is."""
     names = ("unlearn", "retention", "forgotten", "score")
     if "diverged" in done.facts:
         return dict.fromkeys(names) | {"score": 0.0}, (0.0,)
@@ -139,40 +149,40 @@ def _by_looks(done: Unlearned) -> tuple[dict[str, Any], tuple[float, ...]]:
 def unlearn_at_chosen_rate(
     start: Start,
     target: float,
+    settings: UnlearnSettings,
     *,
     guess: float | None = None,
-    checkpoint: Checkpoint | None = None,
-    **settings: Any,
+    job: Job = Job(),
 ) -> Unlearned:
     """`unlearn` at the rate that the rule of `choose_rate` picks; the best attempt is kept.
 
     The facts list every attempt with its token accuracy on the train rows of both scopes; only
-    the unlearn scope's is looked at.
+    the unlearn scope's chooses.
 
     Args:
-        start: as for `unlearn`.
-        target: token accuracy on the unlearn train rows of a model that never saw them, in
+        start: As for `unlearn`.
+        target: Token accuracy on the unlearn train rows of a model that never saw them, in
             [0, 1].
-        guess: the rate to try second.
-        checkpoint: gone on from, and written now and then.
-        settings: of `unlearn`, without `lr`.
+        settings: Of each attempt; its rate is not read.
+        guess: The rate to try second. If `None`, the rule picks that one too.
+        job: Progress and checkpoint.
     """
     scale = ALL_WEIGHTS if start.model.adaptation.kind == "full" else 1.0
 
     def judge(done: Unlearned) -> tuple[dict[str, Any], tuple[float, ...]]:
         if "diverged" in done.facts:
             return {"unlearn": None, "retention": None}, (0.0, 0.0, -done.facts["lr"])
-        left = token_accuracy(start.model, start.unlearn_rows)
-        retained = token_accuracy(start.model, start.kept_rows["retention"])
+        unlearn = token_accuracy(start.model, start.unlearn_rows)
+        retention = token_accuracy(start.model, start.retention_rows["retention"])
         # The order of choose_rate: the nearest, and of equal ones the lowest rate.
-        rank = 1.0, -abs(left - target), -done.facts["lr"]
-        return {"unlearn": left, "retention": retained}, rank
+        rank = 1.0, -abs(unlearn - target), -done.facts["lr"]
+        return {"unlearn": unlearn, "retention": retention}, rank
 
-    search = _Search(start, judge, checkpoint, settings)
+    search = _Search(start, settings, judge, None, job)
 
     def attempt(rate: float) -> float:
-        left = search.at(float(f"{scale * rate:.2g}"))["unlearn"]
-        return math.inf if left is None else float(left)
+        accuracy = search.at(float(f"{scale * rate:.2g}"))["unlearn"]
+        return math.inf if accuracy is None else float(accuracy)
 
     choose_rate(attempt, target, guess=guess)
     return search.end()
@@ -185,14 +195,22 @@ def choose_rate(
     guess: float | None = None,
     attempts: int = ATTEMPTS,
 ) -> float:
-    """The rule of `lr: auto`: the rate that forgets just as much as never having learned.
+    """The rule of `lr: auto`: the rate that unlearns just as much as never having learned.
 
-    Looks at unlearn/train rows only: `attempt(rate)` trains at a rate and returns the token
-    accuracy on them (infinity: diverged). Of the rates tried, the one whose accuracy comes nearest
-    to `target` is taken: less would leave knowledge, more would be overshoot. As forgetting grows
-    with the rate, rates after the first (and the guess, if there is one) are tried by false
-    position on the logarithm of the rate, kept to the middle half of the bracket, until one is
-    within `NEAR` or `attempts` are used up.
+    Of the rates tried, the one whose accuracy comes nearest to `target` is taken: less would leave
+    knowledge, more would be overshoot. As unlearning grows with the rate, rates after the first
+    (and the guess, if there is one) are tried by false position on the logarithm of the rate, kept
+    to the middle half of the bracket, until one is within `NEAR` or `attempts` are used up.
+
+    Args:
+        attempt: Trains at a rate, and returns the token accuracy on unlearn/train rows, in [0, 1];
+            infinity if it diverged.
+        target: The accuracy that is aimed at.
+        guess: The rate to try second.
+        attempts: At most so many.
+
+    Returns:
+        The rate, one of those tried.
     """
     low, high = ((math.log(rate), end) for rate, end in zip(BOUNDS, (1.0, 0.0), strict=True))
     rate, tried = FIRST_RATE, dict[float, float]()

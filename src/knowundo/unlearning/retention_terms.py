@@ -12,7 +12,7 @@ def divergence_from_memorized(step: Step) -> torch.Tensor:
     return step.retention.divergence_from(step.reference.retention)
 
 
-def kept(step: Step, retention: float, divergence: float) -> Parts:
+def retention_part(step: Step, retention: float, divergence: float) -> Parts:
     """The part `retention`: retention·CE + divergence·KL(memorized ‖ current).
 
     A term of weight 0 is not read, so that no forward is paid for it; without any there is no part.

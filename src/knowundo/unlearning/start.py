@@ -17,9 +17,11 @@ from knowundo.modeling.forward import answer_logits
 from knowundo.modeling.half import Columns
 from knowundo.modeling.model import Model
 from knowundo.modeling.reference import Reference
+from knowundo.modeling.snapshots import MEMORIZED
 from knowundo.modeling.step import Parts, Step
 from knowundo.registry import Entry
 from knowundo.scoring.generation import sample
+from knowundo.unlearning.settings import UnlearnSettings
 
 Encode = Callable[[list[Record]], list[Encoded]]
 
@@ -84,7 +86,7 @@ class Start:
         self,
         model: Model,
         unlearn_rows: Sequence[Encoded],
-        kept_rows: Mapping[str, Sequence[Encoded]],
+        retention_rows: Mapping[str, Sequence[Encoded]],
         *,
         seed: int,
         encode: Encode | None = None,
@@ -94,32 +96,32 @@ class Start:
         Args:
             model: the memorized model.
             unlearn_rows: train rows that must go; an epoch is one pass over them.
-            kept_rows: by scope, the rows that can fill `step.retention`.
+            retention_rows: by scope, the rows that can fill `step.retention`.
             seed: of the order of rows and of prepared labels; the same for all methods.
             encode: encodes records as the rows were; only other answers need it.
         """
         self.model, self.seed, self._encode = model, seed, encode
-        self.unlearn_rows, self.kept_rows = unlearn_rows, kept_rows
-        self._state: dict[str, torch.Tensor] = {}
+        self.unlearn_rows, self.retention_rows = unlearn_rows, retention_rows
+        self._memorized = model.snapshots.adopt(MEMORIZED, {})
         if model.adaptation.kind == "lora":
-            self.hold(model.parameters())
+            self.copy_memorized(model.parameters())
         self._columns: dict[Any, Columns] = {}
 
-    def hold(self, names: Iterable[str]) -> None:
+    def copy_memorized(self, names: Iterable[str]) -> None:
         """Copy what these parameters are in the memorized model, before they change.
 
-        Of all weights only a region's originals are held, never a second model.
+        Of all weights only a region's originals are copied: there is never a second model.
         """
-        self._state |= self.model.state(name for name in names if name not in self._state)
+        self.model.extend_snapshot(self._memorized, names)
 
     @property
-    def held(self) -> list[str]:
-        """Names of the parameters whose originals are held: all that can have changed."""
-        return list(self._state)
+    def changed(self) -> list[str]:
+        """Names of all parameters that can differ from the memorized model's."""
+        return list(self._memorized.tensors)
 
     def restore(self) -> Model:
         """Make the model the memorized one again."""
-        self.model.overwrite(self._state)
+        self.model.overwrite(self._memorized.tensors)
         return self.model
 
     @cached_property
@@ -131,10 +133,10 @@ class Start:
         Raises:
             KnowUndoError: weights have moved already.
         """
-        own = self.model.parameters()
-        if not all(torch.equal(own[name].cpu(), value) for name, value in self._state.items()):
+        own, memorized = self.model.parameters(), self._memorized.tensors
+        if not all(torch.equal(own[name].cpu(), value) for name, value in memorized.items()):
             raise KnowUndoError("a loss that reads step.reference must read it in its first step")
-        rows = [*self.unlearn_rows, *(row for rows in self.kept_rows.values() for row in rows)]
+        rows = [*self.unlearn_rows, *(row for rows in self.retention_rows.values() for row in rows)]
         return Reference.of(self.model, rows)
 
     def columns(self, method: Entry, bound: Mapping[str, Any] | None = None) -> Columns:
@@ -157,27 +159,25 @@ class Start:
         return Scorer(self.model, self.seed, self._encode)
 
     def batches(
-        self,
-        method: Entry,
-        bound: Mapping[str, Any],
-        retain_on: str,
-        *,
-        size: int,
-        accumulation: int,
-        epochs: int,
-        retained: int | None = None,
+        self, method: Entry, bound: Mapping[str, Any], settings: UnlearnSettings
     ) -> tuple[list[PairedBatch], int]:
-        """Micro-batches of all epochs, and how many of them an optimizer step takes."""
+        """Return the batches of all epochs, and how many of them make an optimizer step.
+
+        Args:
+            method: Whose batches these are.
+            bound: Its hyper-parameters.
+            settings: Sizes, epochs, and which rows are `step.retention`.
+        """
         batches = paired(
             self.unlearn_rows,
-            self.kept_rows[retain_on],
-            size=size,
-            retained=retained,
-            epochs=epochs,
+            self.retention_rows[settings.retain_on],
+            size=settings.batch_size,
+            retained=settings.retained,
+            epochs=settings.epochs,
             seed=self.seed,
             pad=self.model.pad,
         )
-        return batches, accumulation
+        return batches, settings.accumulation
 
     def optimizer(self, name: str) -> str:
         """The optimizer to train with, where this one is asked for."""

@@ -7,7 +7,7 @@ from pydantic import NonNegativeFloat
 from knowundo.modeling.step import Parts, Step
 from knowundo.registry import method
 from knowundo.unlearning.answers import AnswerSource, alternatives
-from knowundo.unlearning.retention_terms import kept
+from knowundo.unlearning.retention_terms import retention_part
 
 
 @method
@@ -29,9 +29,8 @@ def alternative_descent(
         retention: weight of the mean cross-entropy on retention (or general) rows.
         divergence: weight of KL(memorized ‖ current) on the same rows, mean per answer token.
     """
-    return {"unlearn": step.alternative.mean(step.alternative.mean_nll)} | kept(
-        step, retention, divergence
-    )
+    unlearn = step.alternative.mean(step.alternative.mean_nll)
+    return {"unlearn": unlearn} | retention_part(step, retention, divergence)
 
 
 alternative_descent.prepare(alternatives)

@@ -8,7 +8,7 @@ from torch.nn.functional import logsigmoid
 from knowundo.modeling.step import Parts, Step
 from knowundo.registry import method
 from knowundo.unlearning.answers import AnswerSource, alternatives
-from knowundo.unlearning.retention_terms import kept
+from knowundo.unlearning.retention_terms import retention_part
 
 
 @method
@@ -36,9 +36,10 @@ def dpo(
     """
     memorized = step.reference
     gained = memorized.alternative.nll - step.alternative.nll
-    held = memorized.unlearn.nll - step.unlearn.nll
-    preferred = logsigmoid(beta * (gained - held))  # [rows]
-    return {"unlearn": -2 / beta * step.unlearn.mean(preferred)} | kept(step, retention, divergence)
+    remains = memorized.unlearn.nll - step.unlearn.nll
+    preferred = logsigmoid(beta * (gained - remains))  # [rows]
+    unlearn = -2 / beta * step.unlearn.mean(preferred)
+    return {"unlearn": unlearn} | retention_part(step, retention, divergence)
 
 
 dpo.prepare(alternatives)

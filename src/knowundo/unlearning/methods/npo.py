@@ -7,7 +7,7 @@ from torch.nn.functional import logsigmoid
 
 from knowundo.modeling.step import Parts, Step
 from knowundo.registry import method
-from knowundo.unlearning.retention_terms import kept
+from knowundo.unlearning.retention_terms import retention_part
 
 
 @method
@@ -29,4 +29,4 @@ def npo(
     """
     log_ratio = step.reference.unlearn.nll - step.unlearn.nll  # [rows], log(current / memorized)
     unlearn = -2 / beta * step.unlearn.mean(logsigmoid(-beta * log_ratio))
-    return {"unlearn": unlearn} | kept(step, retention, divergence)
+    return {"unlearn": unlearn} | retention_part(step, retention, divergence)

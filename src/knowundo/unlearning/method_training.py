@@ -1,0 +1,177 @@
+"""A method in the training loop: its loss, batches and region, from the memorized model."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+import torch
+
+from knowundo.data.batches import PairedBatch
+from knowundo.errors import Diverged
+from knowundo.modeling.capabilities import packs, shares
+from knowundo.modeling.fast.microbatches import pieces
+from knowundo.modeling.fast.prefix_cache import Lower, below
+from knowundo.modeling.model import Model
+from knowundo.registry import get
+from knowundo.storage.checkpoints import State
+from knowundo.storage.job import Job
+from knowundo.training.resumable import Resumable
+from knowundo.training.settings import TrainingHooks, TrainingSettings
+from knowundo.training.state import Curve
+from knowundo.training.trainer import train
+from knowundo.unlearning.settings import UnlearnSettings
+from knowundo.unlearning.start import Start
+
+
+class MethodTraining:
+    """One method with its settings, ready to be trained from the memorized model.
+
+    Attributes:
+        bound: The method's hyper-parameters, defaults included.
+        region: Names of the parameters that change.
+        steps: Optimizer steps of the whole training.
+        halves: The halves of a step that the loss reads.
+    """
+
+    def __init__(self, start: Start, settings: UnlearnSettings) -> None:
+        """Prepare batches and columns; the model is the memorized one afterwards.
+
+        Args:
+            start: The memorized model, with its rows.
+            settings: Of the method; the rate is there.
+
+        Raises:
+            BadInput: Unknown method, argument or parameter name.
+            ValueError: `settings.lr` is `None`.
+        """
+        if settings.lr is None:
+            raise ValueError("UnlearnSettings.lr is None; give a rate or search one")
+        self.start, self.entry = start, get("method", settings.method)
+        self.bound = self.entry.bind(settings.arguments)
+        self.model = start.restore()
+        self.region = list(self.model.parameters() if settings.region is None else settings.region)
+        start.copy_memorized(self.region)
+        start.columns(self.entry, self.bound)  # of the memorized model, which is in memory now
+        self.batches, accumulation = start.batches(self.entry, self.bound, settings)
+        self.settings = TrainingSettings(
+            lr=settings.lr,
+            seed=start.seed,
+            accumulation=accumulation,
+            optimizer=start.optimizer(settings.optimizer),
+        )
+        self.steps = -(-len(self.batches) // accumulation)
+        self.halves = _HalvesRead()
+
+    def train(
+        self,
+        stop: Callable[[], bool] | None = None,
+        resumable: Sequence[Resumable] = (),
+        job: Job = Job(),
+    ) -> Curve:
+        """Train, or resume training, until the batches end or `stop` says so.
+
+        Args:
+            stop: Asked after each optimizer step.
+            resumable: What `stop` depends on.
+            job: Progress and checkpoint.
+
+        Raises:
+            Diverged: See `train`; the last good weights are to be had from `repeat`.
+        """
+        self.halves = _HalvesRead()
+        if job.resumed() is not None:
+            # The reference is of the memorized model, which is about to be replaced.
+            with torch.no_grad():
+                self.start.parts(self.entry, self.bound, self.batches[0], set())
+        hooks = TrainingHooks(stop, [self.halves, *resumable], self._split)
+        self.model.lower = _below(self.model, self.region, self.batches)
+        try:
+            return train(
+                self.model,
+                self.batches,
+                lambda batch: self.start.parts(self.entry, self.bound, batch, self.halves.read),
+                self.region,
+                self.settings,
+                hooks=hooks,
+                job=job,
+            )
+        finally:
+            self.model.lower = None
+
+    def repeat(self, diverged: Diverged) -> int:
+        """Train once more, up to the last step whose weights were good.
+
+        Training holds no copy of good weights: a training that diverged is rare, and a copy of
+        the region at every step is not cheap. A loss is a function of weights and batch, so the
+        same steps give the same bits, as they do where a killed training resumes. If they do not
+        (the loss has a state of its own, or a GPU adds in another order), a note says so.
+
+        Args:
+            diverged: What ended the first training.
+
+        Returns:
+            The step whose weights the model has now; 0 is the memorized model.
+        """
+        step, curve = diverged.step, diverged.curve
+        while step:
+            self.start.restore()
+            try:
+                again = self.train(stop=_after(step))
+            except Diverged as earlier:
+                step = min(earlier.step, step - 1)
+                self.model.notes.add("training: repeated, it diverged earlier than before")
+                continue
+            if not _close(again, curve):
+                self.model.notes.add(
+                    f"training: the first {step} steps, repeated, had other losses; is the loss a "
+                    "function of weights and batch only?"
+                )
+            return step
+        self.start.restore()
+        return 0
+
+    def _split(self, batch: PairedBatch, rows: int | None) -> list[PairedBatch]:
+        model = self.model
+        return pieces(
+            batch, tokens=model.tokens, rows=rows, halves=self.halves.read, shared=shares(model)
+        )
+
+
+def _after(steps: int) -> Callable[[], bool]:
+    """A stop that says so when it is asked for that many times."""
+    left = iter(range(steps - 1, -1, -1))
+    return lambda: next(left) == 0
+
+
+def _close(curve: Curve, other: Curve) -> bool:
+    """Whether the parts of the loss are the same but for rounding, as far as the shorter goes."""
+    return all(
+        math.isclose(value, two["parts"].get(name, math.nan), rel_tol=1e-3, abs_tol=1e-3)
+        for one, two in zip(curve, other, strict=False)
+        for name, value in one["parts"].items()
+    )
+
+
+def _below(model: Model, region: Sequence[str], batches: Sequence[PairedBatch]) -> Lower | None:
+    """The cache of what the layers below the region compute, if rows come more than once."""
+    halves = [[row for batch in batches for row in batch.unlearn.encoded]]
+    halves.append([row for batch in batches for row in batch.retention.encoded])
+    again = any(len(set(rows)) < len(rows) for rows in halves)
+    return below(model, region, halves) if again and packs(model) else None
+
+
+class _HalvesRead:
+    """The halves of a step that a loss has read."""
+
+    def __init__(self) -> None:
+        self.read: set[str] = set()
+
+    def state_dict(self) -> State:
+        return State({"read": sorted(self.read)})
+
+    def load_state_dict(self, state: State) -> None:
+        self.read |= set(state.facts["read"])
+
+    def rollback(self) -> None:
+        """Do nothing: what was read once is read in each step."""

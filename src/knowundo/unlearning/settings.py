@@ -1,0 +1,62 @@
+"""Settings of one unlearning training."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from knowundo.modeling.snapshots import BEST_RATE, BEST_STEP, INITIAL, MEMORIZED
+
+
+@dataclass(frozen=True)
+class UnlearnSettings:
+    """One method, where it may change weights, and how it is trained.
+
+    Attributes:
+        method: Name of a registered method.
+        epochs: Passes over the unlearn rows.
+        batch_size: Unlearn rows per batch.
+        accumulation: Batches per optimizer step.
+        lr: Peak learning rate, after a warm-up of 3 % of the steps and before a cosine decay. If
+            `None`, a search has to choose it (`unlearning.rates`).
+        arguments: The method's hyper-parameters.
+        region: Names of the parameters that may change. If `None`, all of the adaptation.
+        retain_on: The scope whose rows are `step.retention`.
+        retained: Retention rows per batch. If `None`, as many as unlearn rows.
+        optimizer: `adamw` or `paged_adamw_32bit`.
+        keep_every: Keep the weights after every so many optimizer steps, beside those at the end.
+            If `None`, only the end is kept.
+    """
+
+    method: str
+    epochs: int
+    batch_size: int
+    accumulation: int
+    lr: float | None = None
+    arguments: dict[str, Any] = field(default_factory=dict)
+    region: Sequence[str] | None = None
+    retain_on: str = "retention"
+    retained: int | None = None
+    optimizer: str = "adamw"
+    keep_every: int | None = None
+
+
+def copies_held(
+    settings: UnlearnSettings, steps: int, *, stopping: bool, searching: bool
+) -> dict[str, int]:
+    """Return how many copies of the region unlearning holds at most, by holder.
+
+    What `Snapshots` counts as it runs, told before anything runs.
+
+    Args:
+        settings: Of the training.
+        steps: Optimizer steps of one training.
+        stopping: Whether it stops early, so that the best evaluation step is held.
+        searching: Whether its rate is searched, so that the best attempt is held.
+    """
+    held = {INITIAL: 1, MEMORIZED: 1, BEST_STEP: int(stopping), BEST_RATE: int(searching)}
+    if settings.keep_every is not None:
+        numbers = range(settings.keep_every, steps, settings.keep_every)  # the end is no copy
+        held |= {f"step {number}": 1 for number in numbers}
+    return {holder: count for holder, count in held.items() if count}
