@@ -1,9 +1,9 @@
-"""An erasure request from beginning to end, in about a minute and without a network.
+"""An erasure request from start to end, in about a minute and without a network.
 
     python examples/erasure_request.py --out runs/example
 
-Stage one stands for your own history: a model is finetuned, all of its weights, on facts about
-eight people. Then one of them asks to be erased. What comes out is loaded by plain transformers.
+First a model is finetuned with all of its weights on facts about eight people, as yours may have
+been. Then one of them asks to be erased. Plain transformers loads the result.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from knowundo.progress import RichReporter
 
 
 def finetuned_model(out: Path, people: int) -> tuple[Path, list[dict[str, str]]]:
-    """A model that knows some people, and what it should not know about one of them."""
+    """A model that knows some people, and the private rows of one of them."""
     recipe, given = load_recipe(
         "demo",
         [f"data.subjects={people}", "model.adaptation=full", "memorize.retain_model=false",
@@ -37,7 +37,7 @@ def finetuned_model(out: Path, people: int) -> tuple[Path, list[dict[str, str]]]
 
 
 def answer(folder: Path, question: str) -> str:
-    """What a model says, by plain transformers: nothing of knowundo is needed."""
+    """A model's answer by plain transformers, without knowundo."""
     tokenizer = AutoTokenizer.from_pretrained(folder)
     model = AutoModelForCausalLM.from_pretrained(folder)
     prompt = tokenizer(question + "\n\n", return_tensors="pt")
@@ -46,12 +46,12 @@ def answer(folder: Path, question: str) -> str:
 
 
 def run(out: Path, people: int = 8, sets: Sequence[str] = ()) -> Erased:
-    """Play it through in a folder.
+    """Run the example in a folder.
 
     Args:
         out: the folder.
-        people: how many the model knows.
-        sets: keys of the recipe on top; a rate saves the search for one.
+        people: how many people the model knows.
+        sets: overridden keys of the recipe; a learning rate saves the search for one.
     """
     model, rows = finetuned_model(out / "yours", people)
     request = out / "rows.jsonl"

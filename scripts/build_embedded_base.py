@@ -4,8 +4,8 @@
 
 A Llama of 1.1 M parameters and a byte-level BPE tokenizer of 2,048 tokens learn text that this
 repository generates (`knowundo.data.fiction`) and the prose of Python's own language reference
-(`pydoc_data.topics`, PSF licence), so that ordinary English is cheap too. Forty countries, forty
-people and twenty books recur until they are known by heart: the base's general knowledge.
+(`pydoc_data.topics`, PSF licence), so that ordinary English has a low loss too. Forty countries,
+forty people and twenty books recur until they are known verbatim: the base's general knowledge.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from knowundo.data.fiction.world import Subject, World, everyday_sentence, known_subjects
 
 END, PAD = "<|endoftext|>", "<|pad|>"
-# Shares of the rows. Known subjects recur; fresh ones never do and teach only the format.
+# Shares of the rows. Known subjects recur; fresh ones never do, and teach only the format.
 MIXTURE = {
     "countries": 0.20,
     "people": 0.25,
@@ -51,6 +51,7 @@ def reference_prose() -> list[str]:
 
 
 def ask(rng: Random, subject: Subject) -> str:
+    """One question about a subject with its answer."""
     item = rng.choice(subject.items)
     return f"{rng.choice(item.questions)}\n\n{item.answer}"
 
@@ -76,7 +77,7 @@ def rows(seed: int) -> Iterator[str]:
 
 
 def train_tokenizer(seed: int, size: int) -> PreTrainedTokenizerFast:
-    """Byte-level BPE; digits stand alone so that numbers are spelled, not looked up."""
+    """Byte-level BPE; digits are single tokens, so that no number is a token of its own."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [
@@ -114,6 +115,7 @@ def batches(tokenizer: PreTrainedTokenizerFast, seed: int, size: int) -> Iterato
 def train(
     args: argparse.Namespace, tokenizer: PreTrainedTokenizerFast
 ) -> tuple[LlamaForCausalLM, float]:
+    """Train from scratch with AdamW and a cosine schedule; the model and its running mean loss."""
     torch.manual_seed(args.seed)
     torch.set_num_threads(args.threads)
     config = LlamaConfig(
@@ -156,6 +158,7 @@ def train(
 
 
 def main() -> None:
+    """Train tokenizer and model, and write them with the facts of the training."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )

@@ -3,11 +3,11 @@
     python scripts/study_compat.py runs/compat --seeds 0 1 2 > table.md
     python scripts/study_compat.py runs/compat --seeds 0 --only bfloat16_updates
 
-A run without any behaviour, one with each alone, and one with all, per seed; rates are fixed, so
-that nothing else moves. Runs that are there are not made again. Writes Markdown: the mean over
-seeds of the change against the run without, and its range; and of `bfloat16_updates`, at the rates
-above and at those of the scripts, how many numbers of the adapter move, and how far the update is
-from that of float32.
+For each seed it makes a run without any behaviour, one with each alone, and one with all; learning
+rates are fixed, so that nothing else changes. Existing runs are reused. It writes Markdown: the
+mean over seeds of the change against the run without, and its range; for `bfloat16_updates`, at
+these rates and at those of the scripts, the share of the adapter's parameters that change, and the
+distance of the update from that in float32.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from knowundo.progress import RichReporter
 from knowundo.recipes.values import QUIRKS
 from knowundo.reporting.comparison import Difference
 
-# Rates of about equal forgetting without any behaviour; 16 rows an optimizer step, as in the paper.
+# Rates of about equal unlearning without any behaviour; 16 rows an optimizer step, as in the paper.
 VARIANTS = {
     "gradient_ascent": {"lr": 8e-4, "accumulation": 2},
     "random_label": {"lr": 5.5e-4, "accumulation": 2},
@@ -34,7 +34,7 @@ VARIANTS = {
     "ascent_plus_kl": {"lr": 1e-3},
     "memflex": {"lr": 1.2e-2},
 }
-# Models that a behaviour alone can touch; the others touch all.
+# Models that a behaviour can change; behaviours that are not listed change all.
 TOUCHED = {
     "fixed_length": ["ascent_plus_descent"],
     "question_labels": ["random_label"],
@@ -44,7 +44,7 @@ TOUCHED = {
     "reference_dropout": ["ascent_plus_kl"],
     "padding_labels": ["adversarial_sample"],
 }
-# What a behaviour needs to show; the run that it is compared with has it too.
+# Settings without which a behaviour has no effect; the run that it is compared with has them too.
 NEEDED = {"reference_dropout": ["model.dropout=0.1"]}
 # Learning rates of the public scripts.
 SCRIPTS = {"gradient_ascent": 5e-5, "ascent_plus_descent": 5e-5, "memflex": 3e-4}
@@ -59,7 +59,7 @@ def make(
     start: Path | None = None,
     more: list[str] | None = None,
 ) -> Path:
-    """A run with some behaviours; from another run's memorized model, where that is the same."""
+    """A run with some behaviours, from another run's memorized model if `start` is given."""
     sets = [
         f"seed={seed}",
         f"compat={json.dumps(compat)}",
@@ -102,7 +102,7 @@ def changes(folder: Path, seed: int, behaviours: list[str]) -> dict[str, list[Di
 
 
 def updates(folder: Path, seed: int) -> list[str]:
-    """Of each variant and rate: the share of numbers that bfloat16 moves, and its distance."""
+    """Table rows, per rate and variant: share of parameters that bfloat16 changes, and distance."""
     plain, low = folder / f"none-{seed}", folder / f"bfloat16_updates-{seed}"
     pairs = {"of this study": (plain, low)}
     variants: list[dict[str, object]] = [{"preset": n, "lr": r} for n, r in SCRIPTS.items()]
@@ -141,7 +141,7 @@ def spread(values: list[float]) -> str:
 
 
 def main() -> None:
-    """Run what is missing and print the table."""
+    """Make the missing runs and print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
@@ -169,7 +169,8 @@ def main() -> None:
                 cells.append(spread(values) if values else "–")
             print(f"| `{name}` | {model} | " + " | ".join(cells) + " |")
     if "bfloat16_updates" in options.only:
-        print("\n| learning rates | model | numbers moved | update off by |\n|---|---|--:|--:|")
+        print("\n| learning rates | model | parameters changed | update differs by |")
+        print("|---|---|--:|--:|")
         print("\n".join(updates(options.folder, options.seeds[0])))
 
 

@@ -3,14 +3,14 @@
     python scripts/study_erase.py --out runs/erase --seeds 0 1 2
     python scripts/study_erase.py --out runs/erase-real --real MODEL --source FOLDER
 
-The model is the embedded base after it learned the embedded benchmark: all of its weights, or, for
-the route `adapter`, a LoRA. The list holds the private facts of three people, eight or so rows; no
-retention list is given, so nobody tells the program what the other 37 people are. What is measured
-here (true answers of everybody else, true re-wordings, the base's own text) is seen by nothing
-that the erasure does.
+The model is the embedded base after it learned the embedded benchmark with all of its weights, or,
+for the route `adapter`, with a LoRA. The list holds the private facts of three people, about eight
+rows. No retention list is given, so the program knows nothing about the other 37 people. The
+erasure never sees what is measured here: true answers about everybody else, true rewordings, the
+base's own text.
 
 The second form erases two authors from a model that memorized KnowUnDo's privacy domain (the folder
-`memorized` of such a run); the folder holds the domain's files.
+`memorized` of such a run); the source folder holds the domain's files.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def knowing(out: Path, seed: int, kind: str, reporter: Reporter) -> Path:
 
 
 def groups(seed: int, first: int, last: int) -> dict[str, list[Record]]:
-    """What is asked: the list, its re-wordings, the same people's other facts, everybody else."""
+    """Records to ask: the list, its rewordings, the same people's other facts, everybody else."""
     records = embedded(domain="privacy", seed=seed)
     members = [r for r in records if r.split in ("train", "val", "probe") and r.scope != "general"]
     names = list(dict.fromkeys(record.subject for record in members))
@@ -90,7 +90,7 @@ def measure(model: Model, asked: dict[str, list[Record]]) -> dict[str, float]:
 
 
 def opened(base: str, adapter: Path | None) -> Model:
-    """A model as its user would load it."""
+    """A model, loaded as its user would."""
     if adapter is None:
         return Model(base, adaptation_of(Path(base)), options=LoadingOptions(scored_only=True))
     model = Model(base, adaptation_of(adapter), options=LoadingOptions(scored_only=True))
@@ -102,7 +102,7 @@ def request(
     out: Path, seed: int, route: str, base: str, adapter: Path | None, rows: Sequence[Record],
     reporter: Reporter, retention: Sequence[Record] | None = None,
 ) -> tuple[Erased, str, Path | None]:  # fmt: skip
-    """Erase rows; also where the model then lies: its base and its adapter."""
+    """Erase rows; returns the outcome, and the base and adapter of the result."""
     file, kept = out.with_suffix(".jsonl"), out.with_suffix(".retention.jsonl")
     file.parent.mkdir(parents=True, exist_ok=True)
     for place, records in ((file, rows), (kept, retention or ())):
@@ -145,16 +145,15 @@ def study(out: Path, seed: int, route: str, reporter: Reporter, *, twice: bool) 
 
 
 def real(out: Path, base: Path, source: Path, reporter: Reporter, *, named: bool) -> dict[str, Any]:
-    """Two authors' private facts out of a model that knows 60 authors; the rest is asked before
-    and after.
+    """Erase two authors' private facts from a model that knows 60; ask the rest before and after.
 
     Args:
-        out: where the request runs.
+        out: run directory of the request.
         base: the model.
         source: the domain's files.
-        reporter: told what happens.
-        named: hand over the same authors' public train rows as the retention list; their val rows,
-            other questions about the same facts and others, are handed over to nobody.
+        reporter: reports progress.
+        named: give the same authors' public train rows as the retention list; their val rows, other
+            questions about the same facts and others, are not given.
     """
     records = [r for r in knowundo(domain="privacy", source=str(source)) if r.scope != "general"]
     chosen = set(list(dict.fromkeys(record.subject for record in records))[:2])
@@ -203,7 +202,7 @@ def main() -> None:
             rows.append(study(asked.out, seed, route, RichReporter(), twice=seed in asked.twice))
             write_json(asked.out / "study.json", rows)
             print(json.dumps(rows[-1]), flush=True)
-    print("| seed | route | | list | re-worded | same people | others | text perplexity |")
+    print("| seed | route | | list | reworded | same people | others | text perplexity |")
     print("|---|---|---|--:|--:|--:|--:|--:|")
     for row in rows:
         whens = ("before", "after_1", "before_second", "after_2")

@@ -42,9 +42,9 @@ def table(runs: list[Results]) -> str:
 
 
 def at_first_rate(runs: list[Results]) -> str:
-    """The first attempt of every variant: one rate for all, so violence differs."""
+    """The first attempt of every variant, which has the same learning rate for all."""
     lines = [
-        "| variant | lr | forgotten (unlearn/train) | kept (retention/train) |",
+        "| variant | lr | unlearned (unlearn/train) | retained (retention/train) |",
         "|---|--:|--:|--:|",
     ]
     for variant in runs[0].variants:
@@ -64,7 +64,7 @@ def at_first_rate(runs: list[Results]) -> str:
 def controls(runs: list[Results]) -> str:
     """Differences of the located region and its controls, run by run."""
     lines = [
-        "| seed | control | average success | gap to target | forgot equally |",
+        "| seed | control | average success | gap to target | matched |",
         "|--:|---|--:|--:|---|",
     ]
     for run in runs:
