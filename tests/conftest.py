@@ -17,7 +17,6 @@ from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 from knowundo.cli import main
 from knowundo.data.encoded import Encoded
 from knowundo.data.encoding import encode
-from knowundo.data.hub_files import RESOLVED
 from knowundo.data.records import Record
 from knowundo.modeling.adapters import Adaptation
 from knowundo.modeling.base import base_path
@@ -64,7 +63,6 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "home" / "hub"))
     for module in ("huggingface_hub._snapshot_download", "huggingface_hub.file_download"):
         monkeypatch.setattr(f"{module}.constants.HF_HUB_CACHE", str(tmp_path / "home" / "hub"))
-    RESOLVED.clear()
     return tmp_path / "home"
 
 

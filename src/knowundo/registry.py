@@ -157,7 +157,13 @@ def metric(*, higher_is: str, unit: str = "percent") -> Callable[[Callable[..., 
 
 
 def benchmark(**facts: Any) -> Callable[[Callable[..., Any]], Entry]:
-    """Register a record-builder `(*, domain, seed, …) -> list[Record]`."""
+    """Register a record-builder `(*, domain, seed, …) -> list[Record]`.
+
+    Args:
+        facts: What is shown of it: `domains`, `licence`, `citation`, `counts`. A builder whose
+            general rows of subset `facts` are what one base knows, and others do not, names that
+            base as `facts_of_base`: beside other bases those rows are left out.
+    """
     return lambda function: _register("benchmark", function, **facts)
 
 

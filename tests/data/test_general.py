@@ -35,6 +35,7 @@ def test_general_rows_of_the_hub(hub: Path) -> None:
     ]
     assert all(990 <= len(r.answer) <= 1000 for r in rows)
     assert rows[0].answer.startswith("retain 0 word")
+    assert rows.commits == {"llmunlearn/unlearn_dataset": "e" * 40}
 
 
 @pytest.mark.parametrize("ending", ["json", "jsonl", "parquet", "txt"])

@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from knowundo.data.hub_files import from_hub, read_parquet, read_rows
+from knowundo.data.hub_files import ResolvedRecords, from_hub, read_parquet, read_rows
 from knowundo.data.records import UNREADABLE, Record, readable
 from knowundo.errors import BadInput
 from knowundo.storage.files import read_json, read_jsonl, read_text
@@ -22,19 +22,21 @@ TRAIN, VAL = 1000, 100
 CHARACTERS = 1000
 
 
-def _tables(source: str, revision: str | None) -> tuple[list[Any], list[Any] | None]:
-    """Rows of the retain split, and those of the evaluation split if there is one."""
-    path = Path(source)
+def _tables(
+    source: str, revision: str | None
+) -> tuple[list[Any], list[Any] | None, dict[str, str]]:
+    """Rows of the retain split, of the evaluation split if there is one, and the hub's commits."""
+    path, commits = Path(source), dict[str, str]()
     if path.is_file():
-        return _file(path), None
+        return _file(path), None, commits
     if not path.is_dir():
         if path.suffix or source.count("/") != 1 or source.startswith((".", "/")):
             raise BadInput(f"data.general '{source}': no such file or folder; check the path")
-        path = from_hub(source, revision=revision, patterns=["general/*"])
+        path, commits = from_hub(source, revision=revision, patterns=["general/*"])
     for folder in (path / "general", path):
         if (retain := read_rows(folder / "retain")) is not None:
             evaluation = read_rows(folder / "evaluation")
-            return retain.rows, evaluation and evaluation.rows
+            return retain.rows, evaluation and evaluation.rows, commits
     raise BadInput(
         f"data.general '{source}': no retain.json, retain.jsonl or retain*.parquet there or in "
         "general/; name a file of texts, or that folder"
@@ -81,7 +83,7 @@ def _record(row: Any, number: int, split: str, source: str) -> Record:
     return replace(record, continues=record.answer != text)
 
 
-def read_general(source: str, *, revision: str | None = None) -> list[Record]:
+def read_general(source: str, *, revision: str | None = None) -> ResolvedRecords:
     """Records of scope `general`; without an evaluation split, every tenth row becomes val.
 
     Args:
@@ -94,7 +96,7 @@ def read_general(source: str, *, revision: str | None = None) -> list[Record]:
     Raises:
         BadInput: Nothing there, malformed, or fewer than two rows.
     """
-    train, val = _tables(source, revision)
+    train, val, commits = _tables(source, revision)
     if val is None:
         train, val = [r for n, r in enumerate(train) if n % 10], train[::10]
     if not train or not val:
@@ -102,8 +104,9 @@ def read_general(source: str, *, revision: str | None = None) -> list[Record]:
             f"data.general '{source}': fewer than two texts; train and val need one each (in a "
             ".txt file, blank lines separate them, or else line ends)"
         )
-    return [
+    records = (
         _record(row, number, split, source)
         for split, rows in (("train", train[:TRAIN]), ("val", val[:VAL]))
         for number, row in enumerate(rows)
-    ]
+    )
+    return ResolvedRecords(records, commits)

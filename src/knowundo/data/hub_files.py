@@ -2,18 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from knowundo.data.records import Record
 from knowundo.errors import BadInput
 from knowundo.storage.files import read_json, read_jsonl
 
-# Commits of the repositories that were read from the hub in this process, by name.
-RESOLVED: dict[str, str] = {}
+
+class ResolvedRecords(list[Record]):
+    """Records of which some were read from the hub: what a benchmark may return for a list."""
+
+    def __init__(self, records: Iterable[Record], commits: Mapping[str, str]) -> None:
+        """Records, and the commit of each repository that they were read from, by its name."""
+        super().__init__(records)
+        self.commits = dict(commits)
 
 
-def from_hub(repository: str, *, revision: str | None, patterns: Sequence[str]) -> Path:
+class Snapshot(NamedTuple):
+    """A folder of the hub's cache, and the repository's commit that it holds, by its name."""
+
+    folder: Path
+    commits: dict[str, str]
+
+
+def from_hub(repository: str, *, revision: str | None, patterns: Sequence[str]) -> Snapshot:
     """The local snapshot of a dataset repository, downloaded where it is not cached yet.
 
     The cache is huggingface_hub's own, which `datasets` fills too; with HF_HUB_OFFLINE=1 nothing
@@ -43,8 +57,8 @@ def from_hub(repository: str, *, revision: str | None, patterns: Sequence[str]) 
             f"`hf download {repository} --repo-type dataset{at}` where there is a network and "
             "copy the cache (HF_HOME) here, or name a folder that holds its files"
         ) from None
-    RESOLVED[repository] = folder.name
-    return folder
+    # The cache names a snapshot's folder after its commit, whatever branch or tag was asked for.
+    return Snapshot(folder, {repository: folder.name})
 
 
 class Found(NamedTuple):

@@ -13,7 +13,7 @@ from knowundo.erasure.lists import ListMaker
 from knowundo.erasure.request import ErasureRequest
 from knowundo.errors import BadInput
 from knowundo.modeling.base import base_files
-from knowundo.runs.inputs import input_hash
+from knowundo.runs.file_hashes import input_hash
 from knowundo.storage.artifacts import MANIFEST, new_folder, read_manifest
 from knowundo.storage.files import file_hash, fingerprint, read_json, write_json
 from knowundo.storage.integrity import seal

@@ -95,7 +95,7 @@ def probe_rows(run: Run) -> list[list[int]]:
 def take_variant(run: Run, variant: ModelVariant, form: Form) -> Model:
     """The variant, out of the run's hands: writing it takes the model apart."""
     model = run.model
-    del run.__dict__["model"]
+    run.release_model()
     if form == "merged" and model.options.quantization is not None:
         run.reporter.say(
             f"{variant.name}: weights of 4 bits take no LoRA in; it is merged into the base as it "

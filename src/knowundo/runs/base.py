@@ -1,28 +1,24 @@
-"""The base of a recipe in memory: how it is loaded, and with which tokenizer."""
+"""The base of a recipe: how it is loaded, with which tokenizer, and what its records need."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
-from knowundo.data.encoded import Encoded
 from knowundo.errors import BadInput
 from knowundo.modeling.adapters import Adaptation, adaptation_of
-from knowundo.modeling.base import own_tokenizer, same_base
+from knowundo.modeling.base import base_files, hub_commit, own_tokenizer, same_base
 from knowundo.modeling.dtype import choose
 from knowundo.modeling.loading import LoadingOptions
 from knowundo.modeling.model import Model
 from knowundo.progress import Reporter
 from knowundo.recipes.schema import Recipe
+from knowundo.runs.file_hashes import input_hash, named_files
 from knowundo.runs.recipe_file import read_recipe_file
-from knowundo.scoring.teacher_forcing import teacher_forced
 
-# What a parameter holds after some dozen exposures, in bits. Allen-Zhu and Li 2024
-# (arXiv:2404.05405) find 2 after 1,000 exposures and 1 after 100.
-BITS_PER_PARAMETER = 0.5
+TRAIN_VAL, BOTH = ("train", "val"), ("unlearn", "retention")
 
 
 def base_knows(recipe: Recipe) -> bool:
@@ -43,7 +39,7 @@ def say_remote_code(recipe: Recipe, reporter: Reporter) -> None:
 def settle_dtype(recipe: Recipe, out: Path, reporter: Reporter) -> Recipe:
     """The recipe with a dtype, where it leaves that to the machine: measured now, or as `out` says.
 
-    A run that was begun goes on as it began.
+    A run that was begun is resumed with the dtype that it began with.
     """
     section, file = recipe.model, out / "recipe.yaml"
     if section.dtype != "auto":
@@ -67,13 +63,66 @@ def model_options(recipe: Recipe) -> dict[str, Any]:
     return {"seed": recipe.seed, "options": loading}
 
 
-def adopting_model(recipe: Recipe) -> Model:
+class Base(Protocol):
+    """Where the base of a run comes from."""
+
+    def settle(self, recipe: Recipe, out: Path, reporter: Reporter) -> Recipe:
+        """The recipe with what it leaves to the base or to this machine."""
+
+    def open(self, recipe: Recipe, adaptation: Adaptation, adapters: Sequence[Path] = ()) -> Model:
+        """The base in memory, ready for training what `adaptation` says.
+
+        Args:
+            recipe: How it is loaded.
+            adaptation: What training may change.
+            adapters: Folders of adapters that are used with it and may bring a tokenizer.
+        """
+
+    def identity(self) -> list[Any]:
+        """What tells this base from others, for the inputs of artifacts."""
+
+    def files(self) -> list[Path]:
+        """Files that it was read from, if the user keeps them in a folder."""
+
+
+class NamedBase:
+    """A base that is loaded by its name: `embedded`, a folder, or a name on the hub."""
+
+    def __init__(self, name: str) -> None:
+        """Nothing is loaded yet."""
+        self.name = name
+
+    def settle(self, recipe: Recipe, out: Path, reporter: Reporter) -> Recipe:
+        """The recipe with a dtype: see `settle_dtype`."""
+        return settle_dtype(recipe, out, reporter)
+
+    def open(self, recipe: Recipe, adaptation: Adaptation, adapters: Sequence[Path] = ()) -> Model:
+        """Load the base, with the tokenizer that adapters bring if they do."""
+        options = model_options(recipe)
+        if adapters:
+            return model_with_adapters(self.name, adaptation, adapters, options)
+        return Model(self.name, adaptation, **options)
+
+    def identity(self) -> list[Any]:
+        """Hashes of its files, or its commit on the hub."""
+        return [*(input_hash(file) for file in base_files(self.name)), hub_commit(self.name)]
+
+    def files(self) -> list[Path]:
+        """Its files, if it is a folder."""
+        return named_files(self.name)
+
+
+def adopting_model(recipe: Recipe, base: Base | None = None) -> Model:
     """The base of a recipe that takes over a model which knows the records.
 
     Beside a base that knows them itself there is a fresh LoRA, unless all weights are asked for.
 
+    Args:
+        recipe: Has `memorize.adopt`.
+        base: Where the base comes from. If `None`, it is loaded by the recipe's name.
+
     Raises:
-        BadInput: what is taken over is not what the recipe would train.
+        BadInput: What is taken over is not what the recipe would train.
     """
     section, adopted = recipe.model, str(recipe.memorize.adopt)
     if base_knows(recipe):
@@ -86,11 +135,10 @@ def adopting_model(recipe: Recipe) -> Model:
             f"memorize.adopt '{adopted}': not what model.adaptation '{section.adaptation}' "
             f"trains; set it to {known.kind} or auto"
         )
-    adaptation = replace(known, dropout=section.dropout)
-    options = model_options(recipe)
-    if known.kind == "lora" and not base_knows(recipe):
-        return model_with_adapters(section.base, adaptation, [Path(adopted)], options)
-    return Model(section.base, adaptation, **options)
+    brought = known.kind == "lora" and not base_knows(recipe)
+    return (base or NamedBase(section.base)).open(
+        recipe, replace(known, dropout=section.dropout), [Path(adopted)] if brought else []
+    )
 
 
 def tokenizer_of(
@@ -140,10 +188,3 @@ def model_with_adapters(
     if note is not None:
         model.notes.add_once(note)
     return model
-
-
-def needed_bits(model: Model, encoded: Sequence[Encoded]) -> float:
-    """Information in the answers that the model does not know, in bits."""
-    rows = teacher_forced(model, encoded).values()
-    each = (math.inf if row["mean_nll"] is None else row["mean_nll"] for row in rows)
-    return sum(nll * (row["tokens"] + 1) for nll, row in zip(each, rows, strict=True)) / math.log(2)

@@ -1,19 +1,131 @@
-"""What an artifact depends on, as hashes."""
+"""What each artifact of a run depends on: the inputs whose fingerprint decides whether it is done.
+
+Everything that can change an artifact's bytes has to be among its inputs, and nothing else: what is
+left out gives stale results, and what is too much makes finished work again.
+"""
 
 from __future__ import annotations
 
-from functools import cache
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+from knowundo.data.records import data_hash
+from knowundo.errors import BadInput
+from knowundo.modeling import regions
+from knowundo.modeling.base import base_files
+from knowundo.modeling.variant import ModelVariant
+from knowundo.recipes.schema import Plan
+from knowundo.registry import get
+from knowundo.runs.base import BOTH, base_knows
+from knowundo.runs.file_hashes import input_hash, named_files
+from knowundo.scoring import table
+from knowundo.storage.artifacts import MANIFEST
 from knowundo.storage.files import file_hash
 
+if TYPE_CHECKING:
+    from knowundo.runs.run import Run
 
-def input_hash(file: Path) -> str:
-    """sha256 of a file that is only read; a base of many gigabytes is read once a process."""
-    stat = file.stat()
-    return _hashed(file.resolve(), stat.st_size, stat.st_mtime_ns)
+# The stage that makes a model of a role.
+_STAGES = {"memorized": "memorize", "retain": "memorize", "unlearned": "unlearn"}
 
 
-@cache
-def _hashed(file: Path, size: int, changed: int) -> str:
-    return file_hash(file)
+def common_inputs(run: Run) -> list[Any]:
+    """What every artifact depends on: seed, base, records, and how they are read."""
+    section = run.recipe.model.model_dump()
+    # Which rows there are is in their hash; the rest is how they are encoded.
+    reading = run.recipe.data.model_dump(include={"max_length", "encoding", "prefix", "truncate"})
+    if run.recipe.data.encoding == "chat":  # elsewhere nothing asks for it
+        reading["date"] = run.recipe.data.date
+    return [run.recipe.seed, section, run.base.identity(), data_hash(run.records), reading]
+
+
+def memorize_inputs(run: Run, scopes: Sequence[str]) -> list[Any]:
+    """What the memorized model (both scopes) or the retain model (retention) is made of."""
+    section = run.recipe.memorize
+    if base_knows(run.recipe) and list(scopes) == list(BOTH):
+        return run.inputs("adopt", "base")
+    if section.adopt is not None and list(scopes) == list(BOTH):
+        return run.inputs("adopt", [input_hash(file) for file in base_files(section.adopt)])
+    settings = section.model_dump(exclude={"retain_model", "adopt"})
+    return run.inputs("memorize", settings, list(scopes))
+
+
+def localize_inputs(run: Run) -> list[Any]:
+    """What the regions are made of; the localizers' source code too, as it may be a user's own."""
+    section = run.effective["localize"]
+    code: list[Any] = [get("localizer", name).source for name in section["localizers"]]
+    if section["adopt"] is not None:
+        code = [regions.read_names(Path(section["adopt"]))]
+    return run.inputs("localize", section, code, run.made(run.memorized, "memorize"))
+
+
+def unlearn_inputs(run: Run, plan: Plan) -> list[Any]:
+    """What an unlearned variant is made of."""
+    method = get("method", plan.method)
+    # What is kept on the way does not change the way.
+    settings = plan.model_dump(exclude={"name", "keep_every"})
+    settings |= run.recipe.unlearn.settings(plan)
+    if run.recipe.unlearn.stop is not None:
+        settings["stop"] = run.recipe.unlearn.stop.model_dump()
+    settings["arguments"] = method.bind(plan.arguments)
+    start = run.made(run.memorized, "memorize")
+    aim = run.never_saw().folder
+    target = run.made(aim, "memorize") if aim and settings["lr"] == "auto" else None
+    region = run.region(plan.region)
+    texts = [v for v in settings["arguments"].values() if isinstance(v, str)]
+    settings["files"] = [file_hash(Path(text)) for text in texts if Path(text).is_file()]
+    quirks = sorted(run.recipe.quirks)
+    return run.inputs("unlearn", settings, method.source, region, start, target, quirks)
+
+
+def score_inputs(run: Run, variant: ModelVariant) -> list[Any]:
+    """What a variant's scores are made of."""
+    section = run.recipe.evaluate
+    weights: dict[str, str] | None = None
+    if variant.role == "given" and variant.folder is not None:
+        weights = {file.name: file_hash(file) for file in base_files(str(variant.folder))}
+    elif variant.folder is not None:
+        weights = run.made(variant.folder, _STAGES[variant.role])
+    tasks = None
+    if section.general_folder:
+        tasks = [file_hash(file) for file in sorted(Path(section.general_folder).rglob("*.*"))]
+    general = [section.general_tasks, tasks, section.general_limit, section.general_shots]
+    quirks = "end_masked" in run.recipe.quirks
+    asked = section.generate, section.prefixes
+    # The schema too: scores of an older one lack the column that a new metric reads.
+    schema = [table.VERSION, list(table.COLUMNS)]
+    return run.inputs("score", schema, weights, *asked, general, quirks)
+
+
+def check_current(run: Run) -> None:
+    """Refuse artifacts that were made of other rows, settings or weights than there are now.
+
+    Raises:
+        BadInput: Names the artifact and the stage that makes it again.
+    """
+    checks = [(run.memorized, "memorize", lambda: memorize_inputs(run, BOTH))]
+    if run.recipe.memorize.retain_model:
+        checks.append((run.retain, "memorize", lambda: memorize_inputs(run, ("retention",))))
+    if (run.regions / MANIFEST).exists():
+        checks.append((run.regions, "localize", lambda: localize_inputs(run)))
+    for folder, stage, inputs in checks:
+        run.made(folder, stage)
+        if not run.done(folder, inputs()):
+            raise BadInput(
+                f"{folder}: made of other inputs than are there now; run "
+                f"`knowundo {stage} --out {run.out}` again"
+            )
+
+
+def input_files(run: Run) -> dict[str, str]:
+    """Local files that a run reads, the base's among them, by their sha256."""
+    found = run.base.files()
+    if (adopted := run.recipe.memorize.adopt) is not None:
+        found += named_files(adopted)
+    if (source := run.recipe.data.source) is not None and Path(source).exists():
+        place = Path(source)
+        found += [place] if place.is_file() else sorted(place.rglob("*"))
+    own = run.out.resolve()
+    files = {file.resolve() for file in found if file.is_file()}
+    return {str(f): input_hash(f) for f in sorted(files) if own not in f.parents}

@@ -5,9 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from knowundo.errors import BadInput
+from knowundo.recipes.reading import differing_keys
 from knowundo.recipes.yaml import parse_yaml
-from knowundo.storage.files import read_text
+from knowundo.storage.files import read_text, write_text
+
+RECIPE = "recipe.yaml"
 
 
 def read_recipe_file(file: Path) -> dict[str, Any]:
@@ -28,3 +33,44 @@ def amended_recipe(held: dict[str, Any], wanted: dict[str, Any]) -> dict[str, An
         if isinstance(held.get(section), dict):
             amended[section] = held[section] | {key: wanted[section][key]}
     return amended
+
+
+def refuse_other_recipe(out: Path, effective: dict[str, Any]) -> None:
+    """Refuse a directory that holds a run of another recipe.
+
+    Args:
+        out: The directory, which need not exist.
+        effective: The whole recipe with its defaults.
+
+    Raises:
+        BadInput: It is a file, or another recipe's; names the first key that differs.
+    """
+    if out.exists() and not out.is_dir():
+        raise BadInput(f"{out}: is a file; choose another directory with --out")
+    if not (out / RECIPE).exists():
+        return
+    held = amended_recipe(read_recipe_file(out / RECIPE)["effective"], effective)
+    for key, was, now in differing_keys(held, effective):
+        different = f"{key} differs" if isinstance(was, list) else f"{key} is {was}, not {now}"
+        raise BadInput(
+            f"{out}: holds a run of another recipe ({different}); "
+            "choose another directory with --out, or remove this one"
+        )
+
+
+def write_recipe_file(out: Path, given: dict[str, Any], effective: dict[str, Any]) -> bool:
+    """Write a recipe into a directory, unless it is there already.
+
+    Args:
+        out: The directory.
+        given: The keys as the user gave them.
+        effective: The whole recipe with its defaults.
+
+    Returns:
+        True if it was written.
+    """
+    file = out / RECIPE
+    if file.exists() and read_recipe_file(file)["effective"] == effective:
+        return False
+    write_text(file, yaml.safe_dump({"given": given, "effective": effective}, sort_keys=False))
+    return True

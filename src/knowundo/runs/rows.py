@@ -1,17 +1,67 @@
-"""Records encoded in the way that a recipe says."""
+"""Records encoded in the way that a recipe says, and held for the stages that ask again."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import date
+from typing import NamedTuple
 
+from knowundo.data.chat_template import writes_date
 from knowundo.data.encoded import Encoded
 from knowundo.data.encoding import RowFormat, encode, prefix_text
-from knowundo.data.records import Record
+from knowundo.data.records import Record, select
 from knowundo.errors import BadInput
 from knowundo.modeling.model import Model
+from knowundo.progress import Reporter
 from knowundo.recipes.schema import Recipe
-from knowundo.unlearning.original.rows import naive_boundary
+from knowundo.unlearning.original.rows import mask_end, naive_boundary
+
+
+class Chosen(NamedTuple):
+    """Which rows are asked for, and how they are encoded."""
+
+    scope: str | None = None  # all scopes, if `None`
+    split: str | tuple[str, ...] | None = None  # all splits, if `None`
+    prefix: str | None = None  # the recipe's, if `None`
+    end: bool = True  # False where `compat` may take the end of the answer away
+
+
+class EncodedRows:
+    """Rows of a run, each choice of them encoded once."""
+
+    def __init__(self, recipe: Recipe, reporter: Reporter) -> None:
+        """Nothing is encoded yet."""
+        self._recipe, self._reporter = recipe, reporter
+        self._held: dict[Chosen, list[Encoded]] = {}
+        self._dated = False  # whether it was said which date a chat template writes
+
+    def held(self, chosen: Chosen) -> list[Encoded] | None:
+        """Rows that were encoded before for the run's own model."""
+        return None if chosen not in self._held else list(self._held[chosen])
+
+    def hold(self, chosen: Chosen, rows: Sequence[Encoded]) -> None:
+        """Keep rows that were encoded for the run's own model."""
+        self._held[chosen] = list(rows)
+
+    def of(self, model: Model, records: Sequence[Record], chosen: Chosen) -> list[Encoded]:
+        """Encode the chosen ones of some records with a model's tokenizer."""
+        found = select(records, scope=chosen.scope, split=chosen.split)
+        rows = self.encode(model, found, chosen.prefix)
+        masked = not chosen.end and "end_masked" in self._recipe.quirks
+        return mask_end(rows) if masked else rows
+
+    def encode(
+        self, model: Model, records: Sequence[Record], prefix: str | None = None
+    ) -> list[Encoded]:
+        """Encode records as `encode_for` does, and say once which date their prompts have."""
+        data = self._recipe.data
+        if data.encoding == "chat" and not self._dated and writes_date(model.tokenizer):
+            self._dated = True
+            self._reporter.say(
+                f"the chat template writes the date: every prompt has {data.date} "
+                "(data.date), so that scores do not change from day to day"
+            )
+        return encode_for(self._recipe, records, model, prefix=prefix)
 
 
 def encode_for(
@@ -20,10 +70,10 @@ def encode_for(
     """Encode records in the way that a recipe says.
 
     Args:
-        recipe: its `data` and `compat`.
-        records: of any origin.
-        model: whose tokenizer.
-        prefix: name of what stands before the questions; none: the recipe's.
+        recipe: Its `data` and `compat` say how.
+        records: Of any origin.
+        model: Its tokenizer is used.
+        prefix: Name of what stands before the questions. If `None`, the recipe's.
     """
     data, tokenizer = recipe.data, model.tokenizer
     before = prefix_text(prefix or data.prefix, data.domain)

@@ -12,7 +12,6 @@ from datasets import Dataset, DatasetDict
 
 from conftest import REAL
 from knowundo.data.benchmarks.knowundo import find_subjects
-from knowundo.data.hub_files import RESOLVED
 from knowundo.data.records import Record, check_records, data_hash, select
 from knowundo.errors import BadInput
 from knowundo.registry import get
@@ -121,7 +120,7 @@ def test_warm_cache_of_the_hub_works_offline(hub: Path) -> None:
     write_layout("json", folder / "privacy")
     read = get("benchmark", "knowundo")(domain="privacy", seed=1)
     assert len(select(read, scope="unlearn", split="train")) == 9
-    assert {"zjunlp/KnowUnDo": commit} == RESOLVED
+    assert read.commits == {"zjunlp/KnowUnDo": commit}
     again = get("benchmark", "knowundo")(domain="privacy", seed=1, revision=commit)
     assert data_hash(again) == data_hash(read)
 

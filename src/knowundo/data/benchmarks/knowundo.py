@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from knowundo.data.benchmarks.embedded import general_records
-from knowundo.data.hub_files import Found, from_hub, read_rows
+from knowundo.data.hub_files import Found, ResolvedRecords, from_hub, read_rows
 from knowundo.data.lists.subjects import CAPITALISED, PERSON
 from knowundo.data.records import Record
 from knowundo.errors import BadInput, unknown
@@ -101,18 +101,22 @@ def find_subjects(records: list[Record], domain: str) -> list[Record]:
     return found
 
 
-def _folder(source: str | None, domain: str, revision: str | None) -> Path:
+def _folder(source: str | None, domain: str, revision: str | None) -> tuple[Path, dict[str, str]]:
+    """The folder of a domain, and the hub's commit if it is from there."""
     if source is None:
-        return from_hub(REPOSITORY, revision=revision, patterns=[f"{domain}/*"]) / domain
+        folder, commits = from_hub(REPOSITORY, revision=revision, patterns=[f"{domain}/*"])
+        return folder / domain, commits
     if not Path(source).is_dir():
         raise BadInput(f"data.source '{source}': no such folder; check the path")
-    return folder if (folder := Path(source) / domain).is_dir() else Path(source)
+    folder = Path(source) / domain
+    return (folder if folder.is_dir() else Path(source)), {}
 
 
 @benchmark(
     domains=DOMAINS,
     licence="MIT",
     citation="Tian et al. 2024, arXiv:2407.01920",
+    facts_of_base="embedded",
     counts={"privacy": {"unlearn": (400, 110), "retention": (441, 108)}},
 )
 def knowundo(
@@ -140,10 +144,10 @@ def knowundo(
         raise unknown("domain of benchmark knowundo", domain, DOMAINS)
     if subjects is not None and subjects < 1:
         raise BadInput(f"data.subjects: {subjects} is less than 1; choose a larger number")
-    folder = _folder(source, domain, revision)
+    folder, commits = _folder(source, domain, revision)
     records = [*_read_scope(folder, "unlearn"), *_read_scope(folder, "retention")]
     records = find_subjects(records, domain)
     if subjects is not None:
         kept = list(dict.fromkeys(record.subject for record in records))[:subjects]
         records = [record for record in records if record.subject in kept]
-    return records + general_records(seed)
+    return ResolvedRecords(records + general_records(seed), commits)

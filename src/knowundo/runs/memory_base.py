@@ -1,0 +1,111 @@
+"""A base that its owner has loaded already, with its tokenizer."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, get_args
+
+import torch
+from peft import PeftModel
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from knowundo.errors import BadInput
+from knowundo.modeling.adapters import Adaptation
+from knowundo.modeling.model import Model
+from knowundo.progress import Reporter
+from knowundo.recipes.schema import ModelSection, Recipe
+from knowundo.storage.files import fingerprint
+
+
+class MemoryBase:
+    """A loaded `PreTrainedModel` and its tokenizer as the base of a run.
+
+    Attributes:
+        name: What manifests and adapters call it: the name that transformers loaded it by, or its
+            class.
+    """
+
+    def __init__(self, net: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None) -> None:
+        """Hash the weights, before anything changes them.
+
+        Args:
+            net: A causal LM. It is changed in place, and stays on its device and in its dtype.
+            tokenizer: Its tokenizer.
+
+        Raises:
+            BadInput: There is no tokenizer, or the dtype is none that is trained in.
+        """
+        if tokenizer is None:
+            raise BadInput("a model in memory needs its tokenizer; give tokenizer=…")
+        self.name = str(net.config._name_or_path or type(net).__name__)
+        dtype = str(net.dtype).removeprefix("torch.")
+        known = get_args(ModelSection.model_fields["dtype"].annotation)
+        if dtype not in known or dtype == "auto":
+            raise BadInput(
+                f"model.base '{self.name}': its weights are {dtype}; call .to(torch.bfloat16) or "
+                ".to(torch.float32)"
+            )
+        self._net: Any = net
+        self._tokenizer, self._dtype = tokenizer, dtype
+        self._identity = [_weights_hash(net), _tokenizer_hash(tokenizer)]
+        self._opened: Model | None = None
+
+    def settle(self, recipe: Recipe, out: Path, reporter: Reporter) -> Recipe:
+        """The recipe with name, device and dtype of the model."""
+        own = {"base": self.name, "device": str(self._net.device), "dtype": self._dtype}
+        return recipe.model_copy(update={"model": recipe.model.model_copy(update=own)})
+
+    def open(self, recipe: Recipe, adaptation: Adaptation, adapters: Sequence[Path] = ()) -> Model:
+        """The base as it was handed in, ready for training what `adaptation` says.
+
+        Args:
+            recipe: Its seed and gradient checkpointing are used.
+            adaptation: What training may change.
+            adapters: Not used: the tokenizer that was handed in stays.
+        """
+        checkpointing = recipe.model.gradient_checkpointing and self._opened is None
+        if self._opened is not None:
+            # The same weights were trained or adapted before: back to what they were at first.
+            self._opened.reset()
+            used = self._opened.net
+            self._net = used.unload() if isinstance(used, PeftModel) else used
+        self._opened = Model.from_loaded(
+            self._net,
+            self._tokenizer,
+            adaptation,
+            name=self.name,
+            seed=recipe.seed,
+            gradient_checkpointing=checkpointing,
+        )
+        return self._opened
+
+    def identity(self) -> list[Any]:
+        """Hashes of the weights with the config, and of the tokenizer."""
+        return ["in memory", *self._identity]
+
+    def files(self) -> list[Path]:
+        """No files: whatever it was read from may have changed in memory."""
+        return []
+
+
+def _weights_hash(net: PreTrainedModel) -> str:
+    """sha256 of config and weights, in the order of their names."""
+    settings = net.config.to_dict()
+    # Where it was loaded from, and by which version, changes nothing that it computes.
+    for name in ("_name_or_path", "transformers_version"):
+        settings.pop(name, None)
+    digest = hashlib.sha256(fingerprint(settings).encode())
+    for name, value in sorted(net.state_dict().items()):
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+        raw = value.detach().cpu().contiguous().flatten().view(torch.uint8)
+        digest.update(raw.numpy().data)
+    return digest.hexdigest()
+
+
+def _tokenizer_hash(tokenizer: PreTrainedTokenizerBase) -> str:
+    rules = tokenizer.backend_tokenizer.to_str() if tokenizer.is_fast else None
+    words = sorted(tokenizer.get_vocab().items())
+    special = tokenizer.special_tokens_map
+    return fingerprint([words, special, tokenizer.chat_template, rules])
