@@ -7,6 +7,9 @@
     results = run_all(Run(recipe, Path("runs/copyright"), given=given))
 
 Each stage is a function of its own over a `Run`: memorize, localize, unlearn, evaluate, report.
+`sweep` searches the settings of a method, `export` writes an unlearned model, `estimate` tells the
+memory that a recipe needs, and `erase` does all of it for a user's own list. A base that is in
+memory already takes the place of a name: `Run(recipe, out, model=net, tokenizer=tokenizer)`.
 A method is one file with `@method` above its loss; likewise `@metric`, `@localizer`, `@benchmark`.
 """
 
@@ -19,17 +22,26 @@ from knowundo.version import __version__
 
 if TYPE_CHECKING:
     from knowundo.data.records import Record
+    from knowundo.erasure.erase import erase
+    from knowundo.erasure.request import ErasureRequest
     from knowundo.errors import BadInput, KnowUndoError
+    from knowundo.estimation.estimate import estimate
+    from knowundo.exports.export import export
     from knowundo.pipeline import evaluate, localize, memorize, report, run_all, unlearn
     from knowundo.recipes.reading import load_recipe
     from knowundo.recipes.schema import Recipe
     from knowundo.registry import benchmark, localizer, method, metric
     from knowundo.results import Results, read_results
     from knowundo.runs.run import Run
+    from knowundo.sweeps.sweep import sweep
 
 # Where each public name lives; loaded on first use, so that importing the package is cheap.
 _HOMES = {
+    "erasure.erase": ("erase",),
+    "erasure.request": ("ErasureRequest",),
     "errors": ("BadInput", "KnowUndoError"),
+    "estimation.estimate": ("estimate",),
+    "exports.export": ("export",),
     "pipeline": ("evaluate", "localize", "memorize", "report", "run_all", "unlearn"),
     "recipes.reading": ("load_recipe",),
     "recipes.schema": ("Recipe",),
@@ -37,11 +49,13 @@ _HOMES = {
     "registry": ("benchmark", "localizer", "method", "metric"),
     "results": ("Results", "read_results"),
     "runs.run": ("Run",),
+    "sweeps.sweep": ("sweep",),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 
 __all__ = [
     "BadInput",
+    "ErasureRequest",
     "KnowUndoError",
     "Recipe",
     "Record",
@@ -49,7 +63,10 @@ __all__ = [
     "Run",
     "__version__",
     "benchmark",
+    "erase",
+    "estimate",
     "evaluate",
+    "export",
     "load_recipe",
     "localize",
     "localizer",
@@ -59,6 +76,7 @@ __all__ = [
     "read_results",
     "report",
     "run_all",
+    "sweep",
     "unlearn",
 ]
 

@@ -14,6 +14,13 @@ def test_public_names_are_sorted_and_there() -> None:
         assert getattr(knowundo, name) is not None
 
 
+def test_every_entry_point_is_public() -> None:
+    """Functions, not the packages that they are in."""
+    for name in ("erase", "estimate", "export", "sweep"):
+        assert name in knowundo.__all__
+        assert callable(getattr(knowundo, name))
+
+
 def test_importing_the_package_loads_nothing_heavy() -> None:
     code = "import sys, knowundo; assert not {'torch', 'pydantic', 'pandas'} & set(sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
