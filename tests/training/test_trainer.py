@@ -12,29 +12,8 @@ from knowundo.data.encoded import Encoded
 from knowundo.modeling.model import Model
 from knowundo.modeling.step import Parts, Step
 from knowundo.training import trainer as training
-from knowundo.training.optimizer import warmup_steps
 from knowundo.training.settings import TrainingSettings
 from knowundo.training.trainer import train
-
-
-@pytest.mark.parametrize(
-    ("share", "steps", "wanted"),
-    [
-        (0.03, 1, 0),  # a single step at a rate of zero would train nothing
-        (0.03, 2, 1),
-        (0.03, 16, 1),  # round() gives 0
-        (0.03, 33, 1),
-        (0.03, 34, 2),
-        (0.03, 50, 2),  # 25 steps an epoch, two epochs: the ascent on 400 rows
-        (0.03, 100, 3),
-        (0.1, 166, 17),
-        (0.0, 16, 0),
-        (1.0, 16, 15),
-        (0.03, 0, 0),
-    ],
-)
-def test_warm_up_is_rounded_up(share: float, steps: int, wanted: int) -> None:
-    assert warmup_steps(share, steps) == wanted
 
 
 def trained(model: Model, rows: list[Encoded], steps: int, **rest: Any) -> list[float]:

@@ -7,48 +7,14 @@ from typing import Any
 import pytest
 import torch
 
-from conftest import randomize
 from knowundo.data.encoded import Encoded
 from knowundo.errors import BadInput
-from knowundo.memorization import MemorizeSettings, memorize
-from knowundo.modeling.adapters import Adaptation
-from knowundo.modeling.loading import LoadingOptions
 from knowundo.modeling.model import Model
 from knowundo.unlearning import early_stopping as module
 from knowundo.unlearning.early_stopping import EarlyStopping, Evaluation, StoppingRule, set_aside
-from knowundo.unlearning.rates import first_rate, unlearn_with_early_stopping
 from knowundo.unlearning.settings import UnlearnSettings
-from knowundo.unlearning.start import Start
 from knowundo.unlearning.training import unlearn
-
-SETTINGS: dict[str, Any] = {
-    "method": "ascent_plus_descent",
-    "epochs": 6,
-    "batch_size": 2,
-    "accumulation": 1,
-}
-
-
-def rule_of(rows: dict[str, list[Encoded]], **changed: Any) -> StoppingRule:
-    settings: dict[str, Any] = {"target": 0.0, "floor": 50.0, "evaluations": 6, "patience": 2}
-    return StoppingRule(rows["unlearn"], rows["retention"], **settings | changed)
-
-
-@pytest.fixture
-def knowing(toy: Model, toy_rows: dict[str, list[Encoded]]) -> Model:
-    """The toy model, after it learned something of its rows."""
-    settings: dict[str, Any] = {"batch_size": 5, "accumulation": 1, "weight_decay": 0.0}
-    rows = [*toy_rows["unlearn"], *toy_rows["retention"]]
-    memorize(
-        toy, rows, settings=MemorizeSettings(epochs=40, lr=3e-2, known=None, seed=0, **settings)
-    )
-    for scope in ("unlearn", "retention"):
-        assert module.token_accuracy(toy, toy_rows[scope]) > 0.2
-    return toy
-
-
-def begin(toy: Model, rows: dict[str, list[Encoded]]) -> Start:
-    return Start(toy, rows["unlearn"], rows, seed=0)
+from unlearning.knowing import SETTINGS, begin, rule_of
 
 
 class Script:
@@ -159,33 +125,6 @@ def test_evaluations_change_no_weight(knowing: Model, toy_rows: dict[str, list[E
     assert all(torch.equal(plain[name], value) for name, value in knowing.state().items())
 
 
-def test_a_rate_is_raised_until_enough_is_forgotten(
-    knowing: Model, toy_rows: dict[str, list[Encoded]]
-) -> None:
-    start = begin(knowing, toy_rows)
-    done = unlearn_with_early_stopping(
-        start, rule_of(toy_rows), UnlearnSettings(lr=1e-7, **SETTINGS), attempts=3
-    )
-    assert [attempt["lr"] for attempt in done.facts["attempts"]] == [1e-7, 3e-7, 9e-7]
-
-
-def test_a_rate_is_lowered_when_too_much_is_lost(
-    knowing: Model, toy_rows: dict[str, list[Encoded]]
-) -> None:
-    start = begin(knowing, toy_rows)
-    settings = SETTINGS | {"method": "gradient_ascent"}
-    rule = rule_of(toy_rows, floor=1e-3, patience=1)
-    done = unlearn_with_early_stopping(start, rule, UnlearnSettings(lr=0.5, **settings), attempts=2)
-    first, second = done.facts["attempts"]
-    assert second["lr"] == pytest.approx(first["lr"] / 3, rel=0.05)
-
-
-def test_first_rate_follows_the_width(toy: Model, toy_base: str) -> None:
-    assert first_rate(toy) == pytest.approx(5e-4 * (2000 / 24) ** 0.781, rel=0.05)
-    full = Model(toy_base, Adaptation("full"))
-    assert first_rate(full) == pytest.approx(5e-5 * (2000 / 24) ** 0.781, rel=0.05)
-
-
 def test_rows_are_set_aside_by_seed(toy_rows: dict[str, list[Encoded]]) -> None:
     rows, retention = toy_rows["unlearn"], toy_rows["retention"]
     trained, kept, seen, seen_kept = set_aside(rows, retention, share=0.4, both=False, seed=0)
@@ -199,37 +138,3 @@ def test_rows_are_set_aside_by_seed(toy_rows: dict[str, list[Encoded]]) -> None:
     assert set_aside(rows, retention, share=0.4, both=True, seed=0)[2] == seen
     with pytest.raises(BadInput, match="retention/train has one row"):
         set_aside(rows, retention[:1], share=0.4, both=False, seed=0)
-
-
-def test_only_a_regions_originals_are_copied(
-    toy_base: str, toy_rows: dict[str, list[Encoded]]
-) -> None:
-    """Of all weights no second copy is made: not when loading, not when a region is trained."""
-    model = Model(toy_base, Adaptation("full"), options=LoadingOptions(dtype="float64"))
-    assert model.initial.tensors == {}
-    before = model.state()
-    region = [name for name in before if "layers.1.mlp" in name]
-    start = begin(model, toy_rows)
-    unlearn(start, UnlearnSettings(lr=1e-2, region=region, **SETTINGS))
-    assert sorted(start.changed) == sorted(model.initial.tensors) == sorted(region)
-    moved = model.state()
-    assert {n for n in before if not torch.equal(before[n], moved[n])} == set(region)
-    start.restore()
-    assert all(torch.equal(before[n], v) for n, v in model.state().items())
-
-
-def test_loading_other_weights_copies_what_they_change(toy_base: str) -> None:
-    model = Model(toy_base, Adaptation("full"), options=LoadingOptions(dtype="float64"))
-    before = model.state()
-    name = next(n for n in before if n.endswith("up_proj.weight"))
-    model.restore(before | {name: before[name] + 1})
-    assert list(model.initial.tensors) == [name]
-    model.reset()
-    assert all(torch.equal(before[n], v) for n, v in model.state().items())
-
-
-def test_randomize_leaves_what_a_lora_was(toy: Model) -> None:
-    held = {name: value.clone() for name, value in toy.initial.tensors.items()}
-    randomize(toy, seed=9)
-    toy.reset()
-    assert all(torch.equal(held[n], v) for n, v in toy.state().items())
