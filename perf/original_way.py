@@ -93,14 +93,20 @@ def memorize(model: Model, batches: Sequence[Any], *, lr: float) -> None:
 
 
 def unlearn(
-    model: Model, batches: Sequence[PairedBatch], *, lr: float, ascent: float, descent: float = 0.0,
-    kl: float = 0.0, region: Sequence[str] | None = None,
-    labels: Mapping[str, torch.Tensor] | None = None,
+    model: Model, batches: Sequence[PairedBatch], weights: Mapping[str, float], *, lr: float,
+    region: Sequence[str] | None = None, labels: Mapping[str, torch.Tensor] | None = None,
 ) -> None:  # fmt: skip
     """Unlearn rows and retention rows one after another; for KL beside a second model.
 
-    `labels` stand, by record id, in place of the unlearn rows' answers.
+    Args:
+        model: the memorized model.
+        batches: unlearn and retention rows of each step.
+        weights: of `ascent`, `descent` and `kl`; the loss is their weighted sum.
+        lr: learning rate.
+        region: names of the trained parameters. If `None`, all.
+        labels: record id → token ids that replace the answer of an unlearn row.
     """
+    ascent, descent, kl = (weights.get(name, 0.0) for name in ("ascent", "descent", "kl"))
     instead = {} if labels is None else {n: value.tolist() for n, value in labels.items()}
     pad, reference = model.pad, deepcopy(model.net) if kl else None
 

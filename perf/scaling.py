@@ -30,7 +30,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator
 from rich.console import Console
 from rich.table import Table
-from speed import BATCH, SCORED, apart, matmul_rate, measure
+from speed import BATCH, SCORED, Sizes, apart, matmul_rate, measure
 
 from knowundo.storage.environment import surroundings
 from knowundo.storage.files import write_json, write_text
@@ -52,22 +52,22 @@ class Curve(NamedTuple):
     first: int  # x at ×1
     factors: Sequence[int]
     job: Callable[[int], str]
-    sizes: Callable[[int], dict[str, int]]
+    sizes: Callable[[int], Sizes]
 
 
 def curves(model: str) -> list[Curve]:
     return [
         Curve(
             "rows", "An epoch of ascent+descent", "rows of each scope", ROWS[model], (1, 2, 4, 8),
-            lambda x: "unlearn: ascent+descent", lambda x: {"rows": x, "passes": 1},
+            lambda x: "unlearn: ascent+descent", lambda x: Sizes(rows=x, passes=1),
         ),
         Curve(
             "adapters", f"Scoring {SCORED[model]} rows", "adapters", 1, (1, 2, 4, 8, 16),
-            lambda x: f"evaluate {x} adapters", lambda x: {"variants": x},
+            lambda x: f"evaluate {x} adapters", lambda x: Sizes(variants=x),
         ),
         Curve(
             "length", f"An epoch of memorizing {BATCH} rows", "length of every row, tokens", 32,
-            (1, 2, 4, 8), lambda x: "memorize", lambda x: {"rows": BATCH, "length": x},
+            (1, 2, 4, 8), lambda x: "memorize", lambda x: Sizes(rows=BATCH, length=x),
         ),
     ]  # fmt: skip
 
@@ -78,7 +78,7 @@ def points_at(
     """One x, each way; in turns, so that other load on the machine affects both."""
     found: dict[str, list[dict[str, float]]] = {way: [] for way in ways}
     for _, way in product(range(repeats), ways):
-        found[way].append(measure(folder, model, curve.job(x), way, **curve.sizes(x)))
+        found[way].append(measure(folder, model, curve.job(x), way, sizes=curve.sizes(x)))
     points = []
     for way, runs in found.items():
         seconds = [run["seconds"] for run in runs]

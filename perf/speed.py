@@ -22,6 +22,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
+from dataclasses import dataclass, replace
 from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -104,31 +105,43 @@ def rows_of(
     return rows
 
 
+@dataclass(frozen=True)
+class Sizes:
+    """How much work a measurement does.
+
+    Attributes:
+        rows: rows of each scope. If `None`, as many as `ROWS` says.
+        length: tokens of every row. If `None`, KnowUnDo's lengths.
+        variants: number of adapters that are scored.
+        passes: passes of unlearning over the rows.
+        dtype: dtype of the base.
+    """
+
+    rows: int | None = None
+    length: int | None = None
+    variants: int = ADAPTERS
+    passes: int = PASSES
+    dtype: str = "float32"
+
+
 class Bench:
     """One model with its rows; each job is a pair of methods of the same name.
 
     Args:
-        name: of the model.
+        name: name of the model.
         folder: holds the random base.
         adapters: holds the adapters that are scored.
-        rows: rows of each scope. If `None`, as many as `ROWS` says.
-        length: tokens of every row. If `None`, KnowUnDo's lengths.
-        variants: adapters that are scored.
-        passes: of unlearning.
-        dtype: of the base.
+        sizes: how much work there is.
     """
 
-    def __init__(
-        self, name: str, folder: Path, adapters: Path, *, rows: int | None = None,
-        length: int | None = None, variants: int = ADAPTERS, passes: int = PASSES,
-        dtype: str = "float32",
-    ) -> None:  # fmt: skip
+    def __init__(self, name: str, folder: Path, adapters: Path, sizes: Sizes) -> None:
         self.name, self.adapters, self.base = name, adapters, build(name, folder)
-        self.variants, self.passes, self.dtype = variants, passes, dtype
+        self.variants, self.passes, self.dtype = sizes.variants, sizes.passes, sizes.dtype
         self.model = self.opened()
         embeddings = self.model.causal_lm().get_input_embeddings()
         vocabulary = int(embeddings.num_embeddings)  # type: ignore[arg-type, union-attr]
-        count, lengths = rows or ROWS[name], (length, length) if length else LENGTHS
+        count = sizes.rows or ROWS[name]
+        lengths = (sizes.length, sizes.length) if sizes.length else LENGTHS
         self.rows = {s: rows_of(s, count, vocabulary, lengths) for s in ("unlearn", "retention")}
         self.vocabulary = vocabulary
         generator = torch.Generator().manual_seed(SEED)
@@ -257,7 +270,7 @@ class Bench:
             start = Start(self.model, self.rows["unlearn"], self.rows, seed=SEED)
             labels = start.columns(get("method", "random_label"))["random"]
             weights = {"ascent": -1.0}  # down, to these
-        original_way.unlearn(self.model, batches, lr=LR, region=region, labels=labels, **weights)
+        original_way.unlearn(self.model, batches, weights, lr=LR, region=region, labels=labels)
         return self.moved()
 
     def _noisy(self) -> list[list[Encoded]]:
@@ -341,14 +354,14 @@ class Operations(TorchDispatchMode):
 
 
 def measured(
-    sent: Connection, out: Path, name: str, job: str, way: str, count: bool, sizes: dict[str, Any]
+    sent: Connection, out: Path, name: str, job: str, way: str, count: bool, sizes: Sizes
 ) -> None:
     """One measurement in this process; sends its figures."""
     torch.set_num_threads(os.cpu_count() or 1)
     if way == "bfloat16":
-        sizes = sizes | {"dtype": way}
+        sizes = replace(sizes, dtype=way)
     before = held_mib("VmRSS")
-    bench = Bench(name, out, out / f"{name}-adapters", **sizes)
+    bench = Bench(name, out, out / f"{name}-adapters", sizes)
     bench.write_adapters()
     work = bench.jobs()[job][way == "original"]
     bench.warm_up(way)
@@ -369,9 +382,9 @@ def measured(
 
 
 def measure(
-    out: Path, name: str, job: str, way: str, *, count: bool = False, **sizes: int
+    out: Path, name: str, job: str, way: str, *, count: bool = False, sizes: Sizes = Sizes()
 ) -> dict[str, float]:
-    """One measurement in a process of its own; sizes are Bench's `rows`, `length`, and so on.
+    """One measurement in a process of its own.
 
     The process is forked from one that has imported everything and computed nothing.
     """
@@ -449,7 +462,7 @@ def main() -> None:
     asked.out.mkdir(parents=True, exist_ok=True)
     rows: list[dict[str, Any]] = []
     for name in asked.model:
-        jobs = list(Bench(name, asked.out, asked.out / f"{name}-adapters").jobs())
+        jobs = list(Bench(name, asked.out, asked.out / f"{name}-adapters", Sizes()).jobs())
         for job in [j for j in jobs if asked.jobs is None or j in asked.jobs]:
             rows.append(compared(asked.out, name, job, asked.pairs))
             for way in WAYS[name][1:]:

@@ -43,6 +43,8 @@ from knowundo.scoring.teacher_forcing import teacher_forced
 from knowundo.storage.files import write_json
 
 ROUTES = ("adapter", "lora", "full")
+# A base, and an adapter of it or `None`.
+Loadable = tuple[str, Path | None]
 
 
 def knowing(out: Path, seed: int, kind: str, reporter: Reporter) -> Path:
@@ -99,10 +101,11 @@ def opened(base: str, adapter: Path | None) -> Model:
 
 
 def request(
-    out: Path, seed: int, route: str, base: str, adapter: Path | None, rows: Sequence[Record],
-    reporter: Reporter, retention: Sequence[Record] | None = None,
-) -> tuple[Erased, str, Path | None]:  # fmt: skip
+    out: Path, seed: int, route: str, model: Loadable, rows: Sequence[Record], reporter: Reporter,
+    retention: Sequence[Record] | None = None,
+) -> tuple[Erased, Loadable]:  # fmt: skip
     """Erase rows; returns the outcome, and the base and adapter of the result."""
+    base, adapter = model
     file, kept = out.with_suffix(".jsonl"), out.with_suffix(".retention.jsonl")
     file.parent.mkdir(parents=True, exist_ok=True)
     for place, records in ((file, rows), (kept, retention or ())):
@@ -119,24 +122,24 @@ def request(
     )  # fmt: skip
     assert done.exported is not None, done.verdict
     folder = done.exported.folder
-    return (done, base, folder) if route == "adapter" else (done, str(folder), None)
+    return done, (base, folder) if route == "adapter" else (str(folder), None)
 
 
 def study(out: Path, seed: int, route: str, reporter: Reporter, *, twice: bool) -> dict[str, Any]:
     """One seed by one route: before, after the first request, and perhaps after the second."""
     kind = "lora" if route == "adapter" else "full"
     knows = knowing(out / f"knows-{kind}-{seed}", seed, kind, reporter)
-    base, adapter = ("embedded", knows) if route == "adapter" else (str(knows), None)
+    start: Loadable = ("embedded", knows) if route == "adapter" else (str(knows), None)
     first, second = groups(seed, 0, 3), groups(seed, 3, 6)
     row: dict[str, Any] = {"seed": seed, "route": route}
-    model = opened(base, adapter)
+    model = opened(*start)
     row["before"], row["before_second"] = measure(model, first), measure(model, second)
     for number, asked in enumerate((first, second) if twice else (first,), start=1):
         place = out / f"{route}-{seed}-{number}"
         shutil.rmtree(place, ignore_errors=True)
-        done, base, adapter = request(place, seed, route, base, adapter, asked["list"], reporter)
+        done, start = request(place, seed, route, start, asked["list"], reporter)
         row[f"lr_{number}"] = next(v.lr for v in done.results.variants if v.role == "unlearned")
-        model = opened(base, adapter)
+        model = opened(*start)
         row[f"after_{number}"] = measure(model, asked)
         row["relapsed"] = done.relapsed
     if twice:
@@ -171,9 +174,8 @@ def real(out: Path, base: Path, source: Path, reporter: Reporter, *, named: bool
     row: dict[str, Any] = {"rows": {name: len(found) for name, found in asked.items()}}
     row["before"] = measure(opened(str(base), None), asked)
     kept = [r for r in asked["same_people"] if r.split == "train"] if named else None
-    done, _, _ = request(
-        out / "request", 0, "lora", str(base), None, asked["list"], reporter, retention=kept
-    )
+    start = str(base), None
+    done, _ = request(out / "request", 0, "lora", start, asked["list"], reporter, retention=kept)
     row["verdict"] = done.verdict
     assert done.exported is not None, done.verdict
     row["after"] = measure(opened(str(done.exported.folder), None), asked)
@@ -181,6 +183,7 @@ def real(out: Path, base: Path, source: Path, reporter: Reporter, *, named: bool
 
 
 def main() -> None:
+    """Run the studies and print a Markdown table."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0] if __doc__ else None)
     parser.add_argument("--out", type=Path, default=Path("runs/erase"))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
