@@ -75,6 +75,7 @@ def run(out: Path, people: int = 8, sets: Sequence[str] = ()) -> Erased:
 
 
 def main() -> None:
+    """Run the example in the folder that the command line names."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("runs/example"))
     run(parser.parse_args().out)
