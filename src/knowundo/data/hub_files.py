@@ -1,4 +1,4 @@
-"""Where a benchmark's rows come from: the hub's cache, or a folder in any layout in use."""
+"""Rows of a benchmark from the hub's cache, or from a folder in any layout in use."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from knowundo.data.records import Record
-from knowundo.errors import BadInput
+from knowundo.errors import BadInput, first_line
 from knowundo.storage.files import read_json, read_jsonl
 
 
@@ -30,16 +30,17 @@ class Snapshot(NamedTuple):
 def from_hub(repository: str, *, revision: str | None, patterns: Sequence[str]) -> Snapshot:
     """The local snapshot of a dataset repository, downloaded where it is not cached yet.
 
-    The cache is huggingface_hub's own, which `datasets` fills too; with HF_HUB_OFFLINE=1 nothing
-    else is looked at.
+    The cache is huggingface_hub's own, which `datasets` fills too. With HF_HUB_OFFLINE=1 nothing
+    else is read.
 
     Args:
-        repository: name on the hub.
-        revision: a full commit hash, tag or branch; none: the newest.
-        patterns: files that are needed.
+        repository: Name on the hub.
+        revision: A full commit hash, tag or branch. If `None`, the newest commit.
+        patterns: Files that are needed.
 
     Raises:
-        BadInput: not cached and not to be had; says what to download and where to put it.
+        BadInput: It is neither cached nor can it be downloaded; says what to download, and where
+            to put it.
     """
     from huggingface_hub import snapshot_download
 
@@ -50,7 +51,7 @@ def from_hub(repository: str, *, revision: str | None, patterns: Sequence[str]) 
             )
         )
     except Exception as error:  # the client's own errors, and whatever its transports raise
-        reason = str(error).strip().split("\n")[0]
+        reason = first_line(error)
         at = f" --revision {revision}" if revision else ""
         raise BadInput(
             f"{repository}: not in the local cache, and the hub gave none ({reason}); run "
@@ -69,14 +70,14 @@ class Found(NamedTuple):
 
 
 def read_rows(stem: Path) -> Found | None:
-    """Rows of the table `stem`, in whichever form it lies there; None if it does not.
+    """Rows of the table `stem`, in whichever format it is there; `None` if it is not.
 
     Looked for, in this order: `stem.json` (a list), `stem.jsonl`, the folder `stem` as datasets'
     `save_to_disk` writes it, and Parquet: `stem.parquet`, `stem-*.parquet`, or any in the folder
     `stem`.
 
     Raises:
-        BadInput: malformed.
+        BadInput: The table is malformed.
     """
     if (file := stem.with_name(f"{stem.name}.json")).is_file():
         rows = read_json(file)

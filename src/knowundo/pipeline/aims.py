@@ -22,17 +22,25 @@ def prepare_unlearning(run: Run, stop: Stop | None) -> tuple[Start, Aim, Stoppin
     """The memorized model with its rows, what unlearning aims at, and when it stops early.
 
     Args:
-        run: memorized already; its model is the memorized one afterwards.
-        stop: of the recipe, or another; if `None`, no rows are set aside.
+        run: Memorized already; its model is the memorized one afterwards.
+        stop: The recipe's, or another. If `None`, training runs to its end and no rows are set
+            aside.
+
+    Raises:
+        BadInput: Nothing can be aimed at: see `_aim`.
     """
     rows = run.encoded("unlearn", "train", end=False)
-    kept = {scope: run.encoded(scope, "train", end=False) for scope in ("retention", "general")}
+    scopes = ("retention", "general")
+    retained = {scope: run.encoded(scope, "train", end=False) for scope in scopes}
+    # The aim is measured with other weights in the model, so it comes before the memorized ones.
     aim, rule = _aim(run, rows, stop), None
     run.model.use(run.start)
     if stop is not None:
-        rows, kept["retention"], rule = _stopping_rule(run, stop, rows, kept["retention"], aim)
+        rows, retained["retention"], rule = _stopping_rule(
+            run, stop, rows, retained["retention"], aim
+        )
     begin = partial(OriginalStart, quirks=run.recipe.quirks) if run.recipe.quirks else Start
-    start = begin(run.model, rows, kept, seed=run.recipe.seed, encode=run.encode)
+    start = begin(run.model, rows, retained, seed=run.recipe.seed, encode=run.encode)
     return start, aim, rule
 
 
@@ -40,23 +48,28 @@ def _stopping_rule(
     run: Run, stop: Stop, rows: list[Encoded], retention: list[Encoded], aim: Aim
 ) -> tuple[list[Encoded], list[Encoded], StoppingRule]:
     """Unlearn and retention rows to train on, and what is evaluated meanwhile."""
-    trained, kept, *seen = set_aside(
+    trained, retained, *seen = set_aside(
         rows, retention, share=stop.share, both=stop.aside == "both", seed=run.recipe.seed
     )
     first, second = seen
     rule = StoppingRule(first, second, aim.accuracy, stop.floor, stop.evaluations, stop.patience)
-    return trained, kept, rule
+    return trained, retained, rule
 
 
 class Aim(NamedTuple):
-    """How well a model does on unlearn/train rows that does not know them."""
+    """How well a model that does not know the unlearn/train rows predicts them."""
 
     name: str
     accuracy: float  # of tokens, in [0, 1]
 
 
 def _aim(run: Run, rows: Sequence[Encoded], stop: Stop | None) -> Aim:
-    """What unlearning aims at: the stop's own number, or the model that never saw the rows."""
+    """What unlearning aims at: the stop's own number, or the level of not knowing.
+
+    Without early stopping that is the level of the model that never saw the rows. With it, the
+    memorized model itself shows it, on rows about people who do not exist: so a base that knew the
+    records from the beginning, for which there is no such model, has an aim as well.
+    """
     if stop is not None and stop.target != "unknown":
         return Aim("unlearn.stop.target", stop.target)
     if stop is not None:

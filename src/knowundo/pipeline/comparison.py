@@ -14,10 +14,18 @@ from knowundo.storage.integrity import check_seal
 
 
 def compare(first: Path, second: Path) -> tuple[list[tuple[str, Any, Any]], list[Difference]]:
-    """Two runs' directories: the keys in which they differ, and how the scores do.
+    """Compare two runs.
+
+    Args:
+        first: Directory of an evaluated run.
+        second: Directory of another one.
+
+    Returns:
+        The keys of the recipe in which they differ, with both values; and the differences of the
+        scores.
 
     Raises:
-        BadInput: one of them holds no results.
+        BadInput: One of them holds no results.
     """
     for folder in (first, second):
         if (folder / "results.json").is_file():

@@ -33,8 +33,14 @@ def report(run: Run, *, redact: bool = False) -> Path:
     """Write report.html from results.json and the other artifacts.
 
     Args:
-        run: evaluated.
-        redact: show hash and length in place of what is said of the unlearn scope.
+        run: Evaluated already.
+        redact: Show hash and length in place of what is said of the unlearn scope.
+
+    Returns:
+        The page.
+
+    Raises:
+        BadInput: The run is not evaluated yet, or its results were changed.
     """
     results = _results_of(run)
     folders = {v.name: v.folder for v in run.variants() if v.folder and v.role != "given"}
@@ -65,7 +71,14 @@ def report(run: Run, *, redact: bool = False) -> Path:
 
 @alone
 def paper_report(run: Run) -> dict[str, Path]:
-    """Write the paper's table with our rows in it; a file per format."""
+    """Write the paper's table with this run's rows in it.
+
+    Returns:
+        The file of each format.
+
+    Raises:
+        BadInput: The run is not evaluated yet, or its results were changed.
+    """
     results = _results_of(run)
     seconds: dict[str, float | None] = {}
     for variant in results.variants:
@@ -82,7 +95,7 @@ def paper_report(run: Run) -> dict[str, Path]:
     return written
 
 
-# Where things lie and how they are held, not what is computed.
+# Keys that say where files and weights are and how they are stored, not what is computed.
 _ASIDE = (
     "data.source", "data.general", "data.revision", "data.general_revision", "model.base",
     "model.device", "model.attention", "model.gradient_checkpointing", "model.optimizer",

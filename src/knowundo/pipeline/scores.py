@@ -30,7 +30,7 @@ AS_IS = "as-is"
 class Scored(NamedTuple):
     """What evaluation knows of one variant."""
 
-    table: pd.DataFrame  # rows of scoring.score, and how the question was altered: `attack`
+    table: pd.DataFrame  # the columns of scoring.table, and how the question was altered: `attack`
     tasks: list[Row]  # of general tasks
 
 
@@ -49,10 +49,11 @@ def is_whole_model(run: Run, variant: ModelVariant) -> bool:
 
 
 def scoring_groups(run: Run) -> list[list[ModelVariant]]:
-    """The variants in the order of scoring; those together that may go abreast.
+    """The variants in the order of scoring, grouped by what one forward may score.
 
-    So many that their answers fill a batch. What is scored already plays no part: a run that is
-    gone on with has the groups that it began with, and so the same bits.
+    A group has as many adapters as fill a batch with their answers. What is scored already plays no
+    part: the groups of a resumed run have to be those that it began with, because a row's bits
+    depend on the rows beside it.
     """
     most = fill_a_batch(run.encoded(), run.recipe.evaluate.generate)
     groups, shapes = list[list[ModelVariant]](), set[Adaptation]()
@@ -127,7 +128,7 @@ def _tables(
         if len(group) == 1 or not ran_out(error):
             raise
     many = f"{len(group)} adapters in a forward"
-    model.notes.add(f"scoring: memory ran out with {many}, went on with one")
+    model.notes.add(f"scoring: memory ran out with {many}, continued with one")
     return None
 
 
@@ -147,7 +148,7 @@ def _write_scores(
 def _score_rows(
     run: Run, model: Model, progress: Progress, checkpoint: Checkpoint
 ) -> list[pd.DataFrame]:
-    """By adapter abreast, every record as it is, and val rows once more behind each prefix."""
+    """A table for each adapter: every record as it is, and val rows again with each prefix."""
     section = run.recipe.evaluate
     encoded = run.encoded(model=model, end=False)
     how: dict[str, Any] = {"generated_splits": section.generate, "progress": progress}

@@ -33,11 +33,16 @@ from knowundo.unlearning.training import unlearn as train_method
 def unlearn(run: Run, only: Iterable[str] | None = None) -> list[str]:
     """Train every variant (or some) from the memorized model.
 
+    Args:
+        run: Memorized and localized already.
+        only: Names of the variants. If `None`, all.
+
     Returns:
         Names of the variants that diverged.
 
     Raises:
-        BadInput: a name in `only` that is not a variant of the recipe.
+        BadInput: A name in `only` is no variant of the recipe, or an earlier artifact is missing or
+            outdated.
     """
     run.check_current()
     planned = {plan.name: plan for plan in run.recipe.unlearn.variants}
@@ -53,7 +58,11 @@ def unlearn(run: Run, only: Iterable[str] | None = None) -> list[str]:
 
 
 def _job(run: Run, plan: Plan) -> ArtifactJob:
-    """The job of a variant; what is kept on the way is no input, but its checkpoint needs it."""
+    """The job of a variant.
+
+    Which steps are kept is no input: it does not change the end of training. A checkpoint holds the
+    steps that were kept so far, so it belongs to one choice of them.
+    """
     every = run.recipe.unlearn.keeps(plan)
     return run.artifact(
         run.unlearned(plan.name),
@@ -71,7 +80,7 @@ def _other_steps(run: Run, plan: Plan) -> str:
     held = read_manifest(folder)
     steps = held.get("kept_steps", [])
     same = steps[0] == every if steps else every is None or held["optimizer_steps"] <= every
-    if same or "diverged" in held:  # which keeps fewer
+    if same or "diverged" in held:  # a diverged variant kept fewer steps than asked for
         return ""
     kept = f"the steps {steps}" if steps else "its end only"
     return f"; it kept {kept}, not what keep_every={every} asks for: remove {folder} and run again"
@@ -148,7 +157,11 @@ _OF_THE_END = ("trajectory", "best", "stopped", "diverged", "notes")
 
 
 def _write_kept(run: Run, name: str, done: Unlearned, whole: ArtifactJob) -> None:
-    """Write what a variant was on the way: before its end, which says that all of it is there."""
+    """Write the steps that were kept of an unlearning.
+
+    They come before the variant itself, whose manifest lists them: after a kill in between, the
+    variant is not there and is trained, or resumed, again.
+    """
     _remove_kept(run, name)
     if not done.kept:
         return

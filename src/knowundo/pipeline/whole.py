@@ -42,7 +42,7 @@ def restart(run: Run, stage: str) -> list[str]:
         Names of what was removed.
 
     Raises:
-        BadInput: no such stage.
+        BadInput: There is no such stage.
     """
     if stage not in _LEFT:
         raise unknown("stage", stage, _LEFT)
@@ -63,11 +63,11 @@ def run_all(run: Run, *, redact: bool = False) -> Results:
     """All stages in order.
 
     Args:
-        run: whatever of it is done is skipped.
-        redact: of the report.
+        run: What is done of it already is skipped.
+        redact: As for `report`.
 
     Raises:
-        MethodsFailed: at the end, if some variants diverged; everything else is complete.
+        MethodsFailed: At the end, if some variants diverged; everything else is complete.
     """
     memorize(run)
     localize(run)

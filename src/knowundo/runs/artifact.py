@@ -84,6 +84,7 @@ class ArtifactJob:
         return self._aside
 
     def __enter__(self) -> Self:
+        """The job itself: it was decided before whether there is work to do."""
         return self
 
     def __exit__(
@@ -109,7 +110,7 @@ class ArtifactJob:
         for name, value in self._common_facts().items():
             self.facts.setdefault(name, value)
         # The seal of an older artifact goes first: with it, a process killed after the folder took
-        # its place would leave a whole artifact that looks exchanged.
+        # its place would leave a whole artifact that seems to be another one's.
         unseal(self._directory.out, str(self.path.relative_to(self._directory.out)))
         self._stack.close()
         self._directory.seal(self.path)

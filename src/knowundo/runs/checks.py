@@ -8,7 +8,7 @@ from typing import Any
 from knowundo.errors import BadInput, unknown
 from knowundo.evaluation.lm_eval_tasks import check_tasks
 from knowundo.modeling import regions
-from knowundo.recipes.schema import Recipe
+from knowundo.recipes.schema import Plan, Recipe
 from knowundo.registry import get
 from knowundo.runs.base import base_knows
 
@@ -17,7 +17,8 @@ def check(recipe: Recipe) -> None:
     """Bind every name and argument of a recipe before anything runs.
 
     Raises:
-        BadInput: unknown benchmark, method, localizer, argument or region.
+        BadInput: A benchmark, method, localizer, argument or region is unknown, or two settings
+            exclude each other.
     """
     get("benchmark", recipe.data.benchmark)
     if recipe.model.optimizer == "paged_adamw_32bit" and recipe.model.device == "cpu":
@@ -34,28 +35,40 @@ def check(recipe: Recipe) -> None:
         if len(recipe.localize.localizers) > 1:
             raise BadInput("localize.adopt: one region; name one localizer that it stands for")
     check_tasks(recipe.evaluate.general_tasks, recipe.evaluate.general_folder)
+    for plan in recipe.unlearn.variants:
+        get("method", plan.method).bind(plan.arguments)
+        _check_plan(recipe, plan)
+        _check_region(recipe, plan)
+
+
+def _check_plan(recipe: Recipe, plan: Plan) -> None:
+    """Refuse settings of a planned method that exclude each other."""
+    settings = recipe.unlearn.settings(plan)
+    if recipe.unlearn.keeps(plan) and settings["lr"] == "auto":
+        raise BadInput(
+            f"variant {plan.name}: keep_every: lr auto trains several times, so that there "
+            "is not one way to keep steps of; set a rate"
+        )
+    if "mixed_batches" in recipe.quirks and settings["retained"]:
+        raise BadInput(
+            f"variant {plan.name}: retained: compat mixed_batches takes as many retention "
+            "rows as unlearn rows, one at a time; leave out retained, or mixed_batches"
+        )
+
+
+def _check_region(recipe: Recipe, plan: Plan) -> None:
+    """Refuse a region that no localizer finds and no file lists."""
+    if plan.region.endswith(".json"):
+        if not Path(plan.region).is_file():
+            raise BadInput(f"variant {plan.name}: no region file {plan.region}")
+        return
     known = _region_names(recipe)
-    for variant in recipe.unlearn.variants:
-        get("method", variant.method).bind(variant.arguments)
-        if recipe.unlearn.keeps(variant) and recipe.unlearn.settings(variant)["lr"] == "auto":
-            raise BadInput(
-                f"variant {variant.name}: keep_every: lr auto trains several times, so that there "
-                "is not one way to keep steps of; set a rate"
-            )
-        if "mixed_batches" in recipe.quirks and recipe.unlearn.settings(variant)["retained"]:
-            raise BadInput(
-                f"variant {variant.name}: retained: compat mixed_batches takes as many retention "
-                "rows as unlearn rows, one at a time; leave out retained, or mixed_batches"
-            )
-        if variant.region.endswith(".json"):
-            if not Path(variant.region).is_file():
-                raise BadInput(f"variant {variant.name}: no region file {variant.region}")
-        elif variant.region not in known:
-            reason = unknown("region", variant.region, known)
-            raise BadInput(
-                f"variant {variant.name}: {reason}; regions come from localize.localizers, "
-                "or name a .json file"
-            )
+    if plan.region not in known:
+        reason = unknown("region", plan.region, known)
+        raise BadInput(
+            f"variant {plan.name}: {reason}; regions come from localize.localizers, "
+            "or name a .json file"
+        )
 
 
 def _check_start(recipe: Recipe) -> None:
@@ -68,10 +81,10 @@ def _check_start(recipe: Recipe) -> None:
             "trained from it; set it to false"
         )
     if recipe.unlearn.stop is None:
-        for variant in recipe.unlearn.variants:
-            if recipe.unlearn.settings(variant)["lr"] == "auto":
+        for plan in recipe.unlearn.variants:
+            if recipe.unlearn.settings(plan)["lr"] == "auto":
                 raise BadInput(
-                    f"variant {variant.name}: lr auto aims at a model that never saw the records, "
+                    f"variant {plan.name}: lr auto aims at a model that never saw the records, "
                     "and the base itself knows them; set a rate, or unlearn.stop"
                 )
 

@@ -1,9 +1,9 @@
-"""purge(): dispose of the data to be forgotten that a run's directory itself holds.
+"""purge(): remove the unlearn scope's own data from a run's directory.
 
-What goes: the models that know the unlearn scope, steps of unlearning that were kept, checkpoints,
-an erasure's lists, a report that is not redacted, and in the scores every question and answer of
-the unlearn scope, of which hash and length stay. What stays: the unlearned models, regions and
-numbers. Files are removed, which does not wipe a disk.
+Removed are the models that know the unlearn scope, kept steps of unlearning, checkpoints, an
+erasure's lists and a report that is not redacted. In the scores, every question and answer of the
+unlearn scope is replaced by its hash and length. The unlearned models, regions and numbers stay.
+Files are removed, which does not wipe a disk.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ def holdings(out: Path) -> list[str]:
     """What a purge of a run's directory would remove or redact, as it is now.
 
     Raises:
-        BadInput: no run there.
+        BadInput: There is no run.
     """
     if not (out / "recipe.yaml").is_file():
         raise BadInput(f"{out}: holds no run (no recipe.yaml); name a run's directory")
     found = [name for name in _HOLDERS if (out / name).exists()]
     if "report.html" in found and REDACTED in (out / "report.html").read_text(encoding="utf-8"):
         found.remove("report.html")
-    # Early in its training an unlearned model still knows what it is to forget.
+    # Early in its training a model still knows what it unlearns.
     kept = [f for f in sorted((out / "unlearned").glob("*")) if KEPT_NAME.fullmatch(f.name)]
     found += [str(folder.relative_to(out)) for folder in kept]
     return found + [str(f.parent.relative_to(out)) for f in _tables(out) if _shows(f)]
@@ -60,13 +60,19 @@ def _shows(file: Path) -> bool:
 
 
 def purge(out: Path, reporter: Reporter | None = None) -> dict[str, str]:
-    """Remove it, and write down what was removed; begun again, it goes on.
+    """Remove what `holdings` lists, and write down what was removed.
+
+    A purge that was interrupted is resumed by the same call.
+
+    Args:
+        out: The run's directory.
+        reporter: Told of a process that ended before its work did. If `None`, nobody is told.
 
     Returns:
         What was removed or redacted: its name, and the sha256 that it had.
 
     Raises:
-        BadInput: no run there, or another process works in it.
+        BadInput: There is no run, or another process works in it.
     """
     holdings(out)
     with exclusive(out, reporter):
@@ -79,7 +85,8 @@ def purge(out: Path, reporter: Reporter | None = None) -> dict[str, str]:
                 continue
             whole = path.is_file() or (path / MANIFEST).is_file()
             done[name] = held.files.get(name) or (mark(path) if whole else "")
-            unseal(out, name, purged=True)  # first: what is gone on purpose is never called missing
+            # Unsealed before it is removed, so that `verify` never calls it missing.
+            unseal(out, name, purged=True)
             shutil.rmtree(path) if path.is_dir() else path.unlink()
         record = {
             "purged": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -93,7 +100,7 @@ def purge(out: Path, reporter: Reporter | None = None) -> dict[str, str]:
 
 
 def _redact(out: Path, folder: Path) -> str:
-    """Replace the texts of the unlearn scope in a table of scores; the sha256 that it had."""
+    """Replace the texts of the unlearn scope in a table of scores; returns its earlier sha256."""
     before, file = mark(folder), folder / "rows.parquet"
     rows = read_scores(file)
     listed = rows["scope"] == "unlearn"

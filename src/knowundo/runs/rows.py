@@ -1,4 +1,4 @@
-"""Records encoded in the way that a recipe says, and held for the stages that ask again."""
+"""Records encoded in the way that a recipe says, once for all stages."""
 
 from __future__ import annotations
 
