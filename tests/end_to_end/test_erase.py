@@ -165,6 +165,7 @@ def test_plain_transformers_says_the_same_in_a_fresh_process(known: Known, first
         assert said[record.id].strip()[:30] == line.strip()[:30]
 
 
+@pytest.mark.slow
 def test_a_second_request_asks_the_first_again(
     known: Known, first: Erased, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -216,6 +217,7 @@ def test_a_second_request_asks_the_first_again(
     shutil.move(tmp_path / "moved", first.run.out)
 
 
+@pytest.mark.slow
 def test_an_adapter_learns_to_answer_otherwise(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -240,6 +242,7 @@ def test_an_adapter_learns_to_answer_otherwise(
     assert adaptation_of(done.exported.folder).rank == adaptation_of(adapter.folder).rank
 
 
+@pytest.mark.slow
 def test_every_command_of_the_guide(
     knowundo: Call, first: Erased, known: Known, monkeypatch: pytest.MonkeyPatch
 ) -> None:

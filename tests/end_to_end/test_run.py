@@ -16,7 +16,7 @@ import yaml
 from conftest import REAL, Call
 from knowundo.data.knowundo_files import export_knowundo
 from knowundo.errors import BadInput
-from knowundo.modeling import model as models
+from knowundo.modeling import loading
 from knowundo.pipeline import scores
 from knowundo.pipeline.evaluation import evaluate
 from knowundo.pipeline.localization import localize
@@ -124,7 +124,7 @@ def test_same_seed_same_bytes(tmp_path: Path) -> None:
     runs = []
     for name in ("one", "other"):
         variants = "unlearn.variants=[{preset: memflex, lr: 1e-3}, {preset: npo_kl, lr: 1e-3}]"
-        sets = ("data.subjects=3", "memorize.epochs=2", "unlearn.stop={}", variants)
+        sets = ("data.subjects=2", "memorize.epochs=2", "unlearn.stop={}", variants)
         sets += ("evaluate.generate=[val]",)
         runs.append(small(tmp_path / name, *sets))
         run_all(runs[-1])
@@ -213,7 +213,8 @@ def test_missing_region_is_named(done: tuple[Run, Results], tmp_path: Path) -> N
 
 
 def test_stages_by_themselves(tmp_path: Path) -> None:
-    sets = ("memorize.epochs=1", "unlearn.lr=1e-3", "unlearn.epochs=1", "evaluate.generate=[]")
+    sets = ("data.subjects=2", "memorize.epochs=1", "unlearn.lr=1e-3", "unlearn.epochs=1")
+    sets += ("evaluate.generate=[]",)
     run = small(tmp_path / "run", *sets)
     memorize(run)
     localize(run)
@@ -248,16 +249,16 @@ def test_adapters_are_scored_by_a_command(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Any adapters of a base, loaded once, abreast; the numbers of the run that made them."""
+    """Adapters of one base in one batched forward have the scores of the run that made them."""
     run, results = done
     loads: list[Any] = []
-    load = models.AutoModelForCausalLM.from_pretrained
+    load = loading.AutoModelForCausalLM.from_pretrained
 
     def counted(*words: Any, **options: Any) -> Any:
         loads.append(words)
         return load(*words, **options)
 
-    monkeypatch.setattr(models.AutoModelForCausalLM, "from_pretrained", counted)
+    monkeypatch.setattr(loading.AutoModelForCausalLM, "from_pretrained", counted)
     monkeypatch.setattr(scores, "fill_a_batch", lambda *_: 4)
     names = ("memflex", "gradient_ascent", "control")
     folders = [str(run.unlearned(name)) for name in names]
@@ -277,7 +278,7 @@ def test_adapters_are_scored_by_a_command(
             assert value(found, name, metric, scope, "val") == pytest.approx(
                 value(results, name, metric, scope, "val"), abs=1e-6
             )
-    # Killed when one of them was written: gone on with, or begun with those that are left.
+    # Killed when one of them was written: resumed with those that are left.
     kept = read_results(Path("scored/results.json"))
     shutil.rmtree("scored/scores/control")
     Path("scored/results.json").unlink()
@@ -310,6 +311,7 @@ def test_two_runs_are_compared(done: tuple[Run, Results], knowundo: Call, tmp_pa
     run, _ = done
     sets = ("compat=[end_masked]", f"memorize.adopt={run.memorized}", "unlearn.lr=1e-3")
     sets += ("memorize.retain_model=false", "evaluate.generate=[]")
+    sets += ("unlearn.variants=[{preset: memflex}]",)
     other = small(tmp_path / "other", *sets)
     run_all(other)
     said = json.loads(knowundo("compare", str(run.out), str(other.out), "--json").stdout)
@@ -334,6 +336,7 @@ def test_general_tasks_stand_in_results_and_report(
     task = yaml.safe_load(text)["task"]
     again = small(
         tmp_path / "run",
+        "data.subjects=2",
         f"memorize.adopt={run.memorized}",
         "memorize.retain_model=false",
         "unlearn.variants=[{preset: memflex, lr: 1e-3}]",
@@ -364,6 +367,7 @@ def knows(results: Results) -> dict[str, Any]:
     }
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not REAL.exists(), reason=f"no real KnowUnDo data at {REAL}")
 def test_some_real_authors(tmp_path: Path) -> None:
     results = real(
