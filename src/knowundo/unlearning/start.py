@@ -11,6 +11,7 @@ import torch
 
 from knowundo.data.batches import PairedBatch, paired
 from knowundo.data.encoded import Encoded
+from knowundo.data.neighbours import renamed
 from knowundo.data.records import Record
 from knowundo.errors import KnowUndoError
 from knowundo.modeling.forward import answer_logits
@@ -62,6 +63,18 @@ class Scorer:
             KnowUndoError: how rows are encoded was not told.
         """
         return self._encoded(replace(row.record, question=question))
+
+    def about(self, row: Encoded, name: str) -> Encoded | None:
+        """The same question and answer about somebody else, encoded as the row was.
+
+        Returns:
+            `None` where the question does not name its subject.
+
+        Raises:
+            KnowUndoError: how rows are encoded was not told.
+        """
+        other = renamed(row.record, name)
+        return None if other is None else self._encoded(other)
 
     def _encoded(self, record: Record) -> Encoded:
         if self._encode is None:
