@@ -1,0 +1,234 @@
+"""Erase lists from models that nobody tuned for, with defaults, and judge by plain transformers.
+
+    python perf/erase_matrix.py --out runs/erase-matrix --data ../shared/data
+    python perf/erase_matrix.py --out runs/erase-matrix --only llama/numbers
+
+Each cell is an architecture, a kind of data, a list size, with or without a retention list, a route
+and a seed. A finished cell is a JSON file in `--out` and is not run again; the table is made of all
+of them. What is asked before and after is answered greedily by plain transformers: the rows to
+erase, those of the retention list, and rows that the model learned and nobody listed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import median, quantiles
+from typing import Any
+
+import torch
+from erase_models import ARCHITECTURES, DATA, Lists, Row, learn, prompt_ids, untrained
+from peft import PeftModel
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+# Tokens of a document that are given, and that must follow, at each place that is asked.
+GIVEN, ASKED = 24, 16
+GOAL = {"listed": 2.0, "unlisted": 5.0}  # points of exact answers that may be lost
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One erasure."""
+
+    architecture: str
+    data: str
+    size: int
+    retention: bool
+    route: str
+    seed: int
+
+    @property
+    def name(self) -> str:
+        """A name that a file can have."""
+        kept = "listed" if self.retention else "unlisted"
+        parts = (self.architecture, self.data, self.size, kept, self.route, self.seed)
+        return "-".join(map(str, parts))
+
+
+def cells(seeds: Sequence[int]) -> Iterator[Cell]:
+    """The matrix: every architecture with short private facts, and every other kind with a few."""
+    for seed in seeds:
+        for number, architecture in enumerate(ARCHITECTURES):
+            for place, size in enumerate((5, 20, 100)):
+                route = ("lora", "full", "adapter")[(number + place) % 3]
+                yield Cell(architecture, "numbers", size, (number + place) % 2 == 0, route, seed)
+        for number, data in enumerate(("chat", "languages", "authors", "privacy", "documents")):
+            sizes = {"documents": (2, 5), "authors": (5, 20), "privacy": (5, 20)}.get(data, (5, 20))
+            for place, size in enumerate(sizes):
+                for offset, architecture in enumerate(("llama", "qwen3", "gpt2")):
+                    route = ("lora", "full", "adapter")[(number + place + offset) % 3]
+                    listed = (number + place + offset) % 2 == 0
+                    yield Cell(architecture, data, size, listed, route, seed)
+
+
+def exact(folder: str, adapter: Path | None, rows: Sequence[Row], chat: bool) -> list[bool]:
+    """Whether each row is answered word for word, greedily, by plain transformers."""
+    model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    if adapter is not None:
+        model = PeftModel.from_pretrained(model, str(adapter))
+    model.eval()
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    return [_says(model, tokenizer, row, chat) for row in rows]
+
+
+@torch.no_grad()
+def _says(model: Any, tokenizer: Any, row: Row, chat: bool) -> bool:
+    def follow(ids: list[int], count: int) -> list[int]:
+        given = torch.tensor([ids])
+        said = model.generate(
+            input_ids=given, attention_mask=torch.ones_like(given), max_new_tokens=count,
+            do_sample=False, pad_token_id=tokenizer.eos_token_id,
+        )  # fmt: skip
+        return list(said[0, len(ids) :].tolist())
+
+    if not row.question:
+        ids = tokenizer(row.answer, add_special_tokens=False)["input_ids"]
+        places = range(0, len(ids) - GIVEN - ASKED, max(1, (len(ids) - GIVEN - ASKED) // 4))
+        hits = [
+            follow(ids[p : p + GIVEN], ASKED) == ids[p + GIVEN : p + GIVEN + ASKED] for p in places
+        ]
+        return sum(hits) * 2 > len(hits)
+    length = len(tokenizer(row.answer, add_special_tokens=False)["input_ids"]) + 1
+    said = follow(prompt_ids(tokenizer, row, chat), length)
+    return bool(tokenizer.decode(said, skip_special_tokens=True).strip() == row.answer.strip())
+
+
+def model_of(cell: Cell, rows: Lists, cache: Path) -> tuple[Path, Path | None, float]:
+    """The folder of a model that learned the rows, its adapter if it is one, and its last loss."""
+    kind = "adapter" if cell.route == "adapter" else "whole"
+    folder = cache / f"{cell.architecture}-{cell.data}-{cell.size}-{kind}-{cell.seed}"
+    note = folder / "learned.json"
+    if not note.exists():
+        shutil.rmtree(folder, ignore_errors=True)
+        torch.manual_seed(cell.seed)
+        model, tokenizer = untrained(cell.architecture, rows, cell.seed)
+        if kind == "adapter":
+            from peft import LoraConfig, get_peft_model
+
+            # The base learns everybody but those whose rows go; the adapter learns all of them.
+            learn(model, tokenizer, Lists([], rows.listed, rows.unlisted, rows.chat))
+            model.save_pretrained(folder / "base")
+            tokenizer.save_pretrained(folder / "base")
+            shape = LoraConfig(r=16, lora_alpha=32, target_modules="all-linear")
+            model = get_peft_model(model, shape)
+            loss = learn(model, tokenizer, rows)
+            model.save_pretrained(folder / "adapter")
+        else:
+            loss = learn(model, tokenizer, rows)
+            model.save_pretrained(folder / "base")
+            tokenizer.save_pretrained(folder / "base")
+        note.write_text(json.dumps({"loss": loss}))
+    loss = float(json.loads(note.read_text())["loss"])
+    return folder / "base", folder / "adapter" if kind == "adapter" else None, loss
+
+
+def _write(path: Path, rows: Sequence[Row], chat: bool) -> None:
+    def line(row: Row) -> dict[str, Any]:
+        if not row.question:
+            return {"text": row.answer}
+        if chat:
+            said = [("user", row.question), ("assistant", row.answer)]
+            return {"messages": [{"role": role, "content": text} for role, text in said]}
+        return {"question": row.question, "answer": row.answer}
+
+    lines = [json.dumps(line(row), ensure_ascii=False) for row in rows]
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def run_cell(cell: Cell, out: Path, data: Path, knowundo: Sequence[str]) -> dict[str, Any]:
+    """Teach, erase with defaults, and ask again."""
+    rows = DATA[cell.data](cell.seed, cell.size, data)
+    base, adapter, loss = model_of(cell, rows, out / "models")
+    place = out / "work" / cell.name
+    shutil.rmtree(place, ignore_errors=True)
+    place.mkdir(parents=True)
+    _write(place / "unlearn.jsonl", rows.unlearn, rows.chat)
+    words = ["--model", str(base), "--unlearn", str(place / "unlearn.jsonl")]
+    words += ["--out", str(place / "run"), "--route", cell.route]
+    words += ["--adapter", str(adapter)] if adapter else []
+    if cell.retention:
+        _write(place / "retention.jsonl", rows.listed, rows.chat)
+        words += ["--retention", str(place / "retention.jsonl")]
+    groups = {"unlearn": rows.unlearn, "listed": rows.listed[:60], "unlisted": rows.unlisted[:60]}
+    before = {n: exact(str(base), adapter, group, rows.chat) for n, group in groups.items()}
+    began = time.monotonic()
+    done = subprocess.run([*knowundo, "erase", *words], capture_output=True, text=True)
+    seconds = time.monotonic() - began
+    said = (done.stdout + done.stderr).strip()
+    found: dict[str, Any] = {
+        **asdict(cell), "loss": loss, "seconds": round(seconds, 1), "exit": done.returncode,
+        "traceback": "Traceback" in said, "said": said.splitlines()[-1][-400:] if said else "",
+        "before": {name: _percent(hits) for name, hits in before.items()},
+    }  # fmt: skip
+    handed = place / "run" / "model"
+    if done.returncode == 0 and handed.is_dir():
+        whole = (handed / "config.json").exists()
+        own = (str(handed), None) if whole else (str(base), handed)
+        after = {n: exact(*own, group, rows.chat) for n, group in groups.items()}
+        found["after"] = {name: _percent(hits) for name, hits in after.items()}
+        # Only what was known before can be lost.
+        found["lost"] = {
+            name: 100 * sum(b and not a for b, a in zip(before[name], after[name], strict=True))
+            / max(1, sum(before[name])) for name in groups
+        }  # fmt: skip
+    shutil.rmtree(place / "run", ignore_errors=True)
+    return found
+
+
+def _percent(hits: Sequence[bool]) -> float | None:
+    return round(100 * sum(hits) / len(hits), 1) if hits else None
+
+
+def show(found: Sequence[dict[str, Any]]) -> str:
+    """The table, a line a cell, and the figures that the goal is stated in."""
+    lines = ["| cell | before | after | listed lost | unlisted lost | s | said |", "|" + "---|" * 7]
+    for row in found:
+        after, lost = row.get("after", {}), row.get("lost", {})
+        name = Cell(**{key: row[key] for key in Cell.__annotations__}).name
+        shown = [row["before"]["unlearn"], after.get("unlearn", "–")]
+        shown += [f"{lost[n]:.0f}" if n in lost else "–" for n in ("listed", "unlisted")]
+        said = "" if row["exit"] == 0 else row["said"].replace("|", "/")[:160]
+        lines.append(f"| {name} | {' | '.join(map(str, shown))} | {row['seconds']:.0f} | {said} |")
+    erased = [row for row in found if row.get("after", {}).get("unlearn", 100) <= 5]
+    lines.append(f"\n{len(erased)} of {len(found)} erased; {sum(r['traceback'] for r in found)} "
+                 "tracebacks.")  # fmt: skip
+    for name in ("listed", "unlisted"):
+        lost = [row["lost"][name] for row in erased]
+        if len(lost) > 1:
+            worst = quantiles(lost, n=20)[-1]
+            lines.append(f"{name}: median {median(lost):.1f} points lost, 95th centile {worst:.1f}")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Run what is not there yet, then print the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--data", type=Path, default=Path("../shared/data"))
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
+    parser.add_argument("--only", default="", help="part of a cell's name; / stands for -")
+    parser.add_argument("--show", action="store_true", help="only print what is there")
+    given = parser.parse_args()
+    results = given.out / "cells"
+    results.mkdir(parents=True, exist_ok=True)
+    knowundo = [sys.executable, "-c", "from knowundo.cli import main; main()"]
+    for cell in cells(given.seeds):
+        file = results / f"{cell.name}.json"
+        if given.show or file.exists() or given.only.replace("/", "-") not in cell.name:
+            continue
+        found = run_cell(cell, given.out, given.data, knowundo)
+        file.write_text(json.dumps(found, indent=1))
+        print(f"{cell.name}: {found['seconds']} s, exit {found['exit']}: {found['said'][:200]}")
+        sys.stdout.flush()
+    print(show([json.loads(file.read_text()) for file in sorted(results.glob("*.json"))]))
+
+
+if __name__ == "__main__":
+    main()
