@@ -116,7 +116,7 @@ def test_an_exchanged_artifact_is_refused(run: RunDirectory) -> None:
             (made.aside / "weights").write_text(name)
     run.unlearned("a").rename(run.out / "moved")
     run.unlearned("b").rename(run.unlearned("a"))
-    with pytest.raises(BadInput, match="swapped: it is what was made as unlearned/b"):
+    with pytest.raises(BadInput, match="swapped: it is the artifact that was made as unlearned/b"):
         ArtifactJob(run, run.unlearned("a"), INPUTS)
 
 

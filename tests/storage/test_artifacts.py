@@ -29,11 +29,11 @@ def out(tmp_path: Path) -> Path:
     ("key", "value", "said"),
     [
         ("schema_version", 7, "schema_version is 7"),
-        ("inputs", "abc", "inputs is no sha256"),
-        ("outputs", [], "outputs is no mapping"),
-        ("outputs", {"../../etc/passwd": "0" * 64}, "lies outside"),
-        ("outputs", {"/etc/passwd": "0" * 64}, "lies outside"),
-        ("outputs", {"weights": 3}, "is no sha256"),
+        ("inputs", "abc", "inputs is not a sha256"),
+        ("outputs", [], "outputs is not a mapping"),
+        ("outputs", {"../../etc/passwd": "0" * 64}, "is outside of the folder"),
+        ("outputs", {"/etc/passwd": "0" * 64}, "is outside of the folder"),
+        ("outputs", {"weights": 3}, "is not a sha256"),
     ],
 )
 def test_a_manifest_is_checked_on_reading(out: Path, key: str, value: Any, said: str) -> None:

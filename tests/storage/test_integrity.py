@@ -118,7 +118,9 @@ def test_an_input_that_changed(out: Path, tmp_path: Path) -> None:
 
 def test_a_stage_reads_nothing_that_was_swapped(out: Path) -> None:
     swap(out / "unlearned/a", out / "unlearned/b")
-    with pytest.raises(BadInput, match=r"unlearned/a: swapped: it is what was made as unlearned/b"):
+    with pytest.raises(
+        BadInput, match=r"unlearned/a: swapped: it is the artifact that was made as unlearned/b"
+    ):
         check_seal(out, out / "unlearned" / "a")
 
 

@@ -73,7 +73,7 @@ def test_the_second_process_is_refused_and_a_dead_one_is_not_waited_for(tmp_path
         pass
     assert len(said.lines) == 1
     assert f"process {first.pid}" in said.lines[0]
-    assert "ended before its work did" in said.lines[0]
+    assert "ended before its work was done" in said.lines[0]
 
 
 def test_what_failed_before_it_wrote_leaves_no_directory(tmp_path: Path) -> None:

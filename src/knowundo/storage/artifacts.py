@@ -17,7 +17,7 @@ from knowundo.storage.files import (
     file_hash,
     fingerprint,
     flush,
-    lies_inside,
+    is_inside,
     read_json,
     room_checked,
     write_json,
@@ -25,13 +25,12 @@ from knowundo.storage.files import (
 
 MANIFEST, SCHEMA_VERSION = "manifest.json", 1
 
-
-# What an unlearned variant was on its way, beside the variant's own folder.
+# Weights that a variant had at an earlier step, in a folder next to the variant's own.
 KEPT_NAME = re.compile(r".+\.step-[1-9][0-9]*")
 
 
 def kept_name(variant: str, step: int) -> str:
-    """Name of the model that a variant was after an optimizer step."""
+    """Name of the model with the weights that a variant had after an optimizer step."""
     return f"{variant}.step-{step}"
 
 
@@ -51,7 +50,7 @@ def new_folder(
     aside = path.parent / f"{PARTIAL}{path.name}.{os.getpid()}"
     with room_checked(path):
         try:
-            shutil.rmtree(aside, ignore_errors=True)  # of a dead process with this number
+            shutil.rmtree(aside, ignore_errors=True)  # left by a dead process that had this pid
             aside.mkdir()
             yield aside
             files = [file for file in sorted(aside.rglob("*")) if file.is_file()]
@@ -73,7 +72,7 @@ def new_folder(
 
 
 def _take_place(aside: Path, path: Path) -> None:
-    """Rename a finished folder; one that is there goes out of the way whole, not file by file."""
+    """Rename a finished folder into place; an older one is first renamed away as a whole."""
     old = path.parent / f"{PARTIAL}old.{path.name}.{os.getpid()}"
     if path.exists():
         os.replace(path, old)
@@ -83,7 +82,7 @@ def _take_place(aside: Path, path: Path) -> None:
 
 
 def clear_partials(folder: Path) -> None:
-    """Remove what killed processes left half-written."""
+    """Remove unfinished files and folders that killed processes left."""
     for left in list(folder.rglob(f"{PARTIAL}*")):
         if left.is_dir():
             shutil.rmtree(left, ignore_errors=True)
@@ -95,7 +94,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     """The manifest of an artifact.
 
     Raises:
-        BadInput: missing, malformed, or of another schema; names the field.
+        BadInput: Missing, malformed, or of another schema; names the field.
     """
     file = folder / MANIFEST
     found = read_json(file)
@@ -105,21 +104,21 @@ def read_manifest(folder: Path) -> dict[str, Any]:
 
 
 def _wrong(manifest: Any) -> str | None:
-    """What is wrong with a manifest, if anything is."""
+    """What is wrong with a manifest; `None` if nothing is."""
     if not isinstance(manifest, dict):
         return "not a manifest"
     if (held := manifest.get("schema_version")) != SCHEMA_VERSION:
         return f"schema_version is {held!r}, this version reads {SCHEMA_VERSION}"
     outputs = manifest.get("outputs")
     if not _is_hash(manifest.get("inputs")):
-        return "inputs is no sha256"
+        return "inputs is not a sha256"
     if not isinstance(outputs, dict):
-        return "outputs is no mapping of files to their sha256"
+        return "outputs is not a mapping of files to their sha256"
     for name, digest in outputs.items():
-        if not lies_inside(name):
-            return f"outputs names {name!r}, which lies outside"
+        if not is_inside(name):
+            return f"outputs names {name!r}, which is outside of the folder"
         if not _is_hash(digest):
-            return f"outputs of {name!r} is no sha256"
+            return f"outputs of {name!r} is not a sha256"
     return None
 
 
@@ -128,7 +127,11 @@ def _is_hash(value: Any) -> bool:
 
 
 def is_done(path: Path, inputs: Any) -> bool:
-    """True if the artifact at `path` was made of these inputs and its files are unchanged."""
+    """True if the artifact at `path` was made from these inputs and its files are unchanged.
+
+    Raises:
+        BadInput: A file of it is missing or was changed.
+    """
     if not (path / MANIFEST).exists():
         return False
     if read_manifest(path).get("inputs") != fingerprint(inputs):
@@ -141,7 +144,7 @@ def verified(path: Path) -> dict[str, str]:
     """Hashes of an artifact's files, each compared with the file.
 
     Raises:
-        BadInput: a file is gone or was changed.
+        BadInput: A file is missing or was changed.
     """
     outputs: dict[str, str] = read_manifest(path)["outputs"]
     for name, digest in outputs.items():

@@ -1,4 +1,4 @@
-"""Versions, hardware and commit: what stands beside every reported result."""
+"""Versions, hardware and commit, which are recorded with every result."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _PACKAGES = ("knowundo", "torch", "transformers", "peft", "accelerate", "safeten
 
 
 def surroundings() -> dict[str, Any]:
-    """Versions, hardware and revision: what stands beside every reported result."""
+    """Versions, hardware and revision, which are recorded with every result."""
     import torch
 
     packages = {"python": platform.python_version()}
@@ -36,7 +36,7 @@ def surroundings() -> dict[str, Any]:
 
 @cache
 def _revision() -> dict[str, Any]:
-    """Commit of the source tree this package runs from; nulls for an installed wheel."""
+    """Commit of the source tree that this package runs from; nulls for an installed wheel."""
     here = Path(__file__).parent
 
     def git(*words: str) -> str | None:
@@ -45,7 +45,7 @@ def _revision() -> dict[str, Any]:
         done = subprocess.run(["git", "-C", str(here), *words], capture_output=True, text=True)
         return done.stdout.strip() if done.returncode == 0 else None
 
-    # Only a checkout of this package counts, not a repository that the environment lies in.
+    # Only a checkout of this package counts, not a repository that contains the environment.
     if not git("ls-files", "--error-unmatch", "environment.py"):
         return {"commit": None, "dirty": None}
     return {"commit": git("rev-parse", "HEAD"), "dirty": bool(git("status", "--porcelain"))}

@@ -13,9 +13,9 @@ from typing import Any
 
 from knowundo.errors import BadInput, NoRoom
 
-# What is being written, beside where it will stand; no artifact has such a name.
+# Prefix of unfinished files and folders; no artifact has such a name.
 PARTIAL = ".partial."
-# How the system, and libraries that only pass on its words, say that there is no room.
+# How the system, and libraries that only pass on its message, report a full disk.
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _SAID = (*(f"os error {number})" for number in _FULL), "No space left", "File too large")
 
@@ -27,7 +27,7 @@ def file_hash(path: Path) -> str:
 
 
 def fingerprint(value: Any) -> str:
-    """sha256 of a value that JSON can hold; the key that decides whether work is already done."""
+    """sha256 of a JSON value; the key that decides whether work is already done."""
     return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()
 
 
@@ -35,7 +35,7 @@ def read_text(path: Path) -> str:
     """Read a UTF-8 file.
 
     Raises:
-        BadInput: missing, or in another encoding.
+        BadInput: Missing, not readable, or in another encoding.
     """
     try:
         return path.read_text(encoding="utf-8")
@@ -47,45 +47,45 @@ def read_text(path: Path) -> str:
         raise BadInput(f"{path}: not UTF-8 at byte {error.start}; save it as UTF-8") from None
 
 
-def parse_json(text: str, path: Path, line: int | None, mend: str) -> Any:
-    """A JSON value.
+def parse_json(text: str, path: Path, line: int | None, fix: str) -> Any:
+    """Parse a JSON value.
 
     Args:
-        text: a whole file, or one line of it.
-        path: of the file.
-        line: which one, where `text` is but one.
-        mend: ends the error.
+        text: A whole file, or one line of it.
+        path: Of the file.
+        line: Number of the line, if `text` is only one. If `None`, the whole file.
+        fix: What the user can do; ends the message.
 
     Raises:
-        BadInput: malformed, with its place.
+        BadInput: Malformed; names the place.
     """
     try:
         return json.loads(text)
     except json.JSONDecodeError as error:
         at = line or f"{error.lineno}, column {error.colno}"
-        raise BadInput(f"{path}, line {at}: malformed JSON ({error.msg}); {mend}") from None
-    except (ValueError, RecursionError):  # a number of thousands of digits; nested as deep
+        raise BadInput(f"{path}, line {at}: malformed JSON ({error.msg}); {fix}") from None
+    except (ValueError, RecursionError):  # thousands of digits, or of levels
         at = f", line {line}" if line else ""
-        raise BadInput(f"{path}{at}: JSON beyond any bound; {mend}") from None
+        raise BadInput(f"{path}{at}: JSON too deep or a number too long; {fix}") from None
 
 
 def read_json(path: Path) -> Any:
     """Parse a JSON file.
 
     Raises:
-        BadInput: missing file, or malformed JSON with its line and column.
+        BadInput: Missing file, or malformed JSON; names line and column.
     """
     return parse_json(read_text(path), path, None, "correct that place")
 
 
 def read_jsonl(path: Path) -> list[Any]:
-    """Parse a file of one JSON value a line; empty lines are skipped.
+    """Parse a file with one JSON value per line; empty lines are skipped.
 
     Raises:
-        BadInput: missing file, or malformed JSON with its line.
+        BadInput: Missing file, or malformed JSON; names the line.
     """
     rows = []
-    # Not splitlines(): texts hold line separators of other kinds, which JSON leaves as they are.
+    # Not splitlines(): JSON texts may contain other line separators (U+2028, U+0085) unescaped.
     for number, line in enumerate(read_text(path).split("\n"), start=1):
         if line.strip():
             rows.append(parse_json(line, path, number, "correct that line"))
@@ -94,14 +94,14 @@ def read_jsonl(path: Path) -> list[Any]:
 
 @contextmanager
 def room_checked(path: Path) -> Iterator[None]:
-    """Say in one line that the disk is full, whoever noticed it.
+    """Turn any error that means a full disk into one line.
 
     Raises:
-        NoRoom: naming what was being written.
+        NoRoom: Names what was being written.
     """
     try:
         yield
-    except Exception as error:  # safetensors and Arrow have errors of their own for it
+    except Exception as error:  # safetensors and Arrow raise errors of their own
         full = isinstance(error, OSError) and error.errno in _FULL
         if full or any(said in str(error) for said in _SAID):
             raise NoRoom(
@@ -111,7 +111,7 @@ def room_checked(path: Path) -> Iterator[None]:
 
 
 def flush(path: Path) -> None:
-    """Make the disk hold what was written to a file, or a folder's list of names."""
+    """fsync a file, or a folder's directory entries, so that they survive a power failure."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -124,7 +124,7 @@ def new_file(path: Path) -> Iterator[Path]:
     """A temporary sibling that becomes `path` when the block ends well.
 
     Raises:
-        NoRoom: the disk is full.
+        NoRoom: The disk is full.
     """
     with room_checked(path):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -139,7 +139,7 @@ def new_file(path: Path) -> Iterator[Path]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write aside, flush to disk, rename."""
+    """Write a temporary file, flush it to disk and rename it."""
     with new_file(path) as aside:
         aside.write_text(text, encoding="utf-8")
 
@@ -150,11 +150,11 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def can_exist(name: str) -> bool:
-    """True if the system can have a file of that name."""
+    """True if a file can have that name on this system."""
     parts = (len(part.encode("utf-8", "surrogatepass")) for part in Path(name).parts)
     return "\0" not in name and 0 < len(name) < 4000 and max(parts, default=256) < 256
 
 
-def lies_inside(name: str) -> bool:
-    """True if a file of that name lies in the folder that it is relative to."""
+def is_inside(name: str) -> bool:
+    """True if the relative name stays inside the folder that it starts from."""
     return can_exist(name) and not Path(name).is_absolute() and ".." not in Path(name).parts

@@ -1,10 +1,10 @@
 """The seal of a run's directory: which artifacts belong to it, by their sha256.
 
-An artifact's own manifest tells whether its files are what was written. It cannot tell that it is
-the artifact that this run made: two adapters that change places each fit their manifest. So the
-directory has a manifest of its own, `manifest.json`: of each folder the sha256 of its manifest, of
-each file that stands alone its own, of each input the one that it had. It is a checksum and no
-signature: who may write here can make both anew.
+The manifest of an artifact shows whether its files are what was written, but not whether it is the
+artifact that this run made: two swapped adapters each match their own manifest. So the directory
+has a manifest too, `manifest.json`, with the sha256 of the manifest of each artifact folder, of
+each single file, and of each input as it was read. It is a checksum, not a signature: whoever can
+write here can rewrite both.
 """
 
 from __future__ import annotations
@@ -17,46 +17,50 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from knowundo.errors import BadInput
 from knowundo.storage.artifacts import MANIFEST, read_manifest
-from knowundo.storage.files import can_exist, file_hash, lies_inside, read_json, write_json
+from knowundo.storage.files import can_exist, file_hash, is_inside, read_json, write_json
 from knowundo.version import __version__
 
 SCHEMA_VERSION = 1
-# Written for its user to edit; the run that follows takes it as it is then.
+# Artifacts that the user may edit; the run that follows uses them as they are then.
 EDITABLE = ("lists",)
 
 
 class Seal(BaseModel):
-    """manifest.json of a run's directory."""
+    """manifest.json of a run's directory: the sha256 of everything that belongs to the run."""
 
     model_config = ConfigDict(extra="forbid")
 
     schema_version: int = SCHEMA_VERSION
     knowundo: str = __version__
     updated: str = ""
-    files: dict[str, str] = Field(default_factory=dict, description="name → sha256 of what it is")
-    inputs: dict[str, str] = Field(default_factory=dict, description="file read → its sha256")
-    purged: dict[str, str] = Field(default_factory=dict, description="name → sha256 that it had")
+    files: dict[str, str] = Field(default_factory=dict, description="artifact → its sha256")
+    inputs: dict[str, str] = Field(
+        default_factory=dict, description="input file → its sha256 when it was read"
+    )
+    purged: dict[str, str] = Field(
+        default_factory=dict, description="purged artifact → the sha256 that it had"
+    )
 
     @field_validator("files", "purged")
     @classmethod
     def _inside(cls, value: dict[str, str]) -> dict[str, str]:
-        if strange := [name for name in value if not lies_inside(name)]:
-            raise ValueError(f"{strange[0]!r} lies outside")
+        if strange := [name for name in value if not is_inside(name)]:
+            raise ValueError(f"{strange[0]!r} is outside of the folder")
         return value
 
     @field_validator("inputs")
     @classmethod
     def _possible(cls, value: dict[str, str]) -> dict[str, str]:
         if strange := [name for name in value if not can_exist(name)]:
-            raise ValueError(f"{strange[0]!r} cannot be a file")
+            raise ValueError(f"{strange[0]!r} is not a possible file name")
         return value
 
 
 def read_seal(out: Path) -> Seal:
-    """The seal of a directory; an empty one where there is none yet.
+    """The seal of a directory; an empty one if there is none yet.
 
     Raises:
-        BadInput: malformed, or of another schema.
+        BadInput: Malformed, or of another schema.
     """
     file = out / MANIFEST
     if not file.exists():
@@ -67,13 +71,13 @@ def read_seal(out: Path) -> Seal:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))
         raise BadInput(
-            f"{file}: {where}: {first['msg']}; the directory's seal is damaged: make the run again "
+            f"{file}: {where}: {first['msg']}; the directory's seal is damaged: repeat the run "
             "in another directory"
         ) from None
     if found.schema_version != SCHEMA_VERSION:
         raise BadInput(
-            f"{file}: schema {found.schema_version}, this version reads {SCHEMA_VERSION}; make the "
-            "run again in another directory"
+            f"{file}: schema {found.schema_version}, this version reads {SCHEMA_VERSION}; "
+            "repeat the run in another directory"
         )
     return found
 
@@ -85,12 +89,12 @@ def write_seal(out: Path, seal: Seal) -> None:
 
 
 def mark(path: Path) -> str:
-    """What stands for an artifact: sha256 of the file, or of the folder's manifest."""
+    """Digest of an artifact: sha256 of the file, or of the folder's manifest."""
     return file_hash(path / MANIFEST if path.is_dir() else path)
 
 
 def seal(out: Path, *paths: Path, inputs: Mapping[str, str] | None = None) -> None:
-    """Note artifacts, and input files, as belonging to this run."""
+    """Record artifacts and input files as belonging to this run."""
     held = read_seal(out)
     marks = {str(path.relative_to(out)): mark(path) for path in paths}
     if marks.items() <= held.files.items() and (inputs or {}).items() <= held.inputs.items():
@@ -103,12 +107,12 @@ def seal(out: Path, *paths: Path, inputs: Mapping[str, str] | None = None) -> No
 
 
 def unseal(out: Path, name: str, *, purged: bool = False) -> None:
-    """Forget an artifact, or all in a folder of them, that is about to be removed.
+    """Remove an artifact, or all in a folder of them, from the seal before it is deleted.
 
     Args:
-        out: the run's directory.
-        name: of the artifact or the folder.
-        purged: keep what it was in mind.
+        out: The run's directory.
+        name: Of the artifact or the folder.
+        purged: Record the digest that it had.
     """
     held = read_seal(out)
     gone = {n: value for n, value in held.files.items() if name == n or _inside(n, name)}
@@ -122,7 +126,7 @@ def check_seal(out: Path, path: Path) -> None:
     """Refuse an artifact that is not the one that this run made.
 
     Raises:
-        BadInput: sealed as another; names what it is, if that is known.
+        BadInput: Its digest is not the sealed one; names what it is, if that is known.
     """
     files, name = read_seal(out).files, str(path.relative_to(out))
     if name not in files or mark(path) == files[name]:
@@ -131,35 +135,35 @@ def check_seal(out: Path, path: Path) -> None:
 
 
 def _differs(path: Path, name: str, files: Mapping[str, str]) -> str:
-    """Why an artifact does not fit its seal."""
+    """Why an artifact does not match its seal."""
     own = mark(path)
     others = [other for other, value in files.items() if value == own and other != name]
     if others:
-        return f"swapped: it is what was made as {others[0]}"
+        return f"swapped: it is the artifact that was made as {others[0]}"
     return f"changed: {MANIFEST}" if path.is_dir() else "changed since it was written"
 
 
 class Finding(BaseModel):
-    """One line of `verify`."""
+    """The state of one artifact or input: a line of `verify`."""
 
     name: str
-    state: str = Field(description="ok, edited, purged, unfinished; or what is wrong with it")
+    state: str = Field(description="ok, edited, purged or unfinished; else what is wrong with it")
     detail: str = ""
 
     @property
     def bad(self) -> bool:
-        """True if the evidence does not hold any more."""
+        """True if the artifact is no longer what this run made or read."""
         return self.state not in ("ok", "edited", "purged", "unfinished")
 
 
 def verify(out: Path) -> list[Finding]:
-    """Hash everything in a run's directory again, and compare.
+    """Hash everything in a run's directory again and compare it with the seal.
 
     Raises:
-        BadInput: no run there, or its seal is damaged.
+        BadInput: There is no run, or its seal is damaged.
     """
     if not (out / MANIFEST).is_file():
-        raise BadInput(f"{out}: holds no sealed run (no {MANIFEST}); name a run's directory")
+        raise BadInput(f"{out}: no sealed run there (no {MANIFEST}); name the directory of a run")
     held = read_seal(out)
     found = [_sealed(out, name, held) for name in sorted(held.files)]
     found += [
@@ -170,11 +174,11 @@ def verify(out: Path) -> list[Finding]:
     there = sorted(str(f.parent.relative_to(out)) for f in out.glob("*/**/" + MANIFEST))
     top = {name for name in there if not any(_inside(name, other) for other in there)}
     found += [
-        Finding(name=name, state="not sealed", detail="killed before it was; run it again")
+        Finding(name=name, state="not sealed", detail="the process ended before; run it again")
         for name in sorted(top - set(held.files))
     ]
     found += [
-        Finding(name=str(folder.relative_to(out)), state="unfinished", detail="may be gone on from")
+        Finding(name=str(folder.relative_to(out)), state="unfinished", detail="can be resumed")
         for folder in sorted({file.parent for file in (out / "checkpoints").glob("**/*.json")})
     ]
     return found + [_input(name, digest) for name, digest in sorted(held.inputs.items())]
@@ -198,7 +202,7 @@ def _sealed(out: Path, name: str, held: Seal) -> Finding:
     extra = sorted(str(f.relative_to(path)) for f in path.rglob("*") if f.is_file())
     if strange := [file for file in extra if file not in own]:
         state = "edited" if name in EDITABLE else "extra"
-        return Finding(name=name, state=state, detail=f"{strange[0]} is none of its files")
+        return Finding(name=name, state=state, detail=f"{strange[0]} is not one of its files")
     for file, digest in outputs.items():
         if not (path / file).is_file():
             return Finding(name=name, state="missing", detail=file)

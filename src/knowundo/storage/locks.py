@@ -1,7 +1,7 @@
 """One process at a time in a run's directory.
 
-The system frees a lock when its holder dies, so a lock is never left behind; what is left behind is
-the note of who held it, and that tells of a process that ended before its work did.
+The system releases a lock when its holder dies, so a lock never stays behind. What stays behind is
+the note of who held it; it shows that a process ended before its work was done.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ Work = TypeVar("Work", bound=Callable[..., Any])
 
 
 def alone(work: Work) -> Work:
-    """Decorator: work on a run, its first argument, during which no other process is in `out`."""
+    """Decorator: meanwhile no other process works in the run's directory (first argument)."""
 
     @wraps(work)
     def held(run: Any, *args: Any, **options: Any) -> Any:
@@ -41,14 +41,15 @@ def alone(work: Work) -> Work:
 
 @contextmanager
 def exclusive(out: Path, reporter: Reporter | None = None) -> Iterator[None]:
-    """Hold a run's directory while the block runs; a block inside another of this process may too.
+    """Lock a run's directory while the block runs; blocks of one process may be nested.
 
     Args:
-        out: made if it is not there.
-        reporter: told of a process that ended before its work did.
+        out: Made if it does not exist.
+        reporter: Told of a process that ended before its work was done. If `None`, nobody is told.
 
     Raises:
-        BadInput: another process holds it; names its number, its machine and since when.
+        BadInput: Another process has locked it; names its pid, its host and since when. Or the
+            directory cannot be written.
     """
     place = out.resolve()
     if place in _held:
@@ -68,7 +69,7 @@ def exclusive(out: Path, reporter: Reporter | None = None) -> Iterator[None]:
     try:
         if note.exists():
             (reporter or Reporter()).say(
-                f"{out}: {_holder(note)} ended before its work did; going on from there"
+                f"{out}: {_holder(note)} ended before its work was done; resuming"
             )
         clear_partials(place)
         write_json(note, _note())
@@ -95,7 +96,7 @@ def _note() -> dict[str, str | int]:
 
 
 def _holder(note: Path) -> str:
-    """Who holds a lock, as far as the note says."""
+    """The process that holds a lock, as far as its note says."""
     try:
         held = read_json(note)
         return (
@@ -103,4 +104,4 @@ def _holder(note: Path) -> str:
             f"({held['command']}, since {held['began']})"
         )
     except (BadInput, ValueError, KeyError, TypeError, OverflowError):
-        return "a process that left no note of itself"
+        return "an unknown process (its note is not readable)"
