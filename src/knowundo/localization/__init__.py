@@ -1,1 +1,1 @@
-"""Which tensors hold the unlearn scope and not the retention scope."""
+"""Localization: which tensors store the unlearn scope and not the retention scope."""

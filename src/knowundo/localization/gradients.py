@@ -1,4 +1,4 @@
-"""Mean gradients of each tensor over rows, few of them in memory at a time."""
+"""Mean gradients of each tensor over rows, a few tensors in memory at a time."""
 
 from __future__ import annotations
 
@@ -22,34 +22,39 @@ from knowundo.storage.job import Job
 
 @dataclass(frozen=True)
 class Measured:
-    """What a localizer sees of each tensor: two numbers, so that no gradient need be kept."""
+    """What a localizer sees of each tensor: two numbers, so that no gradient has to stay.
+
+    Attributes:
+        cosines: cos(g_unlearn, g_retention) by parameter name.
+        magnitudes: Mean |g_unlearn| by parameter name.
+    """
 
     cosines: dict[str, float]
     magnitudes: dict[str, float]
 
     @property
     def names(self) -> list[str]:
-        """Tensors that were measured; of a fresh LoRA only those of B."""
+        """Names of the tensors that were measured; of a fresh LoRA only those of B."""
         return list(self.cosines)
 
     def cosine(self, name: str) -> float:
-        """cos(g_unlearn, g_retention) of one tensor; 0 where either vanishes."""
+        """Return cos(g_unlearn, g_retention) of one tensor; 0 where either vanishes."""
         return self.cosines[name]
 
     def magnitude(self, name: str) -> float:
-        """mean |g_unlearn| of one tensor."""
+        """Return the mean |g_unlearn| of one tensor."""
         return self.magnitudes[name]
 
 
 @dataclass
 class Gradients:
-    """Mean gradients of tensors over the noisy records of each scope."""
+    """Mean gradients of tensors over the noisy rows of each scope, by parameter name."""
 
     unlearn: dict[str, torch.Tensor]
     retention: dict[str, torch.Tensor]
 
     def measured(self) -> Measured:
-        """The two numbers of each tensor."""
+        """Return the two numbers of each tensor."""
         names = list(self.unlearn)
         magnitudes = {name: float(self.unlearn[name].double().abs().mean()) for name in names}
         return Measured({name: self._cosine(name) for name in names}, magnitudes)
@@ -71,16 +76,19 @@ def mean_gradients(
 ) -> dict[str, torch.Tensor]:
     """Mean over rows of the gradient of each row's mean answer cross-entropy.
 
-    One backward a batch: the gradient of the sum of row losses is the sum of row gradients. Where
-    memory runs out, all is summed again in batches of half the size.
+    One backward pass per batch: the gradient of the sum of row losses is the sum of row gradients.
+    Where memory runs out, all is summed again in batches of half the size.
 
     Args:
-        model: not changed.
-        encoded: the rows.
-        batch_size: rows a backward pass.
-        names: parameters whose gradients are wanted. If `None`, all that can be trained.
-        begin: sums over the first batches, which are then left out. If `None`, all are summed.
-        each: called with the sums after each batch.
+        model: Not changed.
+        encoded: The rows.
+        batch_size: Rows per backward pass.
+        names: Parameters whose gradients are wanted. If `None`, all that can be trained.
+        begin: Sums over the first batches, which are then left out. If `None`, all are summed.
+        each: Called with the sums after each batch.
+
+    Returns:
+        The gradients by parameter name, each in the shape of its parameter.
     """
     own = model.parameters()
     wanted = {name: own[name] for name in (own if names is None else names)}
@@ -101,10 +109,10 @@ def mean_gradients(
 
 @dataclass
 class Sums:
-    """Gradients summed over the first batches."""
+    """Gradients summed over the first batches, `size` rows each."""
 
     batches: int
-    size: int  # rows a batch
+    size: int
     gradients: dict[str, torch.Tensor]
 
 
@@ -124,6 +132,7 @@ def _summed(
         for piece in pieces(batch, tokens=model.tokens, shared=packs(model)):
             piece = piece.to(model.device)
             half = Half(piece, hidden_states(model, piece), live_head(model))
+            # Divided by all rows, so that batches of any size add up to the mean.
             (half.mean_nll.sum() / len(encoded)).backward()
         if each:
             got = {name: p.grad for name, p in wanted.items() if p.grad is not None}
@@ -135,7 +144,13 @@ def _summed(
 
 
 def in_groups(sizes: Mapping[str, int], held: int | None) -> Iterator[list[str]]:
-    """Names in order, as many at a time as hold `held` parameters; at least one, or all of them."""
+    """Divide tensors into groups, in their order.
+
+    Args:
+        sizes: Parameters of each tensor, by name.
+        held: The most parameters of a group; a larger tensor is a group of its own. If `None`,
+            there is one group.
+    """
     group: list[str] = []
     for name, size in sizes.items():
         if group and held is not None and sum(sizes[n] for n in group) + size > held:
@@ -157,13 +172,13 @@ def measure(
     """Cosine and magnitude of the mean gradients of each tensor.
 
     Args:
-        model: not changed.
-        rows: `unlearn` and `retention`.
-        sizes: of the tensors that are wanted, by name.
-        batch_size: rows a backward pass.
-        held: parameters whose gradients of both scopes are in memory at a time; fewer take more
+        model: Not changed.
+        rows: Rows of `unlearn` and `retention`.
+        sizes: Parameters of each tensor that is wanted, by name.
+        batch_size: Rows per backward pass.
+        held: Parameters whose gradients of both scopes are in memory at a time; fewer take more
             passes over the rows. If `None`, all.
-        job: progress and checkpoint.
+        job: Progress and checkpoint.
     """
     groups, state = list(in_groups(sizes, held)), _MeasuringState(job)
     for number, group in enumerate(groups):

@@ -15,8 +15,14 @@ def noisy_copies(
 ) -> list[Encoded]:
     """Copies of each row with half of its answer's tokens replaced by random ones.
 
-    As in KnowUnDo's repository: the tokens change in the input and in the labels together, the
-    places are drawn with replacement (so less than half changes), end-of-sequence stays.
+    As in KnowUnDo's repository: the tokens change in the input and in the labels together, and the
+    end of sequence stays.
+
+    Args:
+        encoded: The rows.
+        copies: Copies of each row.
+        vocabulary: Tokens to draw from.
+        seed: Seed of places and tokens.
     """
     generator = torch.Generator().manual_seed(seed)
     noisy = []
@@ -24,6 +30,7 @@ def noisy_copies(
         length = row.answer_length - row.tail
         for _ in range(copies):
             ids = list(row.ids)
+            # With replacement, so that fewer than half of the tokens change.
             places = torch.randint(max(length, 1), (length // 2,), generator=generator)
             tokens = torch.randint(vocabulary, (length // 2,), generator=generator)
             for place, token in zip(places.tolist(), tokens.tolist(), strict=True):

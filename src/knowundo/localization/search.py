@@ -1,9 +1,9 @@
-"""localize(): which tensors hold the unlearn scope and not the retention scope?
+"""localize(): which tensors store the unlearn scope and not the retention scope?
 
 An adapter that knows the records has gradients in A and B, and a region is a set of tensors. Where
-the base's own weights know them there are two ways. A fresh LoRA's B is zero, so A has no gradient:
-B speaks for its module, and a region is a set of modules. All weights: each has its gradient, and
-few of those are held at a time (`held`).
+the base's own weights know them there are two cases. A fresh LoRA's B is zero, so A has no
+gradient: B represents its module, and a region is a set of modules. Where all weights are trained,
+each has its gradient, and few of these are in memory at a time (`held`).
 """
 
 from __future__ import annotations
@@ -105,14 +105,17 @@ def with_controls(
     seed: int,
     whole_modules: bool = False,
 ) -> dict[str, Any]:
-    """Located regions and what they are measured against: `regions` and `parameters` of each.
+    """Add to located regions those that they are compared with: random ones, and everything.
 
     Args:
-        located: name → parameter names.
-        sizes: parameters of every trainable tensor, by name.
-        draws: random regions with as many parameters as each located one.
-        seed: of the draws.
-        whole_modules: draw modules, not tensors.
+        located: Region name → parameter names.
+        sizes: Parameters of every trainable tensor, by name.
+        draws: Random regions with as many parameters as each located one.
+        seed: Seed of the draws.
+        whole_modules: Draw whole modules instead of tensors.
+
+    Returns:
+        `regions`: name → parameter names; `parameters`: size of each region.
     """
     found = dict(located)
     for name, region in located.items():

@@ -50,6 +50,7 @@ class Snapshots:
     """
 
     def __init__(self) -> None:
+        """Hold nothing yet."""
         self._alive: WeakSet[Snapshot] = WeakSet()
         self.taken = self.peak = 0
 

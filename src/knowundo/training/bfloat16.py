@@ -1,4 +1,4 @@
-"""Training in bfloat16 of parameters that are held in a better precision.
+"""Training in bfloat16 of parameters that are stored in a better precision.
 
 What is trained has 8 bits of mantissa throughout: each micro-batch's gradient, their sum, AdamW's
 moments and every updated parameter are rounded. Updates smaller than half of the last bit are lost,
@@ -16,15 +16,15 @@ import torch
 
 
 def rounded(value: torch.Tensor) -> torch.Tensor:
-    """The nearest numbers that bfloat16 has, in the precision of the tensor."""
+    """Return the nearest numbers that bfloat16 has, in the tensor's own precision."""
     return value.to(torch.bfloat16).to(value.dtype)
 
 
 class BFloat16AdamW(torch.optim.AdamW):
     """AdamW that computes each step in bfloat16, its moments included.
 
-    Between two steps the parameters are of the precision that they were given in, and hold numbers
-    that bfloat16 has: nothing else needs to know.
+    Between two steps the parameters have the precision that they were given in, with numbers that
+    bfloat16 has, so that nothing else needs to know.
     """
 
     @torch.no_grad()
@@ -32,7 +32,7 @@ class BFloat16AdamW(torch.optim.AdamW):
         """Make one step.
 
         Args:
-            closure: as for AdamW.
+            closure: As for AdamW.
 
         Returns:
             What the closure returns.

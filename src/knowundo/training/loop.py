@@ -83,26 +83,38 @@ class StepCallback(TrainerCallback):
     def __init__(
         self, state: TrainingState, steps: int, stop: Callable[[], bool] | None, job: Job
     ) -> None:
+        """Run nothing yet.
+
+        Args:
+            state: Of the training.
+            steps: Optimizer steps of the whole training, for progress.
+            stop: Asked after each step; `True` ends training.
+            job: Progress and checkpoint.
+        """
         self.state, self.steps, self.stop, self.job = state, steps, stop, job
 
     def on_step_begin(
         self, args: Any, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
+        """Remember the random numbers of the step."""
         self.state.before_step()
 
     def on_pre_optimizer_step(
         self, args: Any, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
+        """Check the step's loss and gradients."""
         self.state.before_update()
 
     def on_optimizer_step(
         self, args: Any, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
+        """Note that all weights have moved."""
         self.state.updating = False
 
     def on_step_end(
         self, args: Any, state: TrainerState, control: TrainerControl, **_: Any
     ) -> TrainerControl:
+        """Count the step, report it, and stop or write a checkpoint if it is time."""
         self.state.after_step()
         self.job.report(self.state.step, self.steps)
         if self.stop and self.stop():

@@ -20,12 +20,12 @@ def make_optimizer(
     Args:
         name: `adamw`, torch's own; `paged_adamw_32bit`, bitsandbytes' with a state of float32 that
             moves out of a full GPU; `adamw_bfloat16`, see `BFloat16AdamW`.
-        chosen: all on one device.
-        lr: learning rate.
-        weight_decay: of AdamW.
+        chosen: Parameters on one device.
+        lr: Learning rate.
+        weight_decay: Decoupled weight decay.
 
     Raises:
-        BadInput: no such optimizer, or it cannot run here.
+        BadInput: There is no such optimizer, or it cannot run here.
     """
     if name == "adamw":
         return torch.optim.AdamW(chosen, lr=lr, weight_decay=weight_decay)
@@ -50,8 +50,8 @@ def warmup_steps(share: float, steps: int) -> int:
     run of a single step would train nothing.
 
     Args:
-        share: of the steps, in [0, 1].
-        steps: optimizer steps of the run.
+        share: Share of the steps, in [0, 1].
+        steps: Optimizer steps of the training.
 
     Returns:
         A number from 0 to `steps` − 1; 0 if there are no steps.

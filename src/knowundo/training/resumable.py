@@ -28,6 +28,7 @@ class RandomState:
     """The state of every random number generator that training may draw from."""
 
     def __init__(self, device: torch.device) -> None:
+        """Read nothing yet; `device` is the model's, whose generator counts too."""
         self.device = device
 
     def state_dict(self) -> State:
@@ -58,6 +59,7 @@ class OptimizerState:
     """An optimizer's state: its tensors, and the numbers beside them."""
 
     def __init__(self, optimizer: torch.optim.Optimizer) -> None:
+        """Read nothing yet."""
         self.optimizer = optimizer
 
     def state_dict(self) -> State:

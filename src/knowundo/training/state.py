@@ -39,6 +39,15 @@ class TrainingState:
         scheduler: Any,
         resumable: Sequence[Resumable],
     ) -> None:
+        """Begin at step 0.
+
+        Args:
+            model: The one that is trained.
+            region: Names of the parameters that change.
+            optimizer: Over these parameters.
+            scheduler: Of the optimizer's learning rate.
+            resumable: Whatever else training changes.
+        """
         self.model, self.region, self.scheduler = model, region, scheduler
         self.optimizer, self.random = OptimizerState(optimizer), RandomState(model.device)
         self.resumable = resumable

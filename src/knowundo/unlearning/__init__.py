@@ -1,1 +1,1 @@
-"""Unlearning methods, and how they are trained from the memorized model."""
+"""Unlearning: methods, and how they are trained from the memorized model."""

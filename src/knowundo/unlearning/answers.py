@@ -1,4 +1,4 @@
-"""Other answers to the questions that must go: prepared ones, a file's, or the model's own."""
+"""Other answers to the unlearn questions: prepared ones, a file's, or the model's own."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from knowundo.unlearning.start import Scorer
 
 PREPARED, MODEL, INSTRUCTED = ("refusal", "unknown"), "model", "instructed"
 GIVEN = "given"  # the record's own `alternatives`
-# Sources that are the model itself, and no lines.
+# Sources that are the model itself, and not lines of a file.
 OWN = (MODEL, INSTRUCTED)
-# What AltPO draws (Mekala et al. 2024, arXiv:2409.13474), and how often all of it is drawn again
-# for rows of which no draw differs from the true answer.
+# What AltPO draws (Mekala et al. 2024, arXiv:2409.13474), and how often all of it is drawn for rows
+# of which no draw differs from the true answer.
 DRAWS, TEMPERATURE, ROUNDS = 5, 1.0, 4
 # AltPO shows the model question and answer and asks for another answer; the words are ours.
 INSTRUCTION = (
@@ -36,13 +36,13 @@ INSTRUCTION = (
 
 
 def answers(source: str) -> list[str]:
-    """Prepared answers, one a line; empty lines and those that begin with # are none.
+    """Read prepared answers, one per line; empty lines and comments (#) do not count.
 
     Args:
         source: `unknown`, `refusal`, or a UTF-8 file.
 
     Raises:
-        BadInput: no such file, or no answer in it.
+        BadInput: There is no such file, it is not UTF-8, or it has no answer.
     """
     path = Path(source)
     try:
@@ -69,23 +69,25 @@ def _known(source: str) -> str:
     return source
 
 
-# Of a method's argument: a file that is not there is refused before anything runs.
+# The type of a method's argument: a missing file is refused before anything runs.
 AnswerSource = Annotated[str, AfterValidator(_known)]
 
 
 def alternatives(records: Sequence[Encoded], scorer: Scorer, *, answers: AnswerSource) -> Columns:
-    """For `prepare`: the column "alternative", every row with another answer than the true one.
+    """Make the column `alternative`: every row with another answer than the true one.
+
+    It is the `prepare` of methods that read `step.alternative`.
 
     Args:
-        records: rows with questions.
-        scorer: of the memorized model.
+        records: Rows with questions.
+        scorer: Of the memorized model.
         answers: `model`, one of the model's own answers to the question; `instructed`, one of its
             answers when it is shown question and answer and asked for another one, as AltPO does;
             `given`, one of the record's own `alternatives`; otherwise a line of the prepared
             answers or the file. Alternatives and lines are drawn by the scorer's seed.
 
     Raises:
-        BadInput: a row is plain text, which nothing asks for, or every line of the file is the
+        BadInput: A row is plain text, which no question asks for, or every line of the file is the
             true answer of a row.
     """
     for row in records:
@@ -103,13 +105,13 @@ def alternatives(records: Sequence[Encoded], scorer: Scorer, *, answers: AnswerS
 
 
 def _line(row: Encoded, scorer: Scorer, source: str, rng: Random) -> Encoded:
-    """The row with a prepared line as its answer; lines that are the true answer are passed over.
+    """Return the row with a prepared line as its answer, which is not the true answer.
 
-    A line is the true answer if text or tokens are the same. Facts are not looked for: the fact
-    "known" stands in "Nothing is known of this.", which gives nothing away.
+    A line is the true answer if text or tokens are the same. Facts are not searched for: the fact
+    "known" is in "Nothing is known of this.", which gives nothing away.
 
     Raises:
-        BadInput: there is no other line.
+        BadInput: There is no other line.
     """
     lines = list(row.record.alternatives) if source == GIVEN else answers(source)
     if not lines:
@@ -129,10 +131,10 @@ def _line(row: Encoded, scorer: Scorer, source: str, rng: Random) -> Encoded:
 
 
 def _sampled(records: Sequence[Encoded], scorer: Scorer, *, instructed: bool) -> dict[str, Encoded]:
-    """Rows with the first of the model's own answers that differs, by record id.
+    """Return rows with the first of the model's own answers that differs, by record id.
 
-    Rows of which none of `DRAWS` differs are asked again, `ROUNDS` times in all. What is left then
-    gets a line of `unknown`, and a note says how many rows those are.
+    Rows of which none of `DRAWS` answers differs are asked again, `ROUNDS` times in all. The rows
+    that are left then get a line of `unknown`, and a note says how many these are.
     """
     waiting, found = list(records), dict[str, Encoded]()
     for number in range(ROUNDS):
@@ -156,9 +158,10 @@ def _sampled(records: Sequence[Encoded], scorer: Scorer, *, instructed: bool) ->
 
 
 def _instructed(row: Encoded, scorer: Scorer) -> Encoded:
-    """The row with question, answer and instruction in place of the question.
+    """Return the row with question, answer and instruction in place of the question.
 
-    What may be drawn is as long as the row's own answer, however much of it was cut off here.
+    A draw may be as long as the row's own answer, even where the answer in the instruction had to
+    be cut off.
 
     Raises:
         BadInput: So many tokens do not fit.
@@ -184,9 +187,9 @@ def _instructed(row: Encoded, scorer: Scorer) -> Encoded:
 
 
 def _other(row: Encoded, text: str, scorer: Scorer) -> Encoded | None:
-    """The row with this text as its answer; None if that is the true answer, in text or tokens.
+    """Return the row with this text as its answer; `None` if that is the true answer.
 
-    Tokens can be the same where the text is not: rows are cut at a length.
+    Tokens can be the same where the text is not, since rows are cut at a length.
     """
     if not differs(row.record, text):
         return None
@@ -195,10 +198,10 @@ def _other(row: Encoded, text: str, scorer: Scorer) -> Encoded | None:
 
 
 def differs(record: Record, text: str) -> bool:
-    """True if a text is another answer than the true one.
+    """Return whether a text is another answer than the true one.
 
-    It is not empty, not the same text but for case, spaces and punctuation, and holds none of the
-    record's facts as whole words: the fact "O" stands in "blood type O" and not in "nobody knows".
+    It is not empty, not the same text but for case, spaces and punctuation, and contains none of
+    the record's facts as whole words: the fact "O" is in "blood type O" and not in "nobody knows".
     """
     said = _bare(text)
     if not said or said == _bare(record.answer):
@@ -208,12 +211,12 @@ def differs(record: Record, text: str) -> bool:
 
 
 def _words(text: str) -> list[str]:
-    """The words of a text, digits of full width as the others."""
+    """Split a text into words, with characters of full width as the usual ones."""
     return split_words(unicodedata.normalize("NFKC", text))
 
 
 def _bare(text: str) -> str:
-    """A text without case, spaces and punctuation; as it is where nothing else is in it."""
+    """Return a text without case, spaces and punctuation; if nothing else is in it, as it is."""
     folded = unicodedata.normalize("NFKC", text).casefold()
     bare = "".join(one for one in folded if unicodedata.category(one)[0] not in "PZC")
     return bare or text.strip()

@@ -1,4 +1,4 @@
-"""Labels in place of an answer's tokens, drawn from what a model finds likely there."""
+"""Labels in place of an answer's tokens, drawn from the tokens that a model finds likely."""
 
 from __future__ import annotations
 
@@ -8,17 +8,16 @@ import torch
 def draw(
     logits: torch.Tensor, *, top_k: int | None, top_p: float, generator: torch.Generator
 ) -> torch.Tensor:
-    """One token a position, out of the likeliest ones, by their probabilities.
+    """Draw one token per position, out of the likeliest ones, by their probabilities.
 
-    First the `top_k` likeliest tokens are kept, then of those the fewest whose probability together
-    exceeds `top_p` (nucleus sampling, Holtzman et al. 2020, arXiv:1904.09751); KnowUnDo's scripts
-    do it in the same order.
+    Of the `top_k` likeliest tokens, the fewest whose probability together exceeds `top_p` (nucleus
+    sampling, Holtzman et al. 2020, arXiv:1904.09751); KnowUnDo's scripts cut in the same order.
 
     Args:
         logits: [positions, vocabulary]; −∞ where a token must not be drawn.
-        top_k: how many. If `None`, all of the vocabulary; if 1, nothing is drawn.
-        top_p: in (0, 1]; at 1, nothing is cut off.
-        generator: on the CPU, as the same bits are wanted on every device.
+        top_k: How many. If `None`, all of the vocabulary; if 1, the likeliest is taken.
+        top_p: In (0, 1]; at 1, nothing is cut off.
+        generator: On the CPU, so that every device gets the same tokens.
 
     Returns:
         Token ids, [positions], on the CPU.
@@ -30,6 +29,7 @@ def draw(
         ordered[:, top_k:] = float("-inf")
     chances = ordered.softmax(-1)
     if top_p < 1:
+        # A token is cut off if those before it exceed the share already.
         chances[chances.cumsum(-1) - chances > top_p] = 0.0
     places = torch.multinomial(chances, 1, generator=generator)
     return tokens.gather(-1, places)[:, 0]

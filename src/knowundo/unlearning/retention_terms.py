@@ -1,4 +1,4 @@
-"""What losses have in common on the rows that must stay."""
+"""Loss terms on the rows that must stay, which several methods share."""
 
 from __future__ import annotations
 
@@ -8,14 +8,20 @@ from knowundo.modeling.step import Parts, Step
 
 
 def divergence_from_memorized(step: Step) -> torch.Tensor:
-    """KL(memorized ‖ current) on the retention rows, mean over each row's answer tokens, [rows]."""
+    """Return KL(memorized ‖ current) on the retention rows, mean per answer token, [rows]."""
     return step.retention.divergence_from(step.reference.retention)
 
 
 def retention_part(step: Step, retention: float, divergence: float) -> Parts:
-    """The part `retention`: retention·CE + divergence·KL(memorized ‖ current).
+    """Return the part `retention`: retention·CE + divergence·KL(memorized ‖ current).
 
-    A term of weight 0 is not read, so that no forward is paid for it; without any there is no part.
+    Args:
+        step: The step.
+        retention: Weight of the mean cross-entropy. If 0, it is not computed.
+        divergence: Weight of the divergence. If 0, it is not computed.
+
+    Returns:
+        The part, or no part if both weights are 0.
     """
     terms = []
     if retention:

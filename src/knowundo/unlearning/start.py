@@ -1,4 +1,4 @@
-"""The memorized model, where every method starts, and what its `prepare` may ask of it."""
+"""The memorized model, where every method starts, and what a method's `prepare` may ask of it."""
 
 from __future__ import annotations
 
@@ -28,39 +28,51 @@ Encode = Callable[[list[Record]], list[Encoded]]
 
 
 class Scorer:
-    """What a method's `prepare` may ask of the memorized model."""
+    """What a method's `prepare` may ask of the memorized model.
+
+    Attributes:
+        seed: Seed of whatever `prepare` draws.
+        special: Ids of the special tokens, sorted.
+    """
 
     def __init__(self, model: Model, seed: int, encode: Encode | None = None) -> None:
+        """Ask nothing yet.
+
+        Args:
+            model: The memorized model.
+            seed: Seed of whatever `prepare` draws.
+            encode: Encodes records as the rows were encoded; only other answers need it.
+        """
         self._model, self.seed, self._encode = model, seed, encode
         self.special = sorted(model.tokenizer.all_special_ids)
 
     @property
     def vocabulary(self) -> int:
-        """Tokens that the model can emit."""
+        """Number of tokens that the model can emit."""
         return len(self._model.tokenizer)
 
     @property
     def positions(self) -> int | None:
-        """Tokens that the model can hold. If `None`, any number."""
+        """Tokens that a row may have. If `None`, any number."""
         return self._model.positions
 
     def logits(self, encoded: Sequence[Encoded]) -> Any:
-        """Pairs of row and logits at its answer positions, [answer tokens, vocabulary]."""
+        """Return pairs of row and logits at its answer positions, [answer tokens, vocabulary]."""
         return answer_logits(self._model, encoded)
 
     def answered(self, row: Encoded, text: str) -> Encoded:
-        """The same record with another answer, encoded as the row was.
+        """Return the same record with another answer, encoded as the row was.
 
         Raises:
-            KnowUndoError: how rows are encoded was not told.
+            KnowUndoError: There is no `encode`.
         """
         return self._encoded(replace(row.record, answer=text, alternatives=(), facts=()))
 
     def asked(self, row: Encoded, question: str) -> Encoded:
-        """The same record with another question, encoded as the row was.
+        """Return the same record with another question, encoded as the row was.
 
         Raises:
-            KnowUndoError: how rows are encoded was not told.
+            KnowUndoError: There is no `encode`.
         """
         return self._encoded(replace(row.record, question=question))
 
@@ -88,12 +100,19 @@ class Scorer:
     def sample(
         self, rows: Sequence[Encoded], *, n: int, temperature: float, seed: int
     ) -> dict[str, list[str]]:
-        """`n` answers of the memorized model to each row's question, by record id."""
+        """Draw `n` answers of the memorized model to each row's question, by record id."""
         return sample(self._model, rows, n=n, temperature=temperature, seed=seed)
 
 
 class Start:
-    """The memorized model, where every method starts, and what is computed of it only once."""
+    """The memorized model, where every method starts, and what is computed from it only once.
+
+    Attributes:
+        model: The model, whose weights training moves.
+        seed: Seed of the order of rows and of prepared labels; the same for all methods.
+        unlearn_rows: Train rows that must go; an epoch is one pass over them.
+        retention_rows: By scope, the rows that `step.retention` can be.
+    """
 
     def __init__(
         self,
@@ -107,11 +126,11 @@ class Start:
         """Remember the model as it is now.
 
         Args:
-            model: the memorized model.
-            unlearn_rows: train rows that must go; an epoch is one pass over them.
-            retention_rows: by scope, the rows that can fill `step.retention`.
-            seed: of the order of rows and of prepared labels; the same for all methods.
-            encode: encodes records as the rows were; only other answers need it.
+            model: The memorized model.
+            unlearn_rows: Train rows that must go.
+            retention_rows: By scope, the rows that `step.retention` can be.
+            seed: Seed of the order of rows and of prepared labels.
+            encode: Encodes records as the rows were encoded; only other answers need it.
         """
         self.model, self.seed, self._encode = model, seed, encode
         self.unlearn_rows, self.retention_rows = unlearn_rows, retention_rows
@@ -139,12 +158,13 @@ class Start:
 
     @cached_property
     def reference(self) -> Reference:
-        """The frozen memorized model at every row that a step can hold.
+        """The frozen memorized model at every row that a step can have.
 
-        Computed on first reading, inside the first step: nothing is swapped under a graph.
+        Computed when it is first read, inside the first step: no weights are exchanged while a
+        graph refers to them.
 
         Raises:
-            KnowUndoError: weights have moved already.
+            KnowUndoError: Weights have moved already.
         """
         own, memorized = self.model.parameters(), self._memorized.tensors
         if not all(torch.equal(own[name].cpu(), value) for name, value in memorized.items()):
@@ -153,11 +173,13 @@ class Start:
         return Reference.of(self.model, rows)
 
     def columns(self, method: Entry, bound: Mapping[str, Any] | None = None) -> Columns:
-        """What the method's `prepare` makes of the unlearn rows; call it right after `restore`.
+        """Return what the method's `prepare` makes of the unlearn rows.
+
+        Call it right after `restore`: it asks the model that is in memory.
 
         Args:
-            method: its `prepare` is called once for all with equal arguments.
-            bound: its hyper-parameters; none: their defaults.
+            method: Its `prepare` is called once for all trainings with equal arguments.
+            bound: Its hyper-parameters. If `None`, their defaults.
         """
         if method.prepare_function is None:
             return {}
@@ -193,19 +215,20 @@ class Start:
         return batches, settings.accumulation
 
     def optimizer(self, name: str) -> str:
-        """The optimizer to train with, where this one is asked for."""
+        """Return the optimizer to train with, where this one is asked for."""
         return name
 
     def parts(
         self, method: Entry, bound: Mapping[str, Any], batch: PairedBatch, read: set[str]
     ) -> Parts:
-        """The method's loss on one micro-batch.
+        """Return the parts of the method's loss on one micro-batch.
 
         Args:
-            method: its loss is called once.
-            bound: its hyper-parameters.
-            batch: on any device.
-            read: halves that the loss has read before; those that it reads now are added.
+            method: Its loss is called once.
+            bound: Its hyper-parameters.
+            batch: On any device.
+            read: Halves that the loss has read before; those that it reads now are added. What was
+                read before is computed in one forward.
         """
         device = self.model.device
         batch = PairedBatch(batch.unlearn.to(device), batch.retention.to(device))

@@ -1,1 +1,1 @@
-"""Localizers: (gradients, *, …) → set of parameter names; one a file."""
+"""Localizers: (gradients, *, …) → set of parameter names; one per file."""

@@ -23,18 +23,19 @@ def memflex(
     A tensor is in the region when cos(g_unlearn, g_retention) < mu and mean|g_unlearn| > sigma.
 
     Args:
-        mu: absolute threshold of the cosine; without it the quantile below.
-        sigma: absolute threshold of the magnitude; without it the quantile below.
-        cosine_quantile: share of tensors under the cosine's threshold.
-        magnitude_quantile: share of tensors under the magnitude's threshold. Tensors that hold
-            B and A of a LoRA have gradients of other sizes, so each kind has its own quantile.
+        gradients: Cosine and magnitude of each tensor.
+        mu: Absolute threshold of the cosine. If `None`, `cosine_quantile` counts.
+        sigma: Absolute threshold of the magnitude. If `None`, `magnitude_quantile` counts.
+        cosine_quantile: Share of tensors under the cosine's threshold.
+        magnitude_quantile: Share of tensors under the magnitude's threshold.
 
     Raises:
-        BadInput: no tensor passes.
+        BadInput: No tensor passes, or a quantile is not between 0 and 1.
     """
     for name, share in (("cosine", cosine_quantile), ("magnitude", magnitude_quantile)):
         if not 0 <= share <= 1:
             raise BadInput(f"localize.memflex: {name}_quantile: {share} is not between 0 and 1")
+    # B and A of a LoRA have gradients of different sizes, so that each kind has its own quantiles.
     kinds: dict[str, list[str]] = {}
     for name in gradients.names:
         kinds.setdefault("lora_B" if "lora_B" in name else "other", []).append(name)

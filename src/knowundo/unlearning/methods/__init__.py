@@ -1,1 +1,1 @@
-"""Unlearning methods: (step, *, …) → named loss parts; one a file."""
+"""Unlearning methods: (step, *, …) → named loss parts; one per file."""

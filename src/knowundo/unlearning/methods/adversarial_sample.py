@@ -1,4 +1,4 @@
-"""Adversarial samples."""
+"""Descent on the likeliest wrong tokens."""
 
 from __future__ import annotations
 
@@ -24,15 +24,16 @@ def adversarial_sample(
     top_p: Annotated[float, Field(gt=0, le=1)] = 1.0,
     keep_truth: bool = False,
 ) -> Parts:
-    """Descend to the memorized model's likeliest wrong tokens.
+    """CE(the memorized model's likeliest wrong tokens in place of the answer).
 
     Yao et al. 2024, arXiv:2402.15159.
 
     Args:
-        top_k: draw each label from so many of the likeliest tokens. If `None`, from all of them;
+        step: The step.
+        top_k: Draw each label from so many of the likeliest tokens. If `None`, from all of them;
             if 1, the likeliest is taken.
-        top_p: and of those from the fewest whose probability together exceeds this share.
-        keep_truth: the true token may be drawn, too: KnowUnDo's `random_label` without
+        top_p: Draw it from the fewest of these whose probability together exceeds this share.
+        keep_truth: The true token may be drawn, too: KnowUnDo's `random_label` without
             `--rm_groundtruth`.
     """
     return {"unlearn": step.unlearn.mean(step.unlearn.cross_entropy("adversarial"))}
@@ -47,7 +48,7 @@ def wrong_tokens(
     top_p: float,
     keep_truth: bool,
 ) -> Columns:
-    """At each answer position a likely token other than the true one, drawn once."""
+    """Draw, once for each answer position, a likely token other than the true one."""
     column, generator = {}, torch.Generator().manual_seed(scorer.seed)
     for row, logits in scorer.logits(records):
         if not keep_truth:

@@ -1,4 +1,4 @@
-"""Fine-tuning on another answer."""
+"""Descent on another answer."""
 
 from __future__ import annotations
 
@@ -18,16 +18,17 @@ def alternative_descent(
     retention: NonNegativeFloat = 1.0,
     divergence: NonNegativeFloat = 0.0,
 ) -> Parts:
-    """Descend to another answer to the unlearn questions.
+    """CE(another answer to the unlearn questions), with terms on retention rows.
 
     With answers that know nothing, “IDK” fine-tuning (Maini et al. 2024, arXiv:2401.06121).
 
     Args:
+        step: The step.
         answers: `unknown`, `refusal`, `model` (sampled from the memorized model), `instructed`
             (sampled likewise, after it is shown the answer and asked for another one, as AltPO
             does), `given` (the `alternatives` of the rows) or a file with one answer a line.
-        retention: weight of the mean cross-entropy on retention (or general) rows.
-        divergence: weight of KL(memorized ‖ current) on the same rows, mean per answer token.
+        retention: Weight of the mean cross-entropy on retention (or general) rows.
+        divergence: Weight of KL(memorized ‖ current) on the same rows, mean per answer token.
     """
     unlearn = step.alternative.mean(step.alternative.mean_nll)
     return {"unlearn": unlearn} | retention_part(step, retention, divergence)

@@ -11,8 +11,9 @@ def ascent_plus_descent(step: Step, *, ascent: float = 1.0, descent: float = 1.0
     """−ascent·CE(unlearn) + descent·CE(retention) (Liu et al. 2022, arXiv:2203.12817).
 
     Args:
-        ascent: weight of the ascent on unlearn rows; MemFlex takes 0.4.
-        descent: weight of the descent on retention (or general) rows; MemFlex takes 2.0.
+        step: The step.
+        ascent: Weight of the ascent on unlearn rows; MemFlex takes 0.4.
+        descent: Weight of the descent on retention (or general) rows; MemFlex takes 2.0.
     """
     return {
         "unlearn": -ascent * step.unlearn.mean(step.unlearn.mean_nll),

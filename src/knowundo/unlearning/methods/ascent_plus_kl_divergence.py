@@ -14,8 +14,9 @@ def ascent_plus_kl_divergence(step: Step, *, ascent: float = 1.0, kl: float = 1.
     Yao et al. 2024, arXiv:2402.15159.
 
     Args:
-        ascent: weight of the ascent on unlearn rows.
-        kl: weight of the divergence on retention (or general) rows, mean per answer token.
+        step: The step.
+        ascent: Weight of the ascent on unlearn rows.
+        kl: Weight of the divergence on retention (or general) rows, mean per answer token.
     """
     divergence = divergence_from_memorized(step)
     return {

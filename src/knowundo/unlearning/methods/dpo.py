@@ -27,12 +27,13 @@ def dpo(
     (Mekala et al. 2024, arXiv:2409.13474).
 
     Args:
+        step: The step.
         answers: `unknown`, `refusal`, `model` (sampled from the memorized model), `instructed`
             (sampled likewise, after it is shown the answer and asked for another one, as AltPO
             does), `given` (the `alternatives` of the rows) or a file with one answer a line.
-        beta: inverse temperature.
-        retention: weight of the mean cross-entropy on retention (or general) rows.
-        divergence: weight of KL(memorized ‖ current) on the same rows, mean per answer token.
+        beta: Inverse temperature.
+        retention: Weight of the mean cross-entropy on retention (or general) rows.
+        divergence: Weight of KL(memorized ‖ current) on the same rows, mean per answer token.
     """
     memorized = step.reference
     gained = memorized.alternative.nll - step.alternative.nll

@@ -23,9 +23,10 @@ def npo(
     Zhang et al. 2024, arXiv:2404.05868.
 
     Args:
-        beta: inverse temperature; towards 0 this becomes gradient ascent.
-        retention: weight of the mean cross-entropy on retention (or general) rows.
-        divergence: weight of KL(memorized ‖ current) on the same rows, mean per answer token.
+        step: The step.
+        beta: Inverse temperature; towards 0 this becomes gradient ascent.
+        retention: Weight of the mean cross-entropy on retention (or general) rows.
+        divergence: Weight of KL(memorized ‖ current) on the same rows, mean per answer token.
     """
     log_ratio = step.reference.unlearn.nll - step.unlearn.nll  # [rows], log(current / memorized)
     unlearn = -2 / beta * step.unlearn.mean(logsigmoid(-beta * log_ratio))

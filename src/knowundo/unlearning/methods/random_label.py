@@ -1,4 +1,4 @@
-"""Completely random labels."""
+"""Descent on random labels."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from knowundo.unlearning.start import Scorer
 
 @method
 def random_label(step: Step) -> Parts:
-    """Descend to uniformly random tokens in place of the answer's.
+    """CE(uniformly random tokens in place of the answer's).
 
     Golatkar et al. 2020, arXiv:1911.04933.
     """
@@ -24,7 +24,7 @@ def random_label(step: Step) -> Parts:
 
 @random_label.prepare
 def random_tokens(records: Sequence[Encoded], scorer: Scorer) -> Columns:
-    """Non-special tokens, drawn once per answer position; question and input stay."""
+    """Draw, once for each answer position, any token but a special one."""
     generator = torch.Generator().manual_seed(scorer.seed)
     ordinary = torch.tensor([t for t in range(scorer.vocabulary) if t not in scorer.special])
     draws = [torch.randint(len(ordinary), (r.answer_length,), generator=generator) for r in records]

@@ -14,12 +14,12 @@ from knowundo.modeling.step import Step
 
 
 def soft_cross_entropy(current: torch.Tensor, memorized: torch.Tensor) -> torch.Tensor:
-    """−Σ_v p·log(q + 1e-12), mean over positions; logits are [positions, vocabulary]."""
+    """Return −Σ_v p·log(q + 1e-12), mean over positions; logits are [positions, vocabulary]."""
     return -(memorized.softmax(-1) * (current.softmax(-1) + 1e-12).log()).sum(-1).mean()
 
 
 def masked_cross_entropy(half: Half, labels: torch.Tensor, pad: int) -> torch.Tensor:
-    """Mean cross-entropy to labels of which those that are the padding token are masked, [rows].
+    """Return the mean cross-entropy to labels, without those that are the padding token, [rows].
 
     A row of nothing but padding counts 0.
     """
@@ -35,13 +35,13 @@ def masked_cross_entropy(half: Half, labels: torch.Tensor, pad: int) -> torch.Te
 
 @dataclass
 class OneSided(PairedBatch):
-    """A micro-batch of one scope; the other half only fills the place and is never computed."""
+    """A batch of one scope, `side`; the other half only fills the place and is never computed."""
 
     side: str
 
 
 class OneSidedStep(Step):
-    """Runs the model on one half; the other is scored on zeros, and thrown away."""
+    """Runs the model on one half. The other is computed from zeros, and its loss is discarded."""
 
     def _half(self, name: str) -> Half:
         side = "unlearn" if name == "alternative" else name

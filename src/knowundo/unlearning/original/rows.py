@@ -20,7 +20,7 @@ LABELS = {"random_label": "random", "adversarial_sample": "adversarial"}
 def naive_boundary(
     encoded: Sequence[Encoded], tokenizer: PreTrainedTokenizerBase, prefix: str = ""
 ) -> list[Encoded]:
-    """The answer begins where the question, tokenized alone, ends."""
+    """Let the answer begin where the question, tokenized alone, ends."""
     moved = []
     for row in encoded:
         if row.record.kind == "text":
@@ -34,7 +34,7 @@ def naive_boundary(
 
 
 def mask_end(encoded: Sequence[Encoded]) -> list[Encoded]:
-    """Rows without what follows the answer: no end is unlearned, kept or scored."""
+    """Cut off what follows the answer, so that no end of sequence is trained or scored."""
     return [
         replace(row, ids=row.ids[: len(row.ids) - row.tail], fact=row.fact[: -row.tail], tail=0)
         if row.tail
@@ -43,18 +43,18 @@ def mask_end(encoded: Sequence[Encoded]) -> list[Encoded]:
     ]
 
 
-def whole_steps(micro_steps: int, epochs: int, accumulation: int) -> tuple[int, int]:
-    """Optimizer steps, where an epoch has none that is made of fewer micro-steps than the others.
+def whole_steps(batches: int, epochs: int, accumulation: int) -> tuple[int, int]:
+    """Count optimizer steps that are all made of the same number of batches.
 
     Args:
-        micro_steps: of all epochs.
-        epochs: how many.
-        accumulation: micro-steps that make an optimizer step.
+        batches: Batches of all epochs.
+        epochs: How many.
+        accumulation: Batches that make an optimizer step.
 
     Returns:
-        How many optimizer steps there are, and the micro-steps of each: as many as asked for, or
+        How many optimizer steps there are, and the batches of each: as many as asked for, or
         those of an epoch, if it has fewer.
     """
-    of_epoch = micro_steps // epochs
+    of_epoch = batches // epochs
     accumulation = min(accumulation, of_epoch)
     return epochs * (of_epoch // accumulation), accumulation

@@ -1,7 +1,7 @@
-"""`compat: original`: what the public KnowUnDo code does otherwise than the paper, or than we do.
+"""`compat: original`: where the public KnowUnDo code differs from the paper, or from this package.
 
-Every behaviour has a name and can be asked for alone; each is there to show what it does to the
-scores. Source: zjunlp/KnowUnDo at 92aea2b, files in brackets.
+Every behaviour has a name and can be switched on alone, to show what it does to the scores.
+Source: zjunlp/KnowUnDo at 92aea2b, files in brackets.
 
 mixed_batches      unlearn and retention rows are shuffled into one list, taken one at a time, 16 to
                    an optimizer step [ascent_plus_descent_tokenizer.py, run_baselines_lora.sh]
@@ -30,9 +30,9 @@ padding_labels     random and adversarial labels that are the padding token are 
                    where padding is end-of-sequence, every label that says that the answer ends
                    [llm_tokenize_with_chunk.py]
 
-Two of its behaviours are ours as well and need no name: half of the answer's tokens, drawn with
-replacement, are replaced in input and labels for localization; and ROUGE-L of the teacher-forced
-argmax stands in every results.json as `forced_rouge_l`.
+Two of its behaviours are those of this package as well and need no name: half of the answer's
+tokens, drawn with replacement, are replaced in input and labels for localization; and ROUGE-L of
+the teacher-forced argmax stands in every results.json as `forced_rouge_l`.
 """
 
 from __future__ import annotations
@@ -102,7 +102,7 @@ class OriginalStart(Start):
         return wanted and drops
 
     def optimizer(self, name: str) -> str:
-        """torch's AdamW in bfloat16, where training is in bfloat16."""
+        """Return torch's AdamW in bfloat16, where training is in bfloat16."""
         return "adamw_bfloat16" if "bfloat16_updates" in self.quirks else name
 
     def columns(self, method: Entry, bound: Mapping[str, Any] | None = None) -> Columns:
