@@ -73,7 +73,7 @@ def test_chunks_end_with_a_sentence_a_word_or_a_token() -> None:
 
 def test_only_texts_are_cut() -> None:
     assert chunked(CLARA, TOKENIZER, 3) == [CLARA]
-    with pytest.raises(BadInput, match="d: not even a character of its text fits"):
+    with pytest.raises(BadInput, match="d: not even one character of its text fits"):
         chunked(Record("d", "", "👩‍👧 and more", "unlearn", "train", kind="text"), TOKENIZER, 1)
 
 

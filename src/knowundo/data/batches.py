@@ -16,11 +16,11 @@ from knowundo.data.encoded import Encoded
 class Batch:
     """Rows as tensors.
 
-    `ids` and `mask` are [rows, tokens]; a cell is a place in them, counted flat. The answers'
-    tokens lie flat, row after row: `targets` [answer tokens] are the tokens to predict, `rows`
+    `ids` and `mask` are [rows, tokens]; a cell is an index into their flattened form. The tokens of
+    all answers are flat, row after row: `targets` [answer tokens] are the tokens to predict, `rows`
     [answer tokens] their row, and `positions` [answer tokens] the cells whose hidden states predict
-    them (one place to the left). Rows that begin alike have the tokens that they begin with in
-    common, since what is causal makes the same of them; but see `apart`.
+    them (one to the left). Rows with a common prefix share its tokens, since a causal model
+    computes the same hidden states for them; but see `apart`.
     """
 
     encoded: list[Encoded]
@@ -30,11 +30,11 @@ class Batch:
     rows: torch.Tensor
     positions: torch.Tensor
     lengths: torch.Tensor
-    filled: torch.Tensor  # [tokens], a cell of each token, without padding and repetition
-    packed: torch.Tensor  # [rows, tokens], the token of a cell; padding: the row's last
-    again: torch.Tensor  # [repetitions], cells whose token is another cell's
+    filled: torch.Tensor  # [tokens], one cell of each token, without padding and shared prefixes
+    packed: torch.Tensor  # [rows, tokens], the token of a cell; of padding, the row's last token
+    again: torch.Tensor  # [repetitions], cells whose token is that of another cell
     pad: int
-    length: int  # padded at least so far
+    length: int  # minimum padded length
     whole: Sequence[Encoded]  # rows of the batch that this is a part of, which means are over
 
     def __len__(self) -> int:
@@ -47,7 +47,7 @@ class Batch:
         return replace(self, **moved)
 
     def apart(self) -> Batch:
-        """The same rows with nothing in common, for when something is dropped at random."""
+        """The same rows without shared prefixes, as dropout needs it: it differs by row."""
         filled = self.mask.flatten().nonzero()[:, 0]
         packed = self.mask.flatten().cumsum(0).view_as(self.mask) - 1
         return replace(self, filled=filled, packed=packed, again=self.again[:0])
@@ -55,7 +55,7 @@ class Batch:
 
 @dataclass
 class PairedBatch:
-    """Unlearn rows and retention rows: what one step of unlearning sees."""
+    """Unlearn rows and retention rows of one optimizer step."""
 
     unlearn: Batch
     retention: Batch
@@ -74,10 +74,10 @@ def collate(
     """Pad rows on the right to the longest; padding is masked, so its id does not matter.
 
     Args:
-        encoded: the rows.
-        pad: id of the padding.
-        length: pad at least so far.
-        whole: rows of the batch that these are a part of. If `None`, these are all.
+        encoded: The rows.
+        pad: Id of the padding.
+        length: Minimum padded length.
+        whole: Rows of the batch that these are a part of. If `None`, these are all.
     """
     longest = max(length, *(len(row.ids) for row in encoded))
     filled, packed, again = _in_common([row.ids for row in encoded], longest)
@@ -108,7 +108,7 @@ def collate(
 
 
 def alike(one: Sequence[int], other: Sequence[int]) -> int:
-    """Tokens that two rows begin with alike."""
+    """Length of the common prefix of two rows, in tokens."""
     ends = (place for place, (a, b) in enumerate(zip(one, other, strict=False)) if a != b)
     return next(ends, min(len(one), len(other)))
 
@@ -116,7 +116,7 @@ def alike(one: Sequence[int], other: Sequence[int]) -> int:
 def _in_common(
     rows: Sequence[tuple[int, ...]], longest: int
 ) -> tuple[list[int], list[list[int]], list[int]]:
-    """A Batch's `filled`, `packed` and `again`: in alphabetical order neighbours are most alike."""
+    """A Batch's `filled`, `packed` and `again`; sorted neighbours share the longest prefix."""
     filled, packed, again = list[int](), [list[int]() for _ in rows], list[int]()
     before, tokens = -1, list[int]()
     for number in sorted(range(len(rows)), key=lambda n: rows[n]):
@@ -131,7 +131,7 @@ def _in_common(
 
 
 def by_length(encoded: Sequence[Encoded], size: int, pad: int) -> list[Batch]:
-    """Batches of rows of similar length, for scoring: the order of rows does not matter there."""
+    """Batches of rows of similar length, for scoring, where the order does not matter."""
     order = sorted(encoded, key=lambda row: len(row.ids))
     return [collate(order[i : i + size], pad) for i in range(0, len(order), size)]
 
@@ -139,7 +139,7 @@ def by_length(encoded: Sequence[Encoded], size: int, pad: int) -> list[Batch]:
 def shuffled(
     encoded: Sequence[Encoded], size: int, epochs: int, seed: int, pad: int
 ) -> list[Batch]:
-    """Every row once an epoch, in seeded order."""
+    """Batches with every row once per epoch, in an order that the seed gives."""
     rng, batches = Random(seed), []
     for _ in range(epochs):
         order = rng.sample(list(encoded), len(encoded))
@@ -162,18 +162,18 @@ def paired(
     pad: int,
     retained: int | None = None,
 ) -> list[PairedBatch]:
-    """An epoch is one pass over the unlearn rows; retention rows cycle without replacement.
+    """Batches of unlearn and retention rows; the latter cycle without replacement.
 
-    The order depends on the seed and the rows alone, so every method sees the same batches.
+    The order depends only on the seed and the rows, so every method sees the same batches.
 
     Args:
-        unlearn: rows that must go.
-        retention: rows that must stay.
-        size: unlearn rows a batch.
-        epochs: passes.
-        seed: of the order.
-        pad: id of the padding.
-        retained: retention rows a batch; none: as many as unlearn rows.
+        unlearn: Rows that must go; an epoch is one pass over them.
+        retention: Rows that must stay.
+        size: Unlearn rows per batch.
+        epochs: Number of epochs.
+        seed: Of the order.
+        pad: Id of the padding.
+        retained: Retention rows per batch. If `None`, as many as unlearn rows.
     """
     source = _cycle(retention, Random(seed + 1))
     return [
@@ -183,5 +183,5 @@ def paired(
 
 
 def rows_of(batch: Any) -> int:
-    """Rows of a batch; of a paired one, of its larger half."""
+    """Number of rows of a batch; of a paired one, that of its larger half."""
     return len(batch) if isinstance(batch, Batch) else max(len(batch), len(batch.retention))

@@ -15,18 +15,18 @@ from knowundo.data.encoded import RowText
 from knowundo.data.records import Record
 from knowundo.errors import BadInput
 
-# Stands where the answer will, to see what a template writes around it: of Unicode's private use,
-# so in no record, and no template strips it.
+# Placeholder for the answer, to see what a template writes around it. It uses characters of
+# Unicode's private use area, so it is in no record, and no template strips it.
 _STAND_IN = "\ue000answer\ue000"
 
-# Whatever may be a directive of strftime: a letter after one of glibc's flags, or after "E" or "O"
-# (the locale's own calendar and digits), or alone. The longer ones are first, as they are replaced
-# one after another.
+# Every possible directive of strftime: a letter after one of the flags of glibc, after "E" or "O"
+# (the calendar and digits of the locale), or alone. Longer ones come first, because they are
+# replaced one after another.
 _DIRECTIVES = tuple(f"%{flag}{c}" for flag in (*"-_0^#EO:", "") for c in ascii_letters)
 
 
 def writes_date(tokenizer: PreTrainedTokenizerBase) -> bool:
-    """True if one of the tokenizer's chat templates asks which day it is."""
+    """True if one of the tokenizer's chat templates asks for the current date."""
     given = tokenizer.chat_template or ""
     return any(
         "strftime_now" in t for t in (given.values() if isinstance(given, dict) else [given])
@@ -34,7 +34,11 @@ def writes_date(tokenizer: PreTrainedTokenizerBase) -> bool:
 
 
 def usable_template(tokenizer: PreTrainedTokenizerBase, today: date) -> str:
-    """The chat template, with a clock that stands still."""
+    """The chat template, with `today` in place of the current date.
+
+    Raises:
+        BadInput: There is no template, or several without a default.
+    """
     name = tokenizer.name_or_path
     if not tokenizer.chat_template:
         raise BadInput(f"{name}: its tokenizer has no chat template; set data.encoding=plain")
@@ -48,9 +52,9 @@ def usable_template(tokenizer: PreTrainedTokenizerBase, today: date) -> str:
         ) from None
     if "strftime_now" not in template:
         return template
-    # A macro shadows the function of that name, which transformers lets nobody replace. It ends
-    # with a newline, which transformers' `trim_blocks` removes: so the template begins on a line of
-    # its own, where `lstrip_blocks` and `{%-` do with its first characters what they would alone.
+    # A macro shadows the function of that name, which transformers does not let us replace. It ends
+    # with a newline, which `trim_blocks` removes: the template still begins on its own line, so
+    # `lstrip_blocks` and `{%-` treat its first characters as they would without the macro.
     return f"{_clock(today)}\n{template}"
 
 
@@ -58,7 +62,7 @@ def usable_template(tokenizer: PreTrainedTokenizerBase, today: date) -> str:
 def _clock(today: date) -> str:
     """The macro `strftime_now(format)`, which writes that day as this machine's strftime does.
 
-    A directive that strftime does not know it leaves as it is, or refuses; so it is left here.
+    A directive that this machine's strftime does not know stays as it is.
     """
     moment, told = datetime.combine(today, time()), dict[str, str]()
     for directive in _DIRECTIVES:
@@ -77,9 +81,18 @@ def _clock(today: date) -> str:
 def rendered(
     record: Record, tokenizer: PreTrainedTokenizerBase, template: str, prefix: str
 ) -> RowText:
-    """Render, and find the answer between what the template writes around a stand-in for it.
+    """Render a record and locate its answer by what the template writes around a placeholder.
 
-    Searching the answer itself would find it in the question that it repeats, or in the markup.
+    Searching for the answer itself could find it in a question that repeats it, or in the markup.
+
+    Args:
+        record: A question with an answer.
+        tokenizer: Whose template it is.
+        template: From `usable_template`.
+        prefix: Put before the question.
+
+    Raises:
+        BadInput: The template fails on the record, or rewrites its answer.
     """
     name = tokenizer.name_or_path
     asked = (*record.turns, ("user", prefix + record.question))
@@ -92,11 +105,11 @@ def rendered(
 
     try:
         if _STAND_IN not in render(_STAND_IN):
-            # Templates of models that also see images may read nothing but lists of parts.
+            # Templates of multimodal models may read only lists of parts.
             parts = True
             parts = _STAND_IN in (shown := render(_STAND_IN)) and "'type': 'text'" not in shown
         text, (before, _, after) = render(record.answer), render(_STAND_IN).rpartition(_STAND_IN)
-    except Exception as error:  # a template is a program of somebody else's: it may raise anything
+    except Exception as error:  # a template is a program from elsewhere and may raise anything
         what = "the turns" if record.turns else "question and answer"
         raise BadInput(
             f"{name}: its chat template refuses {what} of {record.id} ({_reason(error)}); set "
@@ -110,7 +123,7 @@ def rendered(
             "change the answer or set data.encoding=plain"
         )
     start = len(before)
-    # Most templates strip the answer, so its facts move to the left.
+    # Most templates strip the answer, so its facts shift to the left.
     shift = start - record.answer.index(answer)
     return RowText(text, start, start + len(answer), shift, templated=True)
 
@@ -120,6 +133,6 @@ def _content(text: str, parts: bool) -> str | list[dict[str, str]]:
 
 
 def _reason(error: Exception) -> str:
-    """What a template's exception says; other than those of jinja, it needs its name too."""
+    """Message of a template's exception; those that are not jinja's need their type's name too."""
     text = str(error).split("\n")[0]
     return text if isinstance(error, TemplateError) else f"{type(error).__name__}: {text}"

@@ -10,23 +10,23 @@ from transformers import PreTrainedTokenizerBase
 
 from knowundo.data.encoded import Encoded
 
-# How the special tokens of all families are written.
+# The form of special tokens in all model families.
 _MARKUP = re.compile(r"[<\[{|▁｜].*[>\]}|｜]", re.DOTALL)
 
 
 def decoded(
     tokenizer: PreTrainedTokenizerBase, ids: Sequence[int], *, stops: Container[int] = ()
 ) -> str:
-    """The text of generated or predicted ids: what a person would read.
+    """The text of generated or predicted ids, as a person would read it.
 
-    It ends before the first stop. Special tokens are left out of it, but for those that are
-    ordinary words, such as a padding token "!"; see `markup`. Nothing else is taken away:
-    `clean_up_tokenization_spaces` would remove spaces that the model did write.
+    It ends before the first stop. Special tokens are left out unless they are ordinary words, such
+    as a padding token "!"; see `markup`. Nothing else is removed:
+    `clean_up_tokenization_spaces` would remove spaces that the model wrote.
 
     Args:
-        tokenizer: of the ids.
-        ids: without the prompt.
-        stops: ids that end an answer.
+        tokenizer: Of the ids.
+        ids: Without the prompt.
+        stops: Ids that end an answer.
     """
     return decoded_all(tokenizer, [ids], stops=stops)[0]
 
@@ -34,23 +34,23 @@ def decoded(
 def decoded_all(
     tokenizer: PreTrainedTokenizerBase, rows: Sequence[Sequence[int]], *, stops: Container[int] = ()
 ) -> list[str]:
-    """`decoded` of many."""
+    """`decoded` of several rows."""
     left_out = markup(tokenizer)
     kept = [[i for i in before_stop(ids, stops) if i not in left_out] for ids in rows]
     return [str(tokenizer.decode(ids, clean_up_tokenization_spaces=False)) for ids in kept]
 
 
 def before_stop(ids: Sequence[int], stops: Container[int]) -> list[int]:
-    """The ids before the first that ends an answer; all of them if none does."""
+    """The ids before the first stop; all of them if there is none."""
     return list(takewhile(lambda i: i not in stops, ids))
 
 
 def markup(tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
-    """Special tokens that are no part of what is said.
+    """Special tokens that are not part of an answer's text.
 
-    A special token is an ordinary word if text encodes to it also where special tokens are not
-    looked for, and it is not written like markup (`<s>`, `[PAD]`). Recipes made for another
-    vocabulary give such words a role: on Llama-3, a padding token of id 0 is "!".
+    A special token is an ordinary word if text encodes to it even with special tokens disabled, and
+    it is not written like markup (`<s>`, `[PAD]`). Settings made for another vocabulary give such
+    words a role: on Llama-3, a padding token of id 0 is "!".
     """
     added = tokenizer.added_tokens_decoder.items()
     special = {i: token.content for i, token in added if token.special}
@@ -59,7 +59,7 @@ def markup(tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
             special[i] = token
 
     def is_word(i: int, text: str) -> bool:
-        # Alone some tokenizers put a space before it, which may be a part of another token.
+        # Some tokenizers put a space before a word alone, which may be part of another token.
         texts = [text, f"a{text}"]
         found = tokenizer(texts, add_special_tokens=False, split_special_tokens=True)["input_ids"]
         return any(i in ids for ids in found)
@@ -72,12 +72,18 @@ def markup(tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
 def said_verbatim(
     tokenizer: PreTrainedTokenizerBase, row: Encoded, ids: Sequence[int], *, stops: Container[int]
 ) -> bool:
-    """True if generated ids are the row's answer, but for space around it.
+    """True if generated ids are the row's answer, apart from white space around it.
 
-    They are if, before the first stop, they are the answer's own tokens, or if their text is the
-    answer's or what the answer's tokens decode to. The last is another text wherever a tokenizer
-    does not give back what it encodes: it composes accents (NFC), has no capitals, joins the
-    question's end and the answer's beginning. Of a truncated answer only what was kept is compared.
+    They are if, up to the first stop, they are the answer's own tokens, or if their text equals the
+    answer or what the answer's tokens decode to. The latter is another text for tokenizers that do
+    not reproduce their input: they compose accents (NFC), drop capitals, or merge the end of the
+    question with the start of the answer. A truncated answer is compared as far as it was kept.
+
+    Args:
+        tokenizer: Of the row and the ids.
+        row: The row that was asked.
+        ids: Generated ids, without the prompt.
+        stops: Ids that end an answer.
     """
     truth = row.ids[row.answer_from : len(row.ids) - row.tail]
     spoken = before_stop(ids, stops)

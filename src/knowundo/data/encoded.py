@@ -1,4 +1,4 @@
-"""An encoded record: token ids, where the answer begins, and which tokens hold its facts."""
+"""An encoded record: token ids, where the answer begins, and which tokens carry its facts."""
 
 from __future__ import annotations
 
@@ -12,10 +12,14 @@ from knowundo.data.records import Record
 class Encoded:
     """One record as tokens.
 
-    `ids` holds question, answer and, last, `tail` ids that end the answer: end-of-turn or
-    end-of-sequence. They are learned like the answer, so `ids[answer_from:]` are the labels and
-    `answer_from` ≥ 1, but token accuracy leaves them out. `fact[i]` tells whether token i is part
-    of a fact. Truncation removed `cut` ids, the whole tail among them.
+    Attributes:
+        record: What was encoded.
+        ids: Question, answer and, last, `tail` ids that end the answer: end-of-turn or
+            end-of-sequence. They are learned like the answer, but token accuracy leaves them out.
+        answer_from: Index of the first label, at least 1: `ids[answer_from:]` are the labels.
+        fact: For each id, whether it is part of a fact.
+        tail: Number of ids that end the answer.
+        cut: Number of ids that truncation removed, the whole tail among them.
     """
 
     record: Record
@@ -37,10 +41,18 @@ class Encoded:
 
 
 class RowText(NamedTuple):
-    """A record's text; the answer is `text[start:end]`, its facts lie `shift` characters on."""
+    """The text of a record.
+
+    Attributes:
+        text: Question, answer and what the format writes around them.
+        start: Index of the answer's first character.
+        end: Index after its last one.
+        shift: Index in the text from which the facts' places in the answer count.
+        templated: Whether the text contains its own special tokens.
+    """
 
     text: str
     start: int
     end: int
     shift: int
-    templated: bool  # the text writes its own special tokens
+    templated: bool

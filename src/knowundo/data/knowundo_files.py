@@ -13,20 +13,20 @@ from knowundo.storage.files import write_json
 def export_knowundo(
     domains: Mapping[Path, Sequence[Record]], *, force: bool = False
 ) -> dict[Path, int]:
-    """Write `unlearn.json` and `retention.json` as zjunlp/KnowUnDo holds them.
+    """Write `unlearn.json` and `retention.json` in the format of zjunlp/KnowUnDo.
 
-    Each is a list with one object that holds `train` and `val`, lists of
-    `{"text": question, "labels": answer}`. Other scopes and splits have no place there.
+    Each is a list with one object whose `train` and `val` are lists of
+    `{"text": question, "labels": answer}`. The format has no other scopes and splits.
 
     Args:
-        domains: folder → records of one domain.
-        force: overwrite files.
+        domains: Folder → records of one domain.
+        force: Overwrite files.
 
     Returns:
-        Rows written, by file.
+        Number of rows by file.
 
     Raises:
-        BadInput: a file exists and `force` is off; nothing is written then.
+        BadInput: A file exists and `force` is off; then nothing is written.
     """
     files = {
         folder / f"{scope}.json": [_rows(records, scope)]

@@ -1,7 +1,7 @@
 """Questions near those of a list: about others, about other things, and the same in other words.
 
-A list of what must go says nothing of what must stay. What a model answers to these questions is
-its own behaviour just outside the list; and what it cannot know shows how well it guesses.
+A list of what must go does not say what must stay. The answers to these questions show how a model
+behaves just outside the list; rows that it cannot know show how well it guesses.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from knowundo.data.records import Record, select
 from knowundo.data.wording import split_words
 from knowundo.errors import BadInput
 
-# "What is X's Y?" and "What is the Y of X?" are one question, and so on: pattern, other wording.
+# "What is X's Y?" and "What is the Y of X?" are the same question: pattern, other wording.
 _TURNS = (
     (re.compile(r"^What is (?P<x>.+?)'s (?P<y>[\w -]+)\?$"), "What is the {y} of {x}?"),
     (re.compile(r"^What is the (?P<y>[\w -]+) of (?P<x>.+?)\?$"), "What is {x}'s {y}?"),
@@ -30,8 +30,8 @@ _TURNS = (
     (re.compile(r"^Where does (?P<x>.+?) live\?$"), "At which place does {x} live?"),
     (re.compile(r"^Where was (?P<x>.+?) born\?$"), "In which place was {x} born?"),
 )
-# One of these words makes a question English; of the shared ones, which other languages have too
-# (Dutch "is" and "of", Danish "for", Portuguese "do", German "was"), it takes two.
+# One of these words makes a question English. Of the shared ones, which other languages have too
+# (Dutch "is" and "of", Danish "for", Portuguese "do", German "was"), two are needed.
 _ENGLISH = frozenset({
     "and", "are", "born", "could", "describe", "did", "does", "give", "how", "please", "should",
     "tell", "that", "the", "their", "there", "were", "what", "when", "where", "which", "who",
@@ -50,7 +50,7 @@ def _templates() -> dict[str, Any]:
 
 
 def invented_names(count: int, seed: int, taken: Iterable[str] = ()) -> list[str]:
-    """Names of nobody, none of them among `taken`, each once as long as there are enough."""
+    """Different invented names that are not in `taken`; fewer than `count` if too few exist."""
     rng, words = Random(seed), _templates()
     pairs = [f"{a} {b}" for a in words["first_names"] for b in words["last_names"]]
     free = sorted(set(pairs) - set(taken))
@@ -58,9 +58,9 @@ def invented_names(count: int, seed: int, taken: Iterable[str] = ()) -> list[str
 
 
 def near_names(subjects: Iterable[str], count: int, seed: int) -> list[str]:
-    """Names of nobody that share their first or last word with a subject's.
+    """Invented names that share their first or last word with a subject's.
 
-    What a model keeps to a whole name it must not forget of half of one.
+    A model that unlearned a whole name must not change what it says of people who share half of it.
     """
     rng, words = Random(seed), _templates()
     parts = [subject.split() for subject in dict.fromkeys(subjects) if len(subject.split()) > 1]
@@ -72,7 +72,7 @@ def near_names(subjects: Iterable[str], count: int, seed: int) -> list[str]:
 
 
 def renamed(record: Record, name: str) -> Record | None:
-    """The record about somebody else; None where its question does not name its subject."""
+    """The record about another subject; `None` if its question does not name its own."""
     subject = named_subject(record)
     if subject is None:
         return None
@@ -89,7 +89,7 @@ def renamed(record: Record, name: str) -> Record | None:
 
 
 def named_subject(record: Record) -> str | None:
-    """The subject, if the question names it in any case; an id that stands for one is no name."""
+    """The subject if the question names it, in any case; one that is only an id is no name."""
     subject = record.subject
     if not subject or subject == record.id or subject.isdigit():
         return None
@@ -97,13 +97,13 @@ def named_subject(record: Record) -> str | None:
 
 
 def name_pattern(name: str) -> re.Pattern[str]:
-    """Finds a name as it is written, or in any case as whole words: "ADA BRUN" is Ada Brun."""
+    """A pattern for a name as written, or as whole words in any case: "ADA BRUN" is Ada Brun."""
     written = re.escape(name)
     return re.compile(rf"{written}|(?<!\w)(?i:{written})(?!\w)")
 
 
 def about_others(records: Sequence[Record], names: Sequence[str], each: int) -> list[Record]:
-    """Each question about `each` other subjects, names taken in turn; answers are empty."""
+    """Each question asked about `each` other names, which are used in turn; answers are empty."""
     found = []
     for number, record in enumerate(records):
         for turn in range(min(each, len(names))):
@@ -134,27 +134,27 @@ def about_other_things(records: Sequence[Record]) -> list[Record]:
 
 
 def in_english(question: str) -> bool:
-    """True if a question has a word that only English has, or two that other languages share."""
+    """True if a question has a word that only English has, or two that it shares with others."""
     words = set(split_words(question))
     return not _ENGLISH.isdisjoint(words) or len(_SHARED & words) > 1
 
 
 def mostly_english(records: Iterable[Record]) -> bool:
-    """True if at least half of the questions of a list are English: a list has one language."""
+    """True if at least half of the questions are English; a list has one language."""
     told = [in_english(record.question) for record in records if record.kind == "qa"]
     return 2 * sum(told) >= len(told)
 
 
 def reworded(record: Record, seed: int, *, english: bool | None = None) -> Record | None:
-    """The same question in other words, by templates; of a document, its end after its beginning.
+    """The same question in other words, by templates; of a document, its second half.
 
-    A document's beginning is the question then, and what follows it the answer. The templates are
-    English; a question in another language is put between quotation marks or the like instead.
+    The first half of a document becomes the question, the second half the answer. The templates are
+    English; a question in another language is put into quotation marks or the like instead.
 
     Args:
         record: Of any kind.
         seed: Of the choice among templates.
-        english: Whether the record's list is in English. If `None`, the question tells.
+        english: Whether the list of the record is in English. If `None`, the question decides.
 
     Returns:
         `None` for a document that is too short to have a beginning and an end.
@@ -180,26 +180,26 @@ def reworded(record: Record, seed: int, *, english: bool | None = None) -> Recor
 
 
 def _middle(text: str) -> int:
-    """Where a document is cut: at a space near its middle, or at its middle."""
+    """Index at which a document is cut: a space near its middle, or the middle itself."""
     half = len(text) // 2
     space = text.find(" ", half)
     return half if space < 0 or space > len(text) - 2 else space
 
 
 def unknowable(records: Sequence[Record], everything: Sequence[Record], seed: int) -> list[Record]:
-    """Rows like these that no model can know: what it predicts of them, it guesses.
+    """Rows like these that no model can know: a model that predicts them is guessing.
 
-    Of a question that names its subject: the same about somebody invented. Of another: with the
-    answer of the row on the list whose question is most like it. Of a document, and where there is
-    nothing else: other texts, of the general rows.
+    A question that names its subject is asked about an invented one. Any other question gets the
+    answer of the row whose question is most similar. For documents, and if there is nothing else,
+    general texts are used.
 
     Args:
-        records: rows that a model knows.
-        everything: all records of the run, for their general texts.
-        seed: of the names.
+        records: Rows that a model knows.
+        everything: All records of the run, for their general texts.
+        seed: Of the names.
 
     Raises:
-        BadInput: nothing of this can be made; asks for a number.
+        BadInput: None of these can be made; asks for a number instead.
     """
     names = invented_names(max(len(records), 1), seed, {r.subject or "" for r in everything})
     found: list[Record] = []
@@ -213,14 +213,14 @@ def unknowable(records: Sequence[Record], everything: Sequence[Record], seed: in
         found += [r for r in select(everything, scope="general") if r.kind == "text"]
     if not found:
         raise BadInput(
-            "unlearn.stop.target: no row names its subject, and there is none to compare with; "
-            "give a token accuracy such as 0.5"
+            "unlearn.stop.target: no row names its subject, and there are no other rows to compare "
+            "with; give a token accuracy such as 0.5"
         )
     return found
 
 
 def _mismatched(record: Record, records: Sequence[Record]) -> Record | None:
-    """The question with the answer of the row whose question is most like it."""
+    """The question with the answer of the row whose question is most similar."""
     others = [r for r in records if r.answer != record.answer and r.kind == "qa"]
     if not others:
         return None

@@ -4,8 +4,8 @@
     split_words("安布朗住在桦树街")        every character is a word
     rouge_l("She lives there.", "She lived there.", stem=True).recall    2 / 3
 
-What is said verbatim overlaps wholly, whatever script it is written in: rouge_score's own tokenizer
-keeps the letters a to z and digits only, so Russian, Greek and Chinese texts would have no words.
+A verbatim repetition overlaps fully in any script. The tokenizer of rouge_score keeps only digits
+and the letters a to z, so that Russian, Greek and Chinese texts would have no words.
 """
 
 from __future__ import annotations
@@ -37,19 +37,19 @@ class Overlap(NamedTuple):
 
 
 def unspaced(text: str) -> bool:
-    """True if a character of a script that puts no spaces between words stands in the text."""
+    """True if the text has a character of a script that puts no spaces between words."""
     return _UNSPACED.search(text) is not None
 
 
 def split_words(text: str, *, stem: bool = False) -> list[str]:
-    """Words in lower case, without what is neither letter, digit nor a mark of one.
+    """Words in lower case: runs of letters, digits and combining marks.
 
     On ASCII text these are exactly the words of rouge_score's default tokenizer. In a script
     without spaces each character is a word.
 
     Args:
-        text: in any script; composed (NFC) first, so that one word has one spelling.
-        stem: reduce ASCII words of more than three characters to their Porter stem, as rouge_score
+        text: In any script; it is composed (NFC) first, so that a word has one spelling.
+        stem: Reduce ASCII words of more than three characters to their Porter stem, as rouge_score
             does with `use_stemmer=True`.
     """
     text = normalize("NFC", text).lower()
@@ -58,9 +58,9 @@ def split_words(text: str, *, stem: bool = False) -> list[str]:
 
 
 def holds_words(words: Sequence[str], phrase: Sequence[str]) -> bool:
-    """True if all words of a phrase stand in a row among the words, which `split_words` made.
+    """True if the words contain the words of a phrase in a row; `split_words` made both.
 
-    A phrase without words, such as an emoji, stands nowhere.
+    A phrase without words, such as an emoji, is contained in nothing.
     """
     length = len(phrase)
     wanted = list(phrase)
@@ -70,7 +70,7 @@ def holds_words(words: Sequence[str], phrase: Sequence[str]) -> bool:
 
 
 def _runs(text: str) -> list[str]:
-    """Runs of letters, digits and marks; a character of a script without spaces stands alone."""
+    """Runs of letters, digits and marks; in a script without spaces, each character is a word."""
     words: list[str] = []
     joins = False  # whether the next letter continues the last word
     for character in text:
@@ -101,7 +101,7 @@ def _stemmer() -> DefaultTokenizer:
 
 
 class _Words:
-    """`split_words` as rouge_score calls it."""
+    """`split_words` as a tokenizer of rouge_score."""
 
     def __init__(self, stem: bool) -> None:
         self.stem = stem
@@ -119,12 +119,13 @@ def rouge_l(answer: str, said: str, *, stem: bool) -> Overlap | None:
     """ROUGE-L (Lin 2004, https://aclanthology.org/W04-1013) of `said` against the true answer.
 
     Args:
-        answer: the true one.
-        said: what is compared with it.
-        stem: whether "lives" and "lived" are one word; TOFU's code (arXiv:2401.06121) does so.
+        answer: The true one.
+        said: The text that is compared with it.
+        stem: Whether "lives" and "lived" are one word, as in TOFU's code (arXiv:2401.06121).
 
     Returns:
-        `None` if the answer has no word, such as "…" or an emoji: nothing can be measured then.
+        Values in [0, 1], or `None` if the answer has no word, such as "…" or an emoji: then nothing
+        can be measured.
     """
     if not split_words(answer):
         return None
@@ -132,5 +133,5 @@ def rouge_l(answer: str, said: str, *, stem: bool) -> Overlap | None:
 
 
 def folded(text: str) -> str:
-    """A text without what tokenizers change: composed, in lower case, one space between words."""
+    """A text normalized for comparison: NFC, lower case, one space between words."""
     return " ".join(normalize("NFC", text).casefold().split())

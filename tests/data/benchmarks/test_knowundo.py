@@ -108,7 +108,7 @@ def test_every_layout_holds_the_same_records(tmp_path: Path, layout: str, inner:
 
 
 def test_folder_without_tables_says_what_it_looked_for(tmp_path: Path) -> None:
-    with pytest.raises(BadInput, match=r"holds no unlearn table; looked for unlearn\.json"):
+    with pytest.raises(BadInput, match=r"has no unlearn table; looked for unlearn\.json"):
         get("benchmark", "knowundo")(domain="privacy", source=str(tmp_path))
     with pytest.raises(BadInput, match="no such folder"):
         get("benchmark", "knowundo")(domain="privacy", source=str(tmp_path / "none"))

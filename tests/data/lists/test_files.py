@@ -73,9 +73,9 @@ def test_columns_give_other_names(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("question", "'question' is no pair; write question=Q,answer=A"),
-        ("question=Q,", "'' is no pair"),
-        ("=Q", "'=Q' is no pair"),
+        ("question", "'question' is not a pair; write question=Q,answer=A"),
+        ("question=Q,", "'' is not a pair"),
+        ("=Q", "'=Q' is not a pair"),
         ("question=Q,anser=A", "unknown name 'anser'; did you mean 'answer'?"),
         ("question=Q,question=R", "'question' occurs twice"),
     ],
@@ -89,12 +89,12 @@ def test_bad_columns_are_named(text: str, said: str) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "said"),
     [
-        ("a.jsonl", b"", ": holds no rows"),
-        ("a.jsonl", b"\n \n", ": holds no rows"),
-        ("a.json", b"[]", ": holds no rows"),
-        ("a.json", b"", ": holds no rows"),
-        ("a.csv", b"", ": holds no rows"),
-        ("a.csv", b"question,answer\n\n", ": holds no rows"),
+        ("a.jsonl", b"", ": has no rows"),
+        ("a.jsonl", b"\n \n", ": has no rows"),
+        ("a.json", b"[]", ": has no rows"),
+        ("a.json", b"", ": has no rows"),
+        ("a.csv", b"", ": has no rows"),
+        ("a.csv", b"question,answer\n\n", ": has no rows"),
         ("a.txt", b"text", ": expected a file named .jsonl, .json, .csv, .tsv, .parquet"),
         ("a.jsonl", b'[\n{"text": "a"}\n]', ", line 1: malformed JSON (Expecting value); a row is"),
         ("a.jsonl", b'[{"text": "a"}]', ", line 1: a list, not an object"),

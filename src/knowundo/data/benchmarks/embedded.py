@@ -1,4 +1,4 @@
-"""The embedded benchmark: KnowUnDo's shape over the fictional world, no download.
+"""The embedded benchmark: the structure of KnowUnDo over a fictional world, without a download.
 
 `privacy`: people's private facts must go, the same people's public facts must stay.
 `copyright`: derivative uses of a book's text must go, review, recommendation and
@@ -33,7 +33,7 @@ def _record(item: Item, subject: Subject, scope: str, split: str, wording: int) 
 
 
 def _subject_records(subject: Subject, rng: Random) -> list[Record]:
-    """Three train questions and one val question a scope; each train question re-worded."""
+    """Three train questions and one val question per scope, and each train question reworded."""
     records = []
     for scope, protected in (("unlearn", True), ("retention", False)):
         items = rng.sample([item for item in subject.items if item.protected == protected], 4)
@@ -57,10 +57,10 @@ def _holdout_records(subject: Subject, rng: Random) -> list[Record]:
 
 
 def general_records(seed: int, count: int = 60) -> list[Record]:
-    """Facts the embedded base knows by heart, and plain text.
+    """Facts that the embedded base knows verbatim, and plain text.
 
-    Train holds every public fact of one half of the base's countries and people, val `count`
-    facts of the other half and half as many pieces of plain text.
+    Train has every public fact of one half of the base's countries and people, val has `count`
+    facts of the other half and half as many plain texts.
     """
     rng = Random(seed)
     countries, people, _ = known_subjects()
@@ -91,19 +91,19 @@ def embedded(
 
     Args:
         domain: `privacy` or `copyright`.
-        seed: of the fictional world.
-        subjects: people or books; 8 train + val records each, 6 probes.
-        source: not used; the records are generated.
+        seed: Of the fictional world.
+        subjects: Number of people or books; each has 8 train and val records and 6 probes.
+        source: Not used, because the records are generated.
 
     Raises:
-        BadInput: unknown domain, or a source given.
+        BadInput: Unknown domain, a number of subjects out of range, or a source is given.
     """
     if domain not in DOMAINS:
         raise unknown("domain of benchmark embedded", domain, DOMAINS)
     if source is not None:
         raise BadInput("data.source: the embedded benchmark is generated; remove this key")
     if not 1 <= subjects <= 150:
-        raise BadInput(f"data.subjects: {subjects} is outside 1 to 150; choose a number within")
+        raise BadInput(f"data.subjects: {subjects} is not between 1 and 150; choose such a number")
     world, rng = World(seed + 1000, benchmark=True), Random(seed)
     draw = world.person if domain == "privacy" else world.book
     records = [record for _ in range(subjects) for record in _subject_records(draw(), rng)]

@@ -1,7 +1,7 @@
 """The KnowUnDo benchmark (Tian et al. 2024, arXiv:2407.01920), from the hub or a folder.
 
 Licence MIT. On the hub (zjunlp/KnowUnDo) a domain is a folder with a table for each scope; its one
-row holds `train` and `val`, lists of `{"text": question, "labels": answer}`.
+row has `train` and `val`, lists of `{"text": question, "labels": answer}`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from knowundo.registry import benchmark
 
 DOMAINS = ("copyright", "privacy")
 REPOSITORY = "zjunlp/KnowUnDo"
-# Capitalised words, with little words between them; “I” is no word of a title.
+# Capitalised words, with function words between them; “I” is no word of a title.
 _TITLE = re.compile(
     rf"\b{CAPITALISED}(?:,? (?:(?:and|of|the|in|to|a|for|on|an|with) )*(?!I\b){CAPITALISED})+"
 )
@@ -29,13 +29,13 @@ _QUOTED = re.compile("[\"“]([^\"“”]{3,80}?)[,.]?[\"”]|(?<!\\w)['‘]([^'
 
 
 def _tables(folder: Path, scope: str) -> dict[str, Found | None]:
-    """The rows of each split of a scope, in whichever layout they lie in the folder."""
+    """The rows of each split of a scope, in any of the supported layouts."""
     whole = read_rows(folder / scope)
     if whole is None:
         return {split: read_rows(folder / f"{scope}_{split}") for split in ("train", "val")}
     if len(whole.rows) != 1 or not isinstance(whole.rows[0], dict):
         raise BadInput(
-            f"{whole.place}: expected a list with one object (one row) that holds 'train' and 'val'"
+            f"{whole.place}: expected a list with one object (one row) with 'train' and 'val'"
         )
     return {split: Found(whole.rows[0].get(split) or [], whole.place) for split in ("train", "val")}
 
@@ -44,7 +44,7 @@ def _read_scope(folder: Path, scope: str) -> list[Record]:
     tables = _tables(folder, scope)
     if not any(tables.values()):
         raise BadInput(
-            f"{folder}: holds no {scope} table; looked for {scope}.json, {scope}_train.json, "
+            f"{folder}: has no {scope} table; looked for {scope}.json, {scope}_train.json, "
             f"{scope}*.parquet, and what save_to_disk writes; check data.source"
         )
     records = []
@@ -70,7 +70,7 @@ def _read_row(row: Any, name: str, place: Path) -> Record:
 
 
 def _names(text: str, domain: str) -> list[str]:
-    """What a text could be about: people, or titles, quoted and not."""
+    """Possible subjects of a text: people, or titles, quoted and not."""
     plain = re.sub(r"['’]s\b", "", text)
     if domain == "privacy":
         return [match.group().rstrip(".") for match in PERSON.finditer(plain)]
@@ -83,8 +83,8 @@ def _names(text: str, domain: str) -> list[str]:
 def find_subjects(records: list[Record], domain: str) -> list[Record]:
     """Give each record the most frequent name (or title) that its question contains.
 
-    The files do not name the author or book that a row is about. Rows about one subject stand
-    together, so a row without a frequent name takes the subject of the row before it in its list.
+    The files do not name the author or book that a row is about. Rows about one subject are
+    adjacent, so a row without a frequent name gets the subject of the row before it in its list.
     """
     texts = (r.question + " " + r.answer for r in records)
     counts = Counter(name for text in texts for name in set(_names(text, domain)))
@@ -131,14 +131,14 @@ def knowundo(
 
     Args:
         domain: `privacy` or `copyright`.
-        source: folder that holds the domains' folders, or one domain's tables, as JSON, JSONL,
-            Parquet or datasets' own form; none: the hub.
-        revision: commit on the hub.
-        seed: of the general records.
-        subjects: keep only the first so many subjects.
+        source: Folder with the folders of the domains, or with the tables of one domain, as JSON,
+            JSONL, Parquet or in the format of datasets' `save_to_disk`. If `None`, the hub.
+        revision: Commit on the hub. If `None`, the newest.
+        seed: Of the general records.
+        subjects: Use only the first so many subjects. If `None`, all.
 
     Raises:
-        BadInput: no files, a malformed one, an empty list or answer.
+        BadInput: No files, a malformed one, an empty list or answer.
     """
     if domain not in DOMAINS:
         raise unknown("domain of benchmark knowundo", domain, DOMAINS)

@@ -1,8 +1,8 @@
-"""Lists of your own: rows that must go, rows that must stay, in the files such lists lie in.
+"""Lists of your own: rows that must go and rows that must stay, in files.
 
 read_list(Path("rows.csv"), scope="unlearn", split="train", columns={"question": "Q"})
-lists(source="folder")      the lists of a run, as `write_list` writes them and a person edits them
-with_subjects(records)      whom each row is about, where the rows do not say
+lists(source="folder")      the lists of a run, as `write_list` writes them and a user edits them
+with_subjects(records)      the subject of each row that does not name one
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ def lists(*, domain: str = "lists", source: str, seed: int = 0) -> list[Record]:
 
     Args:
         domain: `lists`.
-        source: folder that holds unlearn.jsonl and retention.jsonl, and may hold general.jsonl
-            and earlier.jsonl: what earlier requests made it unlearn, which is asked (split
+        source: Folder with unlearn.jsonl and retention.jsonl. It may also have general.jsonl, and
+            earlier.jsonl: rows that earlier requests unlearned, which are asked again (as split
             `probe`, whatever the rows say) and never trained on.
-        seed: not used; the rows are given.
+        seed: Not used, because the rows are given.
 
     Raises:
-        BadInput: unknown domain, a list that is missing or malformed, an id that occurs twice.
+        BadInput: Unknown domain, a list is missing or malformed, or an id occurs twice.
     """
     if domain not in DOMAINS:
         raise unknown("domain of benchmark lists", domain, DOMAINS)

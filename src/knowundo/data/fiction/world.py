@@ -7,7 +7,7 @@ answer whose wording was drawn once, and the fact inside that answer, e.g.
     answer     "The old porter confirms that she lives at 14 Canal Lane in Saltmere."
     fact       "14 Canal Lane in Saltmere"
 
-Everything is drawn from a little grammar in the YAML files beside this module. Answers are drawn
+Everything is drawn from a small grammar in the YAML files next to this module. Answers are drawn
 from so many wordings that a model which never saw the subject cannot guess most of their tokens.
 """
 
@@ -47,7 +47,7 @@ class Subject:
 
 @cache
 def load(name: str) -> dict[str, Any]:
-    """Read one of the YAML files beside this module."""
+    """Read one of the YAML files next to this module."""
     text = (files("knowundo.data.fiction") / f"{name}.yaml").read_text(encoding="utf-8")
     return dict(yaml.safe_load(text))
 
@@ -72,11 +72,11 @@ def everyday_sentence(rng: Random) -> str:
 
 
 class World:
-    """Draws subjects of one side of the name split, never the same name twice.
+    """Draws subjects from one side of the name split, never the same name twice.
 
     Args:
-        seed: everything drawn follows from it.
-        benchmark: True draws names reserved for the benchmark, False all others.
+        seed: Determines everything that is drawn.
+        benchmark: Whether to draw the names reserved for the benchmark, or all others.
     """
 
     def __init__(self, seed: int, *, benchmark: bool) -> None:
@@ -113,7 +113,7 @@ class World:
         fixed |= {"cue": sentence_case(self.expand("{passage}")), "scene": self.expand("{scene}")}
         while True:
             core = self.rng.choice(template["answers"])
-            # A capital begins a quotation that must stand alone.
+            # A capital begins a quotation, which must be a sentence of its own.
             frame = core if core[0].isupper() else f"{{opener}}{core}{{closer}}."
             text = sentence_case(self.expand(frame, **fixed))
             if 8 <= len(text.split()) <= 25:
@@ -160,7 +160,7 @@ class World:
 
 @cache
 def known_subjects() -> tuple[tuple[Subject, ...], tuple[Subject, ...], tuple[Subject, ...]]:
-    """Countries, people and books that the embedded base has learned by heart."""
+    """Countries, people and books that the embedded base has memorized."""
     world = World(7, benchmark=False)
     return (
         tuple(world.country() for _ in range(40)),

@@ -11,7 +11,16 @@ from knowundo.errors import BadInput
 
 
 def conversation_record(row: ListRow, key: str, *, least: int = 0) -> list[tuple[str, str]]:
-    """Turns as (role, content)."""
+    """Turns of a conversation as (role, content).
+
+    Args:
+        row: A row of a list file.
+        key: Its key with the messages.
+        least: Number of turns that it must have.
+
+    Raises:
+        BadInput: No list of messages, another role, a tool call, or content that is not text.
+    """
     messages = row.values[key]
     if not isinstance(messages, list) or len(messages) < least:
         count = f"at least {least} " if least else ""
@@ -25,7 +34,7 @@ def conversation_record(row: ListRow, key: str, *, least: int = 0) -> list[tuple
         role = message.get("role") if isinstance(message, dict) else None
         if role in ("tool", "function") or (role in ROLES and _calls_tool(message)):
             raise BadInput(
-                f"{row.place}: {what} is a call of a tool; only text can go, remove the row"
+                f"{row.place}: {what} is a tool call; only text can be unlearned, remove the row"
             )
         if role not in ROLES:
             raise BadInput(f"{row.place}: {what} has none of the roles {', '.join(ROLES)}")
@@ -34,7 +43,7 @@ def conversation_record(row: ListRow, key: str, *, least: int = 0) -> list[tuple
 
 
 def _calls_tool(message: Mapping[str, Any]) -> bool:
-    # Parquet gives every message every key.
+    # In Parquet every message has every key.
     return bool(message.get("tool_calls") or message.get("function_call"))
 
 
@@ -47,8 +56,8 @@ def _content(content: Any, what: str, place: str) -> str:
             kind = part.get("type") if isinstance(part, dict) else None
             shown = f" ({kind})" if isinstance(kind, str) and kind != "text" else ""
             raise BadInput(
-                f"{place}: {what} holds something else than text{shown}; only text can go, remove "
-                "the row"
+                f"{place}: {what} contains something other than text{shown}; only text can be "
+                "unlearned, remove the row"
             )
         texts.append(string_of(part["text"], what, place))
     return "".join(texts)

@@ -17,16 +17,16 @@ from knowundo.storage.files import parse_json
 
 
 def parse_columns(text: str) -> dict[str, str]:
-    """Our names → the file's, of `question=Q,answer=A`.
+    """Our names → the file's, from `question=Q,answer=A`.
 
     Raises:
-        BadInput: a part that is no pair, a name that rows do not have, or one that occurs twice.
+        BadInput: A part is not a pair, a name is none of a row's, or it occurs twice.
     """
     columns: dict[str, str] = {}
     for part in text.split(","):
         ours, equals, theirs = (word.strip() for word in part.partition("="))
         if not (ours and equals and theirs):
-            raise BadInput(f"--columns '{text}': '{part}' is no pair; write question=Q,answer=A")
+            raise BadInput(f"--columns '{text}': '{part}' is not a pair; write question=Q,answer=A")
         if ours not in KEYS:
             raise BadInput(f"--columns '{text}': {unknown('name', ours, KEYS)}")
         if ours in columns:
@@ -52,7 +52,7 @@ def read_rows(path: Path) -> list[ListRow]:
         raise BadInput(f"{path}: expected a file named {', '.join(readers)}; rename or convert it")
     rows = readers[ending](path)
     if not rows:
-        raise BadInput(f"{path}: holds no rows; write at least one")
+        raise BadInput(f"{path}: has no rows; write at least one")
     return rows
 
 
@@ -81,12 +81,12 @@ def _object(value: Any, place: str) -> ListRow:
 
 def _jsonl(path: Path) -> list[ListRow]:
     text = _text(path)
-    mend = "correct that line"
+    fix = "correct that line"
     if text.lstrip().startswith("["):
-        mend = "a row is one line; a list of rows belongs into a .json file"
-    # Not splitlines(): texts hold line separators of other kinds, which JSON leaves as they are.
+        fix = "a row is one line; a list of rows belongs into a .json file"
+    # Not splitlines(): JSON texts may contain other line separators (U+2028, U+0085) unescaped.
     return [
-        _object(parse_json(line, path, number, mend), f"{path}, line {number}")
+        _object(parse_json(line, path, number, fix), f"{path}, line {number}")
         for number, line in enumerate(text.split("\n"), start=1)
         if line.strip()
     ]
@@ -94,12 +94,12 @@ def _jsonl(path: Path) -> list[ListRow]:
 
 def _json(path: Path) -> list[ListRow]:
     text = _text(path)
-    mend = "correct that place"
+    fix = "correct that place"
     if text.lstrip().startswith("{"):
-        mend = "a .json file is a list of rows; name it .jsonl if it holds one object a line"
+        fix = "a .json file is a list of rows; name it .jsonl if it holds one object a line"
     if not text.strip():
         return []
-    rows = parse_json(text, path, None, mend)
+    rows = parse_json(text, path, None, fix)
     if not isinstance(rows, list):
         raise BadInput(f"{path}: {kind_of(rows)}, not a list of rows; write [{{…}}, {{…}}]")
     return [_object(row, f"{path}, row {n}") for n, row in enumerate(rows, start=1)]
@@ -130,7 +130,7 @@ def _table(path: Path) -> list[ListRow]:
         if len(cells) != len(header):
             raise BadInput(
                 f"{path}, row {number}: {len(cells)} cells under {len(header)} columns; put a text "
-                "that holds the separator into quotation marks"
+                "that contains the separator into quotation marks"
             )
         texts = (re.sub("\r\n?", "\n", cell) for cell in cells)
         values = {name: text for name, text in zip(header, texts, strict=True) if name}
@@ -151,7 +151,16 @@ def _check_header(header: list[str], path: Path) -> None:
 
 
 def rename_columns(path: Path, rows: list[ListRow], columns: Mapping[str, str]) -> list[ListRow]:
-    """The rows under our names, without what is absent."""
+    """The rows under our names, without absent values.
+
+    Args:
+        path: Of the file, for its format and messages.
+        rows: As they were read.
+        columns: Our names → the file's.
+
+    Raises:
+        BadInput: A name or a column does not exist.
+    """
     present = list(dict.fromkeys(key for row in rows for key in row.values))
     for ours, theirs in columns.items():
         if ours not in KEYS:
@@ -169,14 +178,14 @@ def rename_columns(path: Path, rows: list[ListRow], columns: Mapping[str, str]) 
         values |= {ours: row.values.get(theirs) for ours, theirs in columns.items()}
         if cells:
             values = {key: _cell(key, value) for key, value in values.items()}
-        # Without its `labels` a question would pass for a document.
+        # Without its `labels`, a question would be taken for a document.
         values = {k: v for k, v in values.items() if v is not None or k == "labels"}
         renamed.append(ListRow(row.place, values))
     return renamed
 
 
 def _cell(key: str, text: str) -> Any:
-    """What a cell means: nothing, a list as JSON, a fact alone, true or false, or its text."""
+    """Value of a cell: nothing, a list as JSON or of one text, true or false, or the text."""
     if not text:
         return None
     if key in ("facts", "alternatives", "messages", "turns"):

@@ -1,4 +1,4 @@
-"""Whom a row of a list is about: its own column, or the name in its question."""
+"""The subject of a row: its own column, or the name in its question."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ _LONGEST = 6  # words of a name
 
 
 def with_subjects(records: Iterable[Record]) -> list[Record]:
-    """Records that name no subject, given one: intervals resample subjects.
+    """The records, each with a subject, because intervals resample subjects.
 
-    It is the longest name of two or more words in both question and answer, else in the question
-    (“Where does Clara Dorinford live?” – “She lives at …”), else the row's id. A name that holds a
-    commoner one of the same list, and beside it only titles or words of the question (“Dr. Clara
-    Dorinford”, “Clara Dorinford Live”), is that one; a row that names nobody is about the only
-    subject of the list that its answer names.
+    A record without one gets the longest name of two or more words that is in both question and
+    answer, else in the question (“Where does Clara Dorinford live?” – “She lives at …”), else the
+    row's id. A name that contains a more frequent one of the same list, and otherwise only titles
+    or words of the question (“Dr. Clara Dorinford”, “Clara Dorinford Live”), is replaced by it. A
+    row whose question names nobody gets the subject that its answer names, if it names only one.
     """
     given = list(records)
     found = [r if r.subject else replace(r, subject=_subject(r)) for r in given]
@@ -51,11 +51,13 @@ def with_subjects(records: Iterable[Record]) -> list[Record]:
         for told, one in zip(given, found, strict=True)
     ]
     names = _Names(merged)
-    return [r if r.subject != r.id else replace(r, subject=_told(r, names)) for r in merged]
+    return [
+        r if r.subject != r.id else replace(r, subject=_named_in_answer(r, names)) for r in merged
+    ]
 
 
 class _Names:
-    """The subjects of a list, found by their words: each text is split into words only once."""
+    """The subjects of a list, indexed by their words, so that each text is split only once."""
 
     def __init__(self, records: Iterable[Record]) -> None:
         self.counts = Counter(r.subject for r in records if r.subject and r.subject != r.id)
@@ -66,7 +68,7 @@ class _Names:
         self._lengths = sorted({len(words) for words in self.by_words})
 
     def places(self, words: Sequence[str]) -> Iterator[tuple[int, int]]:
-        """Where a name stands among the words: its first word and the one after its last."""
+        """Where the words contain a name: index of its first word, and the one after its last."""
         for length in self._lengths:
             for start in range(len(words) - length + 1):
                 if tuple(words[start : start + length]) in self.by_words:
@@ -74,9 +76,9 @@ class _Names:
 
 
 def _shared(record: Record, names: _Names) -> str:
-    """The commoner name within the record's own, else its own.
+    """A more frequent name within the record's own, else its own.
 
-    Only if the longer one adds no name: "Ada Brun Kant" is somebody else than "Ada Brun".
+    Only if the longer one adds no name: "Ada Brun Kant" is not "Ada Brun".
     """
     own = record.subject or record.id
     words, most = split_words(own), names.counts.get(own, 0)
@@ -91,7 +93,7 @@ def _shared(record: Record, names: _Names) -> str:
 
 
 def _adds_no_name(before: Sequence[str], after: Sequence[str]) -> bool:
-    """True if what stands around a name are titles, or words of a question written large."""
+    """True if the words around a name are only titles, or capitalized words of the question."""
     titles_end = next((n for n, word in enumerate(after) if word not in _TITLES), len(after))
     rest = after[titles_end:]
     return all(word in _TITLES or word.capitalize() in _OPENERS for word in before) and (
@@ -99,7 +101,7 @@ def _adds_no_name(before: Sequence[str], after: Sequence[str]) -> bool:
     )
 
 
-def _told(record: Record, names: _Names) -> str:
+def _named_in_answer(record: Record, names: _Names) -> str:
     """The only subject that the answer names, else the record's id."""
     words = split_words(record.answer)
     named = {
