@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from knowundo.progress import Reporter
 from knowundo.recipes.reading import load_recipe
 from knowundo.runs.run import Run
 
@@ -22,6 +23,16 @@ SETS = (
     "evaluate.generate=[val]",
     "evaluate.resamples=10",
 )
+
+
+class Said(Reporter):
+    """Keeps what was said."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def say(self, text: str) -> None:
+        self.lines.append(text)
 
 
 def tiny_run(out: Path, base: str | None = None, *sets: str, **options: Any) -> Run:

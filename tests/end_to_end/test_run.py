@@ -176,21 +176,6 @@ def test_region_from_a_file_in_a_run_that_is_there(
     assert "memorize.lr is 0.002, not 1" in refused.stderr
 
 
-def test_given_models_have_names_of_their_own(tmp_path: Path) -> None:
-    for name in ("x/a b", "y/a_b", "z/memorized"):
-        (tmp_path / name).mkdir(parents=True)
-    paths = [str(tmp_path / name) for name in ("x/a b", "y/a_b", "z/memorized")]
-    run = small(tmp_path / "run", f"evaluate.models={json.dumps(paths)}")
-    names = [variant.name for variant in run.given_models()]
-    assert names == ["a_b", "y_a_b", "z_memorized"]
-
-
-def test_another_recipe_is_refused(done: tuple[Run, Results]) -> None:
-    run, _ = done
-    with pytest.raises(BadInput, match=r"memorize\.lr is 0\.002, not 0\.001"):
-        small(run.out, "memorize.lr=1e-3")
-
-
 def test_changed_artifact_is_refused(done: tuple[Run, Results], tmp_path: Path) -> None:
     run, _ = done
     copy = tmp_path / "copy"
