@@ -124,6 +124,8 @@ def memorize(
     def loss(batch: Batch) -> Parts:
         batch = batch.to(model.device)
         half = Half(batch, hidden_states(model, batch), live_head(model))
+        # What is known is read off the training forward itself, so that it costs no forward of its
+        # own; it lags behind by the steps of an epoch.
         parts = {"memorize": half.mean(half.mean_nll)}
         known.see(half)
         return parts

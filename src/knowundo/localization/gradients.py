@@ -60,6 +60,7 @@ class Gradients:
         return Measured({name: self._cosine(name) for name in names}, magnitudes)
 
     def _cosine(self, name: str) -> float:
+        # In double precision: the sums run over millions of products.
         a, b = self.unlearn[name].double().flatten(), self.retention[name].double().flatten()
         norms = float(a.norm() * b.norm())
         return float(a @ b) / norms if norms > 0 else 0.0
@@ -103,7 +104,7 @@ def mean_gradients(
             begin = None
     finally:
         for parameter in wanted.values():
-            parameter.grad = None
+            parameter.grad = None  # the caller has the tensors; training must not find them
         model.train_only([])
 
 
@@ -182,7 +183,7 @@ def measure(
     """
     groups, state = list(in_groups(sizes, held)), _MeasuringState(job)
     for number, group in enumerate(groups):
-        if set(group) <= set(state.measured.names):
+        if set(group) <= set(state.measured.names):  # measured before the job was resumed
             continue
         for part, (scope, encoded) in enumerate(rows.items(), start=1):
             if scope not in state.means:

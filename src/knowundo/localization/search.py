@@ -73,6 +73,7 @@ def localize(
         for number, (scope, rows) in enumerate((("unlearn", unlearn), ("retention", retention)))
     }
     sizes = {name: parameter.numel() for name, parameter in model.parameters().items()}
+    # Beside a fresh LoRA only B has a gradient: A's is B times something, and B is zero.
     fresh = model.is_fresh
     wanted = {name: size for name, size in sizes.items() if not fresh or "lora_B" in name}
     measured = measure(
@@ -123,6 +124,7 @@ def with_controls(
         for draw in range(draws):
             drawn = regions.random_like(region, sizes, seed + draw, whole_modules=whole_modules)
             found[f"{prefix}-{draw + 1}"] = drawn
+    # Whatever a located region achieves is compared with training everything.
     found[regions.EVERYTHING] = sorted(sizes)
     parameters = {name: sum(sizes[t] for t in region) for name, region in found.items()}
     return {"regions": found, "parameters": parameters}

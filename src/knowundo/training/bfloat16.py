@@ -45,12 +45,14 @@ class BFloat16AdamW(torch.optim.AdamW):
             parameter.grad = gradient.to(torch.bfloat16)
             state = self.state[parameter]
             for name in ("exp_avg", "exp_avg_sq"):
-                if name in state:  # a checkpoint is read into the parameter's type
+                # torch converts moments to the parameter's own type when it reads a checkpoint.
+                if name in state:
                     state[name] = state[name].to(torch.bfloat16)
         try:
             return super().step(closure)
         finally:
             for parameter, value, gradient in before:
+                # In place: others (a snapshot, the model's own table) refer to this tensor.
                 value.copy_(parameter.data)
                 parameter.grad = None
                 parameter.data = value

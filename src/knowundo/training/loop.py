@@ -54,6 +54,7 @@ class _PartsTrainer(Trainer):
         self.freed = Freed(_count(progress.model))
 
     def get_train_dataloader(self) -> DataLoader[Any]:
+        # Batches are made already: batch_size=None hands them on one by one, unchanged.
         rows = [{"batch": batch} for batch in self.batches]
         return DataLoader(rows, batch_size=None, shuffle=False)  # type: ignore[arg-type]
 
@@ -67,6 +68,7 @@ class _PartsTrainer(Trainer):
         return torch.stack(losses).sum()
 
     def compute_loss(self, model: Any, inputs: Any, *_: Any, **__: Any) -> Any:
+        # Kept as tensors on the device: a number of each micro-batch would wait for each of them.
         parts, sums = self.loss(inputs["batch"]), self.progress.parts
         share = 1 / self.current_gradient_accumulation_steps
         for name, part in parts.items():
@@ -117,6 +119,8 @@ class StepCallback(TrainerCallback):
         """Count the step, report it, and stop or write a checkpoint if it is time."""
         self.state.after_step()
         self.job.report(self.state.step, self.steps)
+        # `stop` comes first: what it records (an evaluation, a kept step) belongs to this step's
+        # checkpoint.
         if self.stop and self.stop():
             control.should_training_stop = True
         elif self.job.due():

@@ -66,6 +66,7 @@ class TrainingState:
         facts = {"step": self.step, "curve": self.curve, "good_step": self.good_step}
         own = State(facts | {"scheduler": self.scheduler.state_dict()})
         weights = State(tensors=self.model.state(self.region))
+        # In this order `load_state_dict` takes them apart again.
         parts = [own, weights, self.optimizer.state_dict(), self.random.state_dict()]
         return packed([*parts, *(one.state_dict() for one in self.resumable)])
 
@@ -99,6 +100,8 @@ class TrainingState:
         self.means = dict(zip(self.parts, values, strict=True))
         if not all(map(math.isfinite, values)):
             raise Diverged(f"step {self.step + 1}: the loss is no longer finite: {self.means}")
+        # The loss can be finite where its gradient is not (sqrt at 0), and one bad gradient would
+        # stay in AdamW's moments for good.
         groups = self.optimizer.optimizer.param_groups
         gradients = [p.grad for g in groups for p in g["params"] if p.grad is not None]
         if not bool(get_total_norm(gradients).isfinite()):

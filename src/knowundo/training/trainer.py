@@ -65,7 +65,7 @@ def train(
             until then; the model is left as it diverged.
     """
     region, steps = list(region), -(-len(batches) // settings.accumulation)
-    model.copy_initial(region)
+    model.copy_initial(region)  # so that `Model.reset` finds its way back
     chosen = model.train_only(region)
     state = _begin(model, region, chosen, steps, settings, hooks)
     if (held := job.resumed()) is not None:
@@ -76,12 +76,14 @@ def train(
     try:
         with rounding:
             _train_rest(batches, loss, hooks.split or _by_tokens(model), callback, settings)
+        # The last update was applied after the last check of a loss.
         if not all(bool(parameter.isfinite().all()) for parameter in chosen):
             raise Diverged("a weight is no longer finite after training")
     except Diverged as error:
         error.step, error.curve = state.good_step, state.curve
         raise
     finally:
+        # Whatever comes next (scoring, another method) finds no dropout and no gradients.
         model.net.eval()
         model.train_only([])
     return state.curve

@@ -121,6 +121,7 @@ def _line(row: Encoded, scorer: Scorer, source: str, rng: Random) -> Encoded:
         )
     bare = replace(row.record, facts=())
     first = rng.choice(lines)
+    # One draw per row, whatever it is: the draws of later rows do not depend on this row's answer.
     for text in (first, *(line for line in lines if line != first)):
         if (other := _other(replace(row, record=bare), text, scorer)) is not None:
             return other

@@ -83,6 +83,8 @@ def set_aside(
     if both:
         trained, evaluated = divide(rows, "unlearn")
     else:
+        # Unlearning has to be seen on the very rows that it is about; retention would be flattered
+        # by rows that it is trained on.
         count = min(len(rows), MOST_ROWS)
         trained, evaluated = list(rows), Random(seed).sample(list(rows), count)
     return trained, trained_retention, evaluated, evaluated_retention
@@ -130,7 +132,7 @@ class EarlyStopping:
 
     def _evaluate(self) -> Evaluation:
         training = self.model.net.training
-        self.model.net.eval()
+        self.model.net.eval()  # no dropout, and so no random numbers: training goes on unchanged
         unlearn = token_accuracy(self.model, self.rule.unlearn)
         retention = token_accuracy(self.model, self.rule.retention)
         self.model.net.train(training)
@@ -172,6 +174,7 @@ class EarlyStopping:
             self._below_floor += 1
         if self._observer and self._observer(found):
             self.stopped = "pruned"
+        # Only above the floor: a model that lost everything is below any target.
         elif found["unlearn"] <= self.rule.target and not self._below_floor:
             self.stopped = "target"
         elif self._below_floor >= self.rule.patience:

@@ -79,6 +79,8 @@ class MethodTraining:
         Raises:
             Diverged: See `train`; the last good weights are to be had from `repeat`.
         """
+        # Of each training anew: the first step of every one computes its halves apart, and a
+        # repeated training has to round as the first one did.
         self.halves = _HalvesRead()
         if job.resumed() is not None:
             # The reference is of the memorized model, which is about to be replaced.

@@ -70,6 +70,8 @@ class _Search:
             self.best, self._rank = done, rank
             self._weights = None  # first, so that there are never two copies
             self._weights = self.start.model.snapshot(BEST_RATE, self.start.changed)
+        # The search's state is written before the attempt's own is removed: killed in between, the
+        # attempt is known and not trained again.
         if training.checkpoint is not None:
             self.job.write(self._state(self.best))
             training.checkpoint.clear()
@@ -130,7 +132,7 @@ def unlearn_with_early_stopping(
             continue
         if best > 0 and found["score"] <= best:
             break
-        if not factor:
+        if not factor:  # the direction is chosen once
             factor = 3.0 if found["forgotten"] < ENOUGH else 1 / 3
         best = found["score"]
         rate = float(f"{rate * factor:.2g}")
@@ -223,6 +225,7 @@ def choose_rate(
             high = math.log(rate), min(accuracy, target)
         else:
             low = math.log(rate), accuracy
+        # False position alone creeps where the curve is flat at one end, as accuracy is at 0 and 1.
         share = (low[1] - target) / max(low[1] - high[1], 1e-9)
         place = low[0] + min(max(share, 0.25), 0.75) * (high[0] - low[0])
         rate = float(f"{math.exp(place):.2g}")

@@ -89,6 +89,7 @@ class Scorer:
         return None if other is None else self._encoded(other)
 
     def _encoded(self, record: Record) -> Encoded:
+        # Most methods need no other answers, so `encode` may be left out of a Start.
         if self._encode is None:
             raise KnowUndoError("other answers need Start(…, encode=…), which encodes records")
         return self._encode([record])[0]
@@ -184,6 +185,8 @@ class Start:
         if method.prepare_function is None:
             return {}
         arguments = method.prepare_arguments(method.bind({}) if bound is None else bound)
+        # Only the arguments that `prepare` takes count: variants that differ in the weights of
+        # their terms share their columns.
         key = method.name, repr(arguments)
         if key not in self._columns:
             made = method.prepare_function(self.unlearn_rows, self._scorer(), **arguments)
@@ -230,6 +233,7 @@ class Start:
             read: Halves that the loss has read before; those that it reads now are added. What was
                 read before is computed in one forward.
         """
+        # Batches wait on the host: those of all epochs would fill the device.
         device = self.model.device
         batch = PairedBatch(batch.unlearn.to(device), batch.retention.to(device))
         step = Step(

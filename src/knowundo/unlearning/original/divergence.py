@@ -81,6 +81,7 @@ class OriginalDivergence:
         if self.drops:
             with self._dropping():
                 return all_hidden_states(self.model, batch)
+        # States were computed at the greatest length; what is causal does not depend on it.
         longest = batch.ids.shape[1]
         return torch.stack([self.states[row.record.id][:longest] for row in batch.encoded])
 

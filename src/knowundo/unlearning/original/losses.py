@@ -50,6 +50,7 @@ class OneSidedStep(Step):
         self.used.add(name)
         batch = self.rows(name)
         layer = self.model.causal_lm().get_output_embeddings()  # type: ignore[operator]
+        # Zeros and no forward: the loss function may read this half, its value is not used.
         states = torch.zeros(
             len(batch.targets), layer.in_features, device=self.model.device, dtype=_dtype(layer)
         )

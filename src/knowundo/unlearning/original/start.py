@@ -83,6 +83,7 @@ class OriginalStart(Start):
         self.quirks = set(quirks)
         self.divergence: OriginalDivergence | None = None
         if "bfloat16_updates" in self.quirks:
+            # The public code loads the memorized adapter in bfloat16: every training starts there.
             tensors = self._memorized.tensors
             self._memorized.tensors = {name: rounded(value) for name, value in tensors.items()}
 
@@ -188,6 +189,7 @@ class OriginalStart(Start):
             order = [one for _ in range(epochs) for one in rng.sample(ones, len(ones))]
         pad, batches = self.model.pad, list[PairedBatch]()
         for side, row in order:
+            # The other half is never computed, but a paired batch has to have one.
             both = {"unlearn": rows[0], "retention": retention[0]} | {side: row}
             halves = {name: collate([one], pad) for name, one in both.items()}
             batches.append(OneSided(**halves, side=side))
@@ -223,6 +225,7 @@ class OriginalStart(Start):
                 f"compat mixed_batches: method {method.name} has no part named '{batch.side}'; "
                 "leave this behaviour out"
             )
+        # Both parts stay named, so that the curve has a row for each; one of them is 0.
         return {k: part if k == batch.side else part.detach() * 0 for k, part in parts.items()}
 
     def _parts(self, method: Entry, bound: Mapping[str, Any], step: Step) -> Parts:
