@@ -25,7 +25,6 @@ from knowundo.scoring.table import score, score_abreast
 from knowundo.storage import checkpoints
 from knowundo.storage.checkpoints import Checkpoint
 from knowundo.storage.job import Job
-from knowundo.training.resumable import RandomState
 from knowundo.unlearning.early_stopping import StoppingRule
 from knowundo.unlearning.original.start import OriginalStart
 from knowundo.unlearning.rates import unlearn_at_chosen_rate, unlearn_with_early_stopping
@@ -288,17 +287,3 @@ def test_killed_between_the_two_files_the_older_pair_stands(tmp_path: Path) -> N
     again = Checkpoint(tmp_path / "c", [])
     again.write({"step": 2}, {"w": torch.zeros(2)})
     assert sorted(p.name for p in (tmp_path / "c").iterdir()) == ["2.json", "2.safetensors"]
-
-
-def test_random_numbers_go_on(toy: Model) -> None:
-    import random
-
-    import numpy as np
-
-    def drawn() -> tuple[float, float, float]:
-        return random.random(), float(np.random.rand()), float(torch.rand(()))
-
-    held = RandomState(toy.device).state_dict()
-    first = drawn()
-    RandomState(toy.device).load_state_dict(held)
-    assert drawn() == first

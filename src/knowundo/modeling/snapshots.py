@@ -7,6 +7,7 @@ memorized   `Start`: the memorized model, all of it that any method has changed 
 best step   `EarlyStopping`: the region at the best evaluation step
 best rate   the search for a learning rate: the region after its best attempt
 step n      `StepKeeper`: the region after every n-th optimizer step but the last
+end         the stage unlearn: the region at the end, while it writes the steps before it
 
 Training itself holds none. The copies are in the host's memory, which on a CPU is the model's own.
 """

@@ -165,7 +165,7 @@ def _write_kept(run: Run, name: str, done: Unlearned, whole: ArtifactJob) -> Non
     _remove_kept(run, name)
     if not done.kept:
         return
-    end = run.model.state(done.kept[0].state)
+    end = run.model.snapshot("end", done.kept[0].state)
     common = {key: value for key, value in whole.facts.items() if key not in _OF_THE_END}
     for one in done.kept:
         run.model.overwrite(one.state)
@@ -175,7 +175,7 @@ def _write_kept(run: Run, name: str, done: Unlearned, whole: ArtifactJob) -> Non
             job.facts |= common | own
             save_state(run.model, job.aside)
             write_json(job.aside / "curve.json", done.curve[: one.step])
-    run.model.overwrite(end)
+    run.model.overwrite(end.tensors)
 
 
 def _remove_kept(run: Run, name: str) -> None:

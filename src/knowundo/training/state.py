@@ -62,10 +62,14 @@ class TrainingState:
         self._drawn: State | None = None
 
     def state_dict(self) -> State:
-        """Return all of it, after a whole step."""
+        """Return all of it, after a whole step.
+
+        On a CPU its tensors are the weights themselves and no copies, so write it at once.
+        """
         facts = {"step": self.step, "curve": self.curve, "good_step": self.good_step}
         own = State(facts | {"scheduler": self.scheduler.state_dict()})
-        weights = State(tensors=self.model.state(self.region))
+        own_weights = self.model.parameters()
+        weights = State(tensors={name: own_weights[name].detach().cpu() for name in self.region})
         # In this order `load_state_dict` takes them apart again.
         parts = [own, weights, self.optimizer.state_dict(), self.random.state_dict()]
         return packed([*parts, *(one.state_dict() for one in self.resumable)])
