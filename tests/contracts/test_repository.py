@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import ast
 import re
+import shlex
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
+from typer.main import get_command
 
+from knowundo.cli import app
 from knowundo.version import __version__
 
 ROOT = Path(__file__).parents[2]
@@ -71,6 +77,50 @@ def test_links_lead_somewhere(page: Path) -> None:
         assert file.exists(), target
         if anchor:
             assert anchor in anchors(file), target
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    """Fenced blocks of a page in one language."""
+    return re.findall(
+        rf"^```{language}\n(.*?)^```", page.read_text(), flags=re.MULTILINE | re.DOTALL
+    )
+
+
+def test_python_of_the_pages_imports_what_is_there() -> None:
+    found = 0
+    for page in PAGES:
+        for block in blocks(page, "python"):
+            for node in ast.walk(ast.parse(block)):
+                if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("knowundo"):
+                    module = import_module(node.module or "")
+                    for alias in node.names:
+                        assert getattr(module, alias.name) is not None
+                        found += 1
+    assert found
+
+
+def commands(page: Path) -> list[list[str]]:
+    """Words of the command lines of a page: indented or fenced, beginning with `knowundo`."""
+    text = page.read_text().replace("\\\n", " ")
+    lines = re.findall(r"^(?:    )?\s*knowundo ([a-z].*)$", text, flags=re.MULTILINE)
+    return [shlex.split(line, comments=True) for line in lines]
+
+
+def test_commands_of_the_pages_exist_with_their_options() -> None:
+    found = 0
+    for page in PAGES:
+        for words in commands(page):
+            command: Any = get_command(app)
+            rest = iter(words)
+            while hasattr(command, "commands"):  # a group
+                word = next(rest)
+                assert word in command.commands, f"{page.name}: knowundo {' '.join(words)}"
+                command = command.commands[word]
+            options = {name for parameter in command.params for name in parameter.opts}
+            used = {word for word in words if word.startswith("--")}
+            assert used <= options, f"{page.name}: knowundo {' '.join(words)}"
+            found += 1
+    assert found > 10
 
 
 def exists(path: str) -> bool:
