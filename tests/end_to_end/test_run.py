@@ -176,18 +176,6 @@ def test_region_from_a_file_in_a_run_that_is_there(
     assert "memorize.lr is 0.002, not 1" in refused.stderr
 
 
-def test_changed_artifact_is_refused(done: tuple[Run, Results], tmp_path: Path) -> None:
-    run, _ = done
-    copy = tmp_path / "copy"
-    shutil.copytree(run.out, copy)
-    file = copy / "memorized" / "adapter_model.safetensors"
-    content = bytearray(file.read_bytes())
-    content[-1] ^= 1
-    file.write_bytes(content)
-    with pytest.raises(BadInput, match="changed since it was written"):
-        memorize(Run.existing(copy))
-
-
 def test_missing_region_is_named(done: tuple[Run, Results], tmp_path: Path) -> None:
     run, _ = done
     copy = tmp_path / "copy"

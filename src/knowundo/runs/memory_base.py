@@ -25,6 +25,7 @@ class MemoryBase:
     Attributes:
         name: What manifests and adapters call it: the name that transformers loaded it by, or its
             class.
+        opened: The model that was made of it last; a run takes it over. `None` before the first.
     """
 
     def __init__(self, net: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None) -> None:
@@ -50,7 +51,7 @@ class MemoryBase:
         self._net: Any = net
         self._tokenizer, self._dtype = tokenizer, dtype
         self._identity = [_weights_hash(net), _tokenizer_hash(tokenizer)]
-        self._opened: Model | None = None
+        self.opened: Model | None = None
 
     def settle(self, recipe: Recipe, out: Path, reporter: Reporter) -> Recipe:
         """The recipe with name, device and dtype of the model."""
@@ -65,13 +66,13 @@ class MemoryBase:
             adaptation: What training may change.
             adapters: Not used: the tokenizer that was handed in stays.
         """
-        checkpointing = recipe.model.gradient_checkpointing and self._opened is None
-        if self._opened is not None:
+        checkpointing = recipe.model.gradient_checkpointing and self.opened is None
+        if self.opened is not None:
             # The same weights were trained or adapted before: back to what they were at first.
-            self._opened.reset()
-            used = self._opened.net
+            self.opened.reset()
+            used = self.opened.net
             self._net = used.unload() if isinstance(used, PeftModel) else used
-        self._opened = Model.from_loaded(
+        self.opened = Model.from_loaded(
             self._net,
             self._tokenizer,
             adaptation,
@@ -79,7 +80,7 @@ class MemoryBase:
             seed=recipe.seed,
             gradient_checkpointing=checkpointing,
         )
-        return self._opened
+        return self.opened
 
     def identity(self) -> list[Any]:
         """Hashes of the weights with the config, and of the tokenizer."""

@@ -86,7 +86,7 @@ class Run(RunDirectory):
             model = MemoryBase(model, tokenizer)
         self.base: Base = model if isinstance(model, MemoryBase) else NamedBase(recipe.model.base)
         self.recipe = self.base.settle(recipe, out, self.reporter)
-        self._model = model if isinstance(model, Model) else None
+        self._model = model.opened if isinstance(model, MemoryBase) else model
         self._rows = EncodedRows(self.recipe, self.reporter)
         check(self.recipe)
         refuse_other_recipe(out, self.effective)
