@@ -33,6 +33,7 @@ Region = Annotated[
 
 
 def with_region(sets: list[str] | None, region: str | None) -> list[str]:
+    """The overridden keys, with `localize.adopt` if a region's file is given."""
     given = list(sets or [])
     return given if region is None else [*given, f"localize.adopt={json.dumps(region)}"]
 
@@ -89,6 +90,7 @@ def show(run: Run, results: Results, as_json: bool) -> None:
 
 
 def print_line(value: dict[str, Any], as_json: bool) -> None:
+    """Print keys and values, one a line, or all as one line of JSON."""
     print(json.dumps(value) if as_json else "\n".join(plain(f"{k}: {v}") for k, v in value.items()))
 
 

@@ -124,6 +124,7 @@ def load_with_transformers(run: Run, folder: Path) -> Any:
 
 
 def free_memory() -> None:
+    """Free what nothing refers to any more, on the GPU too."""
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
