@@ -8,13 +8,18 @@ import pytest
 
 from conftest import randomize
 from knowundo.data.encoded import Encoded
+from knowundo.errors import Diverged
 from knowundo.modeling.adapters import Adaptation
 from knowundo.modeling.model import Model
+from knowundo.recipes.schema import QUIRKS
+from knowundo.storage.job import Job
+from knowundo.unlearning.method_training import MethodTraining
+from knowundo.unlearning.original.start import OriginalStart
 from knowundo.unlearning.settings import UnlearnSettings
 from knowundo.unlearning.start import Start
 from knowundo.unlearning.training import unlearn
 from plugin_methods import FICKLE, STEEP, install
-from unlearning.descents import between, descend, same
+from unlearning.descents import Weights, between, descend, same
 
 
 @pytest.fixture
@@ -72,3 +77,27 @@ def test_a_training_that_cannot_be_repeated_says_so(
     assert done.facts["kept_step"] == 0
     assert same(toy.state(), memorized)
     assert toy.notes.texts == ("training: repeated, it diverged earlier than before",)
+
+
+@pytest.mark.parametrize("quirks", [QUIRKS, ("reference_dropout", "bfloat16_updates")])
+def test_trainings_of_the_original_repeat_themselves(
+    toy_base: str, toy_rows: dict[str, list[Encoded]], quirks: tuple[str, ...]
+) -> None:
+    """To the bit, though the reference drops at random and moments are of bfloat16."""
+    model = Model(toy_base, Adaptation("lora", 4, 8, dropout=0.2))
+    randomize(model)
+    start = OriginalStart(model, toy_rows["unlearn"], toy_rows, seed=0, quirks=quirks)
+    settings = UnlearnSettings("ascent_plus_kl_divergence", 4, 2, 1, lr=5e-3)
+    training, states = MethodTraining(start, settings), dict[int, Weights]()
+
+    def note(step: int, _: int) -> None:
+        states.setdefault(step, model.state())
+
+    diverged = Diverged("as if")
+    diverged.curve = training.train(job=Job(progress=note))
+    diverged.step = len(diverged.curve) - 1
+    assert diverged.step > 1
+    assert training.repeat(diverged) == diverged.step
+    assert same(model.state(), states[diverged.step])
+    assert not same(states[diverged.step], states[diverged.step + 1])
+    assert model.notes.texts == ()
