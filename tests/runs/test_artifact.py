@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -160,6 +161,17 @@ def test_a_block_that_writes_nothing_is_an_error(run: RunDirectory) -> None:
     with pytest.raises(RuntimeError, match="wrote no file"), job(run):
         pass
     assert not run.regions.exists()
+
+
+def test_seconds_count_from_the_beginning_of_the_block(run: RunDirectory) -> None:
+    """Not from when the job was made, as long as others of the same stage were in work."""
+    first, second = (ArtifactJob(run, run.unlearned(name), INPUTS) for name in ("a", "b"))
+    for made, seconds in ((first, 0.3), (second, 0.0)):
+        with made:
+            time.sleep(seconds)
+            (made.aside / "weights").write_text("x")
+    assert first.facts["seconds"] >= 0.3
+    assert second.facts["seconds"] < 0.2
 
 
 def test_the_way_decides_over_the_checkpoint_only(run: RunDirectory) -> None:

@@ -40,6 +40,14 @@ def test_a_loaded_model_gives_the_same_bits_as_its_folder(toy_base: str, tmp_pat
     assert unlearned(run) == there
 
 
+def test_a_run_takes_the_model_that_was_opened_of_it(toy_base: str, tmp_path: Path) -> None:
+    given = loaded(toy_base)
+    base = MemoryBase(given["model"], given["tokenizer"])  # type: ignore[arg-type]
+    recipe = tiny_run(tmp_path / "first", None, model=base).recipe
+    opened = base.open(recipe, Adaptation("lora", 2, 4))
+    assert tiny_run(tmp_path / "second", None, model=base).model is opened
+
+
 def test_its_work_is_taken_up_by_the_same_model_only(toy_base: str, tmp_path: Path) -> None:
     first = tiny_run(tmp_path, None, **loaded(toy_base))
     memorize(first)

@@ -68,7 +68,8 @@ class ArtifactJob:
         self.facts: dict[str, Any] = {}
         self._directory, self._common_facts = directory, common_facts
         self._shared = shared is not None
-        self.checkpoint = shared or directory.checkpoint(path, [*inputs, *way])
+        self._resumed_by = [*inputs, *way]
+        self.checkpoint = shared or directory.checkpoint(path, self._resumed_by)
         self._stack = ExitStack()
         self._aside: Path | None = None
         self.done = directory.done(path, inputs)
@@ -84,7 +85,11 @@ class ArtifactJob:
         return self._aside
 
     def __enter__(self) -> Self:
-        """The job itself: it was decided before whether there is work to do."""
+        """Begin the work; whether there is any was decided before."""
+        if not self._shared:
+            # A checkpoint counts seconds from when it is made, and jobs may be made long before
+            # their blocks begin: `unlearn` makes those of all variants first.
+            self.checkpoint = self._directory.checkpoint(self.path, self._resumed_by)
         return self
 
     def __exit__(
