@@ -49,10 +49,11 @@ from knowundo.modeling.adapters import Adaptation
 from knowundo.modeling.base import base_path
 from knowundo.modeling.loading import LoadingOptions
 from knowundo.modeling.model import Model
+from knowundo.modeling.multi_adapter import batched_adapters
 from knowundo.modeling.variant import ModelVariant
 from knowundo.modeling.weights import save_state
 from knowundo.registry import get
-from knowundo.scoring.table import fill_a_batch, score_abreast
+from knowundo.scoring.table import fill_a_batch, score_adapters
 from knowundo.storage.environment import surroundings
 from knowundo.storage.files import write_json
 from knowundo.unlearning.settings import UnlearnSettings
@@ -306,8 +307,8 @@ class Bench:
         found: list[torch.Tensor] = []
         size = fill_a_batch(rows, splits)
         for group in (waiting[i : i + size] for i in range(0, len(waiting), size)):
-            with self.model.all_of(group):
-                tables = score_abreast(self.model, rows, generated_splits=splits)
+            with batched_adapters(self.model, group) as forward:
+                tables = score_adapters(forward, rows, generated_splits=splits)
             found += [torch.tensor(table["token_accuracy"].to_numpy()) for table in tables]
         return {str(number): value for number, value in enumerate(found)}
 

@@ -341,11 +341,13 @@ def _reason(error: Exception) -> str:
 
 
 def _shortcuts(model: Model) -> str:
+    tried = vars(model.capabilities)  # those that were asked for
+    packing = tried.get("packing_window", 0) > 0
     able = {
-        "packing": model.packs,
-        "padding": model.packs or model.pads,
-        "left padding": model.left_pads,
-        "head apart": model.own_head,
+        "packing": packing,
+        "padding": packing or tried.get("right_padding"),
+        "left padding": tried.get("left_padding"),
+        "head apart": tried.get("separate_head"),
     }
     return ", ".join(name for name, yes in able.items() if yes)
 

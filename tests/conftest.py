@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # read at import: no test may look for a hub
 
+import pandas as pd
 import pytest
 import torch
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
@@ -20,8 +22,10 @@ from knowundo.data.encoding import encode
 from knowundo.data.records import Record
 from knowundo.modeling.adapters import Adaptation
 from knowundo.modeling.base import base_path
+from knowundo.modeling.forward import Forward
 from knowundo.modeling.loading import LoadingOptions
 from knowundo.modeling.model import Model
+from knowundo.scoring.table import score_adapters
 
 REAL = Path(__file__).parents[2] / "shared" / "data" / "knowundo"
 
@@ -96,6 +100,12 @@ def randomize(model: Model, seed: int = 3) -> None:
         for parameter in model.parameters().values():
             noise = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
             parameter.copy_(0.3 * noise)
+
+
+def score(model: Model, rows: Sequence[Encoded], **how: Any) -> pd.DataFrame:
+    """The table of a model as it is now."""
+    (table,) = score_adapters(Forward(model), rows, **how)
+    return table
 
 
 @pytest.fixture

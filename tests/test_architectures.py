@@ -15,13 +15,12 @@ from knowundo.data.batches import collate
 from knowundo.errors import BadInput
 from knowundo.modeling import head
 from knowundo.modeling.adapters import Adaptation
-from knowundo.modeling.capabilities import packs
 from knowundo.modeling.forward import hidden_states
 from knowundo.modeling.model import Model
-from knowundo.modeling.multi_adapter import go_abreast
+from knowundo.modeling.multi_adapter import batched_adapters, can_batch_adapters
 from knowundo.modeling.positions import scaling, unscaled
 from knowundo.modeling.variant import ModelVariant
-from knowundo.scoring.generation import continue_prompts, left_pads
+from knowundo.scoring.generation import continue_prompts
 
 # Scaled logits, soft-capping, renamed heads, fused experts, masks by keyword, learned positions, a
 # decoder below the model's first part, multipliers, no attention, and a router that is a layer.
@@ -82,7 +81,7 @@ def test_adapters_on_the_head_are_those_of_plain_peft(
     assert torch.equal(frozen(states), plain)
     assert not torch.allclose(head.live_head(model)(states), plain)
     one = ModelVariant("one", "given", tmp_path)
-    assert not go_abreast(model, [one, ModelVariant("base", "base")])
+    assert not can_batch_adapters(model, [one, ModelVariant("base", "base")])
 
 
 def test_a_head_that_cannot_be_taken_apart_is_never_wrong(
@@ -103,7 +102,7 @@ def test_a_head_that_cannot_be_taken_apart_is_never_wrong(
     with torch.no_grad():
         found = head.live_head(model)(hidden_states(model, batch))
         expected = plain_logits(model.net, batch.encoded)
-    assert not head.own_head(model)
+    assert not model.capabilities.separate_head
     assert difference(found, expected) < 1e-5
     assert any("not those of the final hidden states" in note for note in model.notes.texts)
 
@@ -165,7 +164,7 @@ def test_windows_beyond_the_rows_of_the_trial_are_kept(name: str, tmp_path: Path
     model, encoded = Model(str(tmp_path), Adaptation("full")), rows(40, 9, 35)
     for found in own_logits(model, encoded):
         assert difference(found, plain_logits(net, encoded)) < 1e-5
-    assert model.window == (float("inf") if name == "mistral" else 16)
+    assert model.capabilities.packing_window == (float("inf") if name == "mistral" else 16)
 
 
 def test_what_packs_alone_packs_beside_other_adapters(base: Place, tmp_path: Path) -> None:
@@ -176,11 +175,11 @@ def test_what_packs_alone_packs_beside_other_adapters(base: Place, tmp_path: Pat
         adapter("llama", base("llama"), tmp_path / str(number), "all-linear")
         made.append(ModelVariant(str(number), "given", tmp_path / str(number)))
     model = Model(str(base("llama")), Adaptation("lora", rank=2, alpha=4))
-    assert go_abreast(model, made)
-    assert model.packs is True
-    model.packs = None
-    with model.all_of(made):
-        assert packs(model)
+    assert can_batch_adapters(model, made)
+    assert vars(model.capabilities)["packing_window"] > 0
+    vars(model.capabilities).clear()
+    with batched_adapters(model, made):
+        assert model.capabilities.packing
 
 
 def test_rows_that_padding_changes_share_no_batch(base: Place) -> None:
@@ -190,7 +189,7 @@ def test_rows_that_padding_changes_share_no_batch(base: Place) -> None:
     alone = plain_logits(model.net, encoded)
     for found in own_logits(model, encoded):
         assert difference(found, alone) < 1e-5
-    assert not left_pads(model)
+    assert not model.capabilities.left_padding
     assert architectures.same_answers(model)
 
 

@@ -27,15 +27,13 @@ from knowundo.data.encoded import Encoded
 from knowundo.data.encoding import encode
 from knowundo.localization.gradients import mean_gradients
 from knowundo.localization.noise import noisy_copies
-from knowundo.modeling import step as forwards
 from knowundo.modeling.adapters import Adaptation
 from knowundo.modeling.base import base_path
-from knowundo.modeling.capabilities import packs, shares
 from knowundo.modeling.fast import chunked_logits as vocabulary
 from knowundo.modeling.fast import prefix_cache as lower
 from knowundo.modeling.fast.microbatches import pieces
-from knowundo.modeling.fast.prefix_cache import below, layers_of, lowest
-from knowundo.modeling.forward import hidden_states
+from knowundo.modeling.fast.prefix_cache import layers_of, lowest, make_prefix_cache
+from knowundo.modeling.forward import Forward, hidden_states
 from knowundo.modeling.half import Half
 from knowundo.modeling.head import live_head
 from knowundo.modeling.loading import LoadingOptions
@@ -103,7 +101,7 @@ def test_rows_see_only_themselves(tmp_path: Path, kind: str, packed: bool) -> No
     """
     model = Model(tiny(tmp_path, kind), Adaptation("full"), options=LoadingOptions(dtype="float64"))
     rows = encode(records("unlearn", "train", 5), model.tokenizer)
-    assert packs(model) is packed
+    assert model.capabilities.packing is packed
     with torch.no_grad():
         together = hidden_states(model, collate(rows, model.pad))
         alone = [
@@ -122,9 +120,9 @@ def test_packed_gradients_are_the_padded_ones(
         half = Half(batch, hidden_states(toy, batch), live_head(toy))
         return gradients(toy, half.mean_nll.mean())
 
-    assert packs(toy)
+    assert toy.capabilities.packing
     packed = found()
-    monkeypatch.setattr(toy, "packs", False)
+    monkeypatch.setitem(vars(toy.capabilities), "packing_window", 0)
     near(packed, found())
 
 
@@ -153,10 +151,10 @@ def test_what_rows_begin_with_alike_is_computed_once(
         half = Half(batch, hidden_states(model, batch), live_head(model))
         return half.states.detach(), gradients(model, half.mean_nll.mean())
 
-    assert packs(model)
+    assert model.capabilities.packing
     states, packed = found()
     assert seen[-1] == len(beginnings)
-    monkeypatch.setattr(model, "packs", False)
+    monkeypatch.setitem(vars(model.capabilities), "packing_window", 0)
     plain, padded = found()
     torch.testing.assert_close(states, plain, rtol=1e-5, atol=1e-6)
     near(packed, padded)
@@ -165,7 +163,7 @@ def test_what_rows_begin_with_alike_is_computed_once(
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_rounding_is_no_reason_to_pad(dtype: str) -> None:
     model = Model("embedded", options=LoadingOptions(dtype=dtype))
-    assert packs(model)
+    assert model.capabilities.packing
     rows = encode(records("unlearn", "train", 5), model.tokenizer)
     batch = collate(rows, model.pad)
     with torch.no_grad():
@@ -176,7 +174,7 @@ def test_rounding_is_no_reason_to_pad(dtype: str) -> None:
 
 def test_eager_attention_is_left_alone(toy_base: str, toy_rows: Rows) -> None:
     model = Model(toy_base, options=LoadingOptions(dtype="float64", attention="eager"))
-    assert not packs(model)
+    assert not model.capabilities.packing
     assert model.causal_lm().config._attn_implementation == "eager"  # type: ignore[union-attr]
 
 
@@ -191,7 +189,7 @@ def test_attention_that_is_not_told_is_found_out(
         return forward(**rest)
 
     monkeypatch.setattr(decoder, "forward", lost)
-    assert not packs(toy)
+    assert not toy.capabilities.packing
 
 
 # Pieces
@@ -298,14 +296,14 @@ def test_rows_have_nothing_in_common_where_tokens_are_dropped(toy_base: str) -> 
     seen = list[int]()
     layer = layers_of(model)[0]
     layer.register_forward_pre_hook(lambda _, given: seen.append(given[0].shape[1]))
-    assert packs(model)
+    assert model.capabilities.packing
     for training, tokens in ((True, int(batch.mask.sum())), (False, len(batch.filled))):
         model.net.train(training)
         with torch.no_grad():
             hidden_states(model, batch)
         assert seen[-1] == tokens
-    assert not shares(model)
-    assert shares(Model(toy_base, Adaptation("lora"))) is True
+    assert not model.capabilities.shared_prefixes
+    assert Model(toy_base, Adaptation("lora")).capabilities.shared_prefixes is True
 
 
 def test_halves_that_nothing_reads_do_not_count(toy: Model, toy_rows: Rows) -> None:
@@ -477,7 +475,7 @@ def test_what_lies_below_a_region_is_computed_once(
             count += 1
 
         layer: Any = layers_of(model)[0]
-        assert packs(model)
+        assert model.capabilities.packing
         layer.self_attn.q_proj.register_forward_hook(counted)
         start = Start(model, rows["unlearn"], rows, seed=0)
         unlearn(
@@ -512,14 +510,14 @@ def test_nothing_stands_in_where_something_moves(
         region = [*region, "model.embed_tokens.weight"]
         assert lowest(region) == 0
     if case != "once":
-        assert below(model, region, [toy_rows["unlearn"]]) is None
+        assert make_prefix_cache(model, region, [toy_rows["unlearn"]]) is None
         return
-    assert below(model, region, [toy_rows["unlearn"]]) is not None
+    assert make_prefix_cache(model, region, [toy_rows["unlearn"]]) is not None
     rows = {s: toy_rows[s][:2] for s in ("unlearn", "retention")}
     seen: list[Any] = []
-    plain = hidden_states
+    plain = Forward.hidden_states
     monkeypatch.setattr(
-        forwards, "hidden_states", lambda m, b: (seen.append(m.lower), plain(m, b))[1]
+        Forward, "hidden_states", lambda f, b: (seen.append(f.prefix_cache), plain(f, b))[1]
     )
     options: dict[str, Any] = {"region": region, "lr": 1e-3, "batch_size": 2, "accumulation": 1}
     unlearn(
@@ -531,12 +529,14 @@ def test_nothing_stands_in_where_something_moves(
 
 def test_rows_that_are_not_held_take_the_whole_way(toy: Model, toy_rows: Rows) -> None:
     batch = collate(toy_rows["retention"], toy.pad)
-    assert packs(toy)
+    assert toy.capabilities.packing
     plain = hidden_states(toy, batch)
-    toy.lower = below(toy, upper(toy), [toy_rows["unlearn"]])
-    assert torch.equal(hidden_states(toy, batch), plain)
+    forward = Forward(toy, make_prefix_cache(toy, upper(toy), [toy_rows["unlearn"]]))
+    assert forward.prefix_cache is not None
+    assert torch.equal(forward.hidden_states(batch), plain)
     both = collate([*toy_rows["unlearn"], *toy_rows["retention"]], toy.pad)
-    torch.testing.assert_close(hidden_states(toy, both)[-len(plain) :], plain, rtol=1e-4, atol=1e-6)
+    found = forward.hidden_states(both)[-len(plain) :]
+    torch.testing.assert_close(found, plain, rtol=1e-4, atol=1e-6)
 
 
 # The reference

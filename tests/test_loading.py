@@ -363,11 +363,11 @@ def test_a_model_that_reads_padding_is_continued_by_length(toy_base: str, tmp_pa
     before = {name: value.clone() for name, value in model.net.named_parameters()}
     prompts = [[7, 8, 9], [5] * 8, [6, 2, 9], [3, 4]]
     said = complete(model, prompts, tokens=6)
-    assert model.left_pads is False
+    assert model.capabilities.left_padding is False
     assert said == [complete(model, [prompt], tokens=6)[0] for prompt in prompts]
     assert all(torch.equal(before[name], value) for name, value in model.net.named_parameters())
 
 
 def test_padding_before_a_prompt_is_tried_once(learned_positions: Model) -> None:
     complete(learned_positions, [[7, 8, 9], [5]], tokens=2)
-    assert learned_positions.left_pads is True
+    assert learned_positions.capabilities.left_padding is True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from copy import deepcopy
 from typing import Any
@@ -379,7 +380,8 @@ def test_a_model_trains_as_by_peft(calls: list[int], recompute: bool) -> None:
     for change in (lambda model: model, by_peft):
         options = LoadingOptions(dtype="float64", gradient_checkpointing=recompute)
         model = change(Model("embedded", options=options))
-        model.packs = model.own_head = True  # or they would be tried, in forwards of their own
+        # Or they would be tried, in forwards of their own.
+        vars(model.capabilities).update(packing_window=math.inf, separate_head=True)
         packing.prepare(model.causal_lm())
         randomize(model)
         found.append(mean_gradients(model, encode(records("unlearn", "train", 6), model.tokenizer)))

@@ -13,22 +13,20 @@ import pandas as pd
 import pytest
 import torch
 
-from conftest import randomize
+from conftest import randomize, score
 from knowundo import memorization
 from knowundo.data.encoded import Encoded
-from knowundo.localization import gradients
 from knowundo.localization.gradients import mean_gradients
 from knowundo.memorization import MemorizeSettings
-from knowundo.modeling import forward, step
 from knowundo.modeling.adapters import Adaptation
 from knowundo.modeling.fast import oom as memory
 from knowundo.modeling.fast.oom import Freed, in_portions
+from knowundo.modeling.forward import Forward
 from knowundo.modeling.loading import LoadingOptions
 from knowundo.modeling.model import Model
 from knowundo.scoring import answers, generation
 from knowundo.scoring.answers import generate
 from knowundo.scoring.generation import complete
-from knowundo.scoring.table import score
 from knowundo.unlearning.settings import UnlearnSettings
 from knowundo.unlearning.start import Start
 from knowundo.unlearning.training import unlearn
@@ -45,18 +43,17 @@ class Small:
         self.room, self.message, self.largest = room, message, 0
 
     def __call__(self, real: Any) -> Any:
-        def limited(model: Model, batch: Any) -> torch.Tensor:
+        def limited(forward: Forward, batch: Any) -> torch.Tensor:
             if len(batch) > self.room:
                 raise RuntimeError(self.message)
             self.largest = max(self.largest, len(batch))
-            return real(model, batch)  # type: ignore[no-any-return]
+            return real(forward, batch)  # type: ignore[no-any-return]
 
         return limited
 
 
 def limit(monkeypatch: pytest.MonkeyPatch, room: int, message: str = CPU) -> None:
-    for module in (forward, step, memorization, gradients):
-        monkeypatch.setattr(module, "hidden_states", Small(room, message)(module.hidden_states))
+    monkeypatch.setattr(Forward, "hidden_states", Small(room, message)(Forward.hidden_states))
 
 
 def full(toy_base: str) -> Model:

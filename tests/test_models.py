@@ -17,7 +17,7 @@ from knowundo.errors import BadInput
 from knowundo.localization.gradients import mean_gradients
 from knowundo.memorization import MemorizeSettings, memorize
 from knowundo.modeling.adapters import Adaptation
-from knowundo.modeling.forward import answer_logits, hidden_states
+from knowundo.modeling.forward import Forward, answer_logits, hidden_states
 from knowundo.modeling.loading import LoadingOptions
 from knowundo.modeling.model import Model
 from knowundo.modeling.weights import describe, size
@@ -72,7 +72,7 @@ def test_dropout_acts_in_training_only(toy_base: str) -> None:
     encoded = rows(model)
 
     def logits() -> torch.Tensor:
-        return torch.cat([row for _, row in answer_logits(model, encoded)])
+        return torch.cat([row for _, row in answer_logits(Forward(model), encoded)])
 
     assert torch.equal(logits(), logits())
     model.net.train()
@@ -159,7 +159,7 @@ def test_attention_implementations_agree(toy_base: str) -> None:
     for name in ("eager", "sdpa"):
         model = Model(toy_base, LORA, options=LoadingOptions(dtype="float64", attention=name))
         assert model.causal_lm().config._attn_implementation == name  # type: ignore[union-attr]
-        logits.append(torch.cat([row for _, row in answer_logits(model, rows(model))]))
+        logits.append(torch.cat([row for _, row in answer_logits(Forward(model), rows(model))]))
     # The eager one takes its softmax in float32.
     torch.testing.assert_close(*logits, rtol=0, atol=1e-4)
 
@@ -232,7 +232,7 @@ class TestFourBits:
     def test_logits_are_those_of_the_unpacked_weights(self, packed: Model, unpacked: Model) -> None:
         encoded = rows(packed)
         one, other = (
-            torch.cat([logits for _, logits in answer_logits(model, encoded)])
+            torch.cat([logits for _, logits in answer_logits(Forward(model), encoded)])
             for model in (packed, unpacked)
         )
         torch.testing.assert_close(one, other)
@@ -241,7 +241,8 @@ class TestFourBits:
         self, packed: Model, unpacked: Model
     ) -> None:
         encoded = rows(packed)
-        list(answer_logits(packed, encoded))  # where bitsandbytes would pack for its CPU kernel
+        # Where bitsandbytes would pack for its CPU kernel.
+        list(answer_logits(Forward(packed), encoded))
         with warnings.catch_warnings():
             warnings.simplefilter("error")  # a kernel without a backward only warns
             one = mean_gradients(packed, encoded)
@@ -282,7 +283,7 @@ class TestFourBits:
             Adaptation("full"),
             options=LoadingOptions(quantization="nf4", scored_only=True),
         )
-        assert len(list(answer_logits(model, rows(model)))) == 6
+        assert len(list(answer_logits(Forward(model), rows(model)))) == 6
 
 
 def test_a_paged_optimizer_needs_a_gpu(toy_base: str) -> None:

@@ -12,7 +12,7 @@ from tokenizers import Tokenizer, normalizers
 from tokenizers.models import WordLevel
 from transformers import PreTrainedTokenizerFast
 
-from conftest import records
+from conftest import records, score
 from knowundo.data.batches import by_length
 from knowundo.data.decoding import decoded, markup, said_verbatim
 from knowundo.data.encoded import Encoded
@@ -25,7 +25,6 @@ from knowundo.modeling.model import Model
 from knowundo.scoring import table, teacher_forcing
 from knowundo.scoring.answers import generate
 from knowundo.scoring.progress import Said
-from knowundo.scoring.table import score
 from knowundo.scoring.teacher_forcing import teacher_forced
 from toy_tokenizers import TEMPLATES, gemma_tokenizer, llama_tokenizer, qwen_tokenizer
 

@@ -16,6 +16,7 @@ from knowundo.data.encoded import Encoded
 from knowundo.data.encoding import encode
 from knowundo.evaluation.groups import Scores
 from knowundo.localization.gradients import Gradients
+from knowundo.modeling.forward import Forward
 from knowundo.modeling.model import Model
 from knowundo.modeling.step import Step
 from knowundo.recipes.presets import presets
@@ -59,7 +60,7 @@ def test_method(toy: Model, toy_rows: dict[str, list[Encoded]], name: str) -> No
     )
     columns = start.columns(entry)
     toy.train_only(toy.parameters())
-    step = Step(toy, batch, reference=lambda: start.reference, columns=columns)
+    step = Step(Forward(toy), batch, reference=lambda: start.reference, columns=columns)
     parts = entry(step, **entry.bind({}))
     assert parts
     for part in parts.values():

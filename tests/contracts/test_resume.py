@@ -11,17 +11,18 @@ import pandas as pd
 import pytest
 import torch
 
-from conftest import randomize
+from conftest import randomize, score
 from knowundo.data.encoded import Encoded
 from knowundo.errors import BadInput
 from knowundo.localization.search import LocalizeSettings, localize
 from knowundo.memorization import MemorizeSettings, memorize
 from knowundo.modeling.adapters import Adaptation
 from knowundo.modeling.model import Model
+from knowundo.modeling.multi_adapter import batched_adapters
 from knowundo.modeling.variant import ModelVariant
 from knowundo.modeling.weights import save_state
 from knowundo.recipes.values import QUIRKS
-from knowundo.scoring.table import score, score_abreast
+from knowundo.scoring.table import score_adapters
 from knowundo.storage import checkpoints
 from knowundo.storage.checkpoints import Checkpoint
 from knowundo.storage.job import Job
@@ -241,7 +242,7 @@ def test_scoring(toy: Model, toy_rows: Rows, tmp_path: Path, kills: Kills) -> No
     pd.testing.assert_frame_equal(resumed, whole)
 
 
-def test_scoring_abreast(toy: Model, toy_rows: Rows, tmp_path: Path, kills: Kills) -> None:
+def test_scoring_batched_adapters(toy: Model, toy_rows: Rows, tmp_path: Path, kills: Kills) -> None:
     rows = [*toy_rows["unlearn"], *toy_rows["retention"]]
     (new := tmp_path / "adapter").mkdir()
     randomize(toy, seed=5)
@@ -249,8 +250,9 @@ def test_scoring_abreast(toy: Model, toy_rows: Rows, tmp_path: Path, kills: Kill
     variants = [ModelVariant("base", "base"), ModelVariant("a", "given", new)]
 
     def scored(checkpoint: Checkpoint | None) -> pd.DataFrame:
-        with toy.all_of(variants):
-            tables = score_abreast(toy, rows, generated_splits=["train"], checkpoint=checkpoint)
+        with batched_adapters(toy, variants) as forward:
+            how = {"generated_splits": ["train"], "checkpoint": checkpoint}
+            tables = score_adapters(forward, rows, **how)  # type: ignore[arg-type]
         return pd.concat(tables)
 
     whole = scored(None)

@@ -10,7 +10,7 @@ from conftest import records
 from knowundo.data.encoding import encode
 from knowundo.errors import BadInput
 from knowundo.modeling.adapters import Adaptation
-from knowundo.modeling.forward import answer_logits
+from knowundo.modeling.forward import Forward, answer_logits
 from knowundo.modeling.loading import LoadingOptions
 from knowundo.modeling.model import Model
 
@@ -31,7 +31,7 @@ def test_a_loaded_model_is_the_one_of_its_name(toy_base: str, adaptation: Adapta
     assert all(torch.equal(value, state[name]) for name, value in named.state().items())
     rows = encode(records("unlearn", "train", 4), tokenizer)
     for (_, one), (_, other) in zip(
-        answer_logits(given, rows), answer_logits(named, rows), strict=True
+        answer_logits(Forward(given), rows), answer_logits(Forward(named), rows), strict=True
     ):
         assert torch.equal(one, other)
 

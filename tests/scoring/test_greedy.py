@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 
-from conftest import naive_log_probs
+from conftest import naive_log_probs, score
 from knowundo.data.encoded import Encoded
 from knowundo.modeling.model import Model
 from knowundo.scoring.answers import generate
-from knowundo.scoring.table import COLUMNS, score
+from knowundo.scoring.table import COLUMNS
 from knowundo.scoring.teacher_forcing import teacher_forced
 
 

@@ -9,6 +9,7 @@ import torch
 
 from knowundo.data.batches import PairedBatch, paired
 from knowundo.data.encoded import Encoded
+from knowundo.modeling.forward import Forward
 from knowundo.modeling.model import Model
 from knowundo.modeling.step import Parts, Step
 from knowundo.training import trainer as training
@@ -26,7 +27,7 @@ def trained(model: Model, rows: list[Encoded], steps: int, **rest: Any) -> list[
         return made
 
     def loss(batch: PairedBatch) -> Parts:
-        step = Step(model, batch, reference=lambda: None)  # type: ignore[arg-type, return-value]
+        step = Step(Forward(model), batch, reference=lambda: None)  # type: ignore[arg-type, return-value]
         return {"unlearn": step.unlearn.mean(step.unlearn.mean_nll)}
 
     batches = paired(rows[:1], rows[:1], size=1, epochs=steps, seed=0, pad=model.pad)

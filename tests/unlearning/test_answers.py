@@ -17,6 +17,7 @@ from knowundo.data.encoded import Encoded
 from knowundo.data.encoding import SEPARATOR, RowFormat, Style, encode
 from knowundo.data.records import Record
 from knowundo.errors import BadInput, KnowUndoError
+from knowundo.modeling.forward import Forward
 from knowundo.modeling.model import Model
 from knowundo.modeling.step import Step
 from knowundo.recipes.reading import load_recipe
@@ -133,7 +134,9 @@ def test_alternative_half_asks_the_unlearn_questions(toy: Model, toy_rows: Rows)
     start = start_of(toy, toy_rows)
     entry = get("method", "alternative_descent")
     batch = PairedBatch(*(collate(toy_rows[s], toy.pad) for s in ("unlearn", "retention")))
-    step = Step(toy, batch, reference=lambda: start.reference, columns=start.columns(entry))
+    step = Step(
+        Forward(toy), batch, reference=lambda: start.reference, columns=start.columns(entry)
+    )
     half = step.alternative
     assert [row.record.question for row in half.batch.encoded] == [
         row.record.question for row in toy_rows["unlearn"]
@@ -162,7 +165,7 @@ def test_scorer_without_encode_cannot_answer(toy: Model, toy_rows: Rows) -> None
 def test_loss_without_the_column_says_so(toy: Model, toy_rows: Rows) -> None:
     batch = PairedBatch(*(collate(toy_rows[s], toy.pad) for s in ("unlearn", "retention")))
     with pytest.raises(KnowUndoError, match="alternative: the method's `prepare`"):
-        _ = Step(toy, batch, reference=lambda: None).alternative  # type: ignore[arg-type, return-value]
+        _ = Step(Forward(toy), batch, reference=lambda: None).alternative  # type: ignore[arg-type, return-value]
 
 
 def test_samples_are_seeded_and_leave_the_global_state_alone(toy: Model, toy_rows: Rows) -> None:

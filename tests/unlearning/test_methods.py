@@ -14,8 +14,8 @@ from knowundo.data.batches import PairedBatch, collate, paired
 from knowundo.data.encoded import Encoded
 from knowundo.data.encoding import encode
 from knowundo.errors import BadInput, KnowUndoError
-from knowundo.modeling import step as forwards
 from knowundo.modeling.adapters import Adaptation
+from knowundo.modeling.forward import Forward
 from knowundo.modeling.loading import LoadingOptions
 from knowundo.modeling.model import Model
 from knowundo.modeling.step import Step
@@ -39,7 +39,9 @@ def step_of(
     columns = start.columns(entry, entry.bind(arguments))
     if "alternative" not in columns:
         read = [name for name in read if name != "alternative"]
-    return Step(model, batch, reference=lambda: start.reference, columns=columns, read=read)
+    return Step(
+        Forward(model), batch, reference=lambda: start.reference, columns=columns, read=read
+    )
 
 
 def take(start: Start, *columns: Any) -> None:
@@ -250,9 +252,9 @@ def test_later_steps_take_one_forward(
     start.columns(entry, bound)
     batch = PairedBatch(*(collate(toy_rows[s], toy.pad) for s in ("unlearn", "retention")))
     first = start.parts(entry, bound, batch, seen)
-    taken = forwards.hidden_states
+    taken = Forward.hidden_states
     monkeypatch.setattr(
-        forwards, "hidden_states", lambda model, one: ran.append(len(one)) or taken(model, one)
+        Forward, "hidden_states", lambda own, one: ran.append(len(one)) or taken(own, one)
     )
     second = start.parts(entry, bound, batch, seen)
     assert ran == [5 * len(seen)]
@@ -279,7 +281,7 @@ def test_reference_of_alternatives_is_the_memorized_model_on_them(
     ]
     for columns, nll in zip(made, wanted, strict=True):
         step = Step(
-            toy,
+            Forward(toy),
             PairedBatch(*(collate(toy_rows[s], toy.pad) for s in ("unlearn", "retention"))),
             reference=lambda: start.reference,
             columns=columns,
@@ -373,7 +375,7 @@ def test_accumulation_changes_nothing(
         method = get("method", "gradient_ascent")
 
         def loss(batch: PairedBatch, model: Model = model, method: Any = method) -> Any:
-            return method(Step(model, batch, reference=lambda: None))  # type: ignore[arg-type, return-value]
+            return method(Step(Forward(model), batch, reference=lambda: None))  # type: ignore[arg-type, return-value]
 
         train(
             model,

@@ -17,7 +17,7 @@ from knowundo.estimation.tracer import GENERATED, SCORED, Planned, Tracer
 from knowundo.estimation.unlearning import estimate_unlearning
 from knowundo.localization.gradients import mean_gradients
 from knowundo.modeling.adapters import Adaptation, adaptation_of
-from knowundo.modeling.forward import answer_logits, hidden_states
+from knowundo.modeling.forward import Forward, answer_logits, hidden_states
 from knowundo.modeling.half import Half
 from knowundo.modeling.head import live_head
 from knowundo.modeling.model import Model
@@ -127,7 +127,7 @@ def estimate_evaluation(tracer: Tracer) -> StageEstimate:
     ]
 
     def work(trace: MemoryTrace) -> int:
-        for _, logits in answer_logits(model, scored.encoded):
+        for _, logits in answer_logits(Forward(model), scored.encoded):
             logits.double()
         if shapes:
             _answer(model, *max(shapes, key=lambda shape: shape[0] * (shape[1] + shape[2])))

@@ -20,7 +20,6 @@ from knowundo.data.encoded import Encoded
 from knowundo.estimation.fake_model import FakeModel
 from knowundo.estimation.memory_trace import KINDS, MemoryTrace, trace_gradients
 from knowundo.estimation.schema import StageEstimate
-from knowundo.modeling.capabilities import shares
 from knowundo.modeling.fast.chunked_logits import portion
 from knowundo.modeling.fast.microbatches import pieces
 from knowundo.modeling.forward import answer_states
@@ -108,7 +107,12 @@ class Tracer:
 
     def micro_batch(self, batch: Any, halves: Collection[str] = ()) -> Any:
         """The heaviest of the micro-batches that a batch is trained in."""
-        made = pieces(batch, tokens=self.model.tokens, halves=halves, shared=shares(self.model))
+        made = pieces(
+            batch,
+            tokens=self.model.tokens,
+            halves=halves,
+            shared=self.model.capabilities.shared_prefixes,
+        )
         return max(made, key=self.weight)
 
     def trace(self, planned: Planned, work: Callable[[MemoryTrace], int]) -> StageEstimate:

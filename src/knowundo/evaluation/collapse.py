@@ -41,7 +41,7 @@ def collapsed(table: pd.DataFrame, before: pd.DataFrame | None) -> str | None:
     What it says of the unlearn scope does not count: there it shall not make sense.
 
     Args:
-        table: rows of `scoring.score`.
+        table: rows of `score_adapters`.
         before: the same of the model that it was made from; none: its text is not compared.
     """
     said = table[table["scope"].isin(_KEPT)]["said"].dropna()

@@ -27,6 +27,7 @@ from knowundo.evaluation.lm_eval_harness import (
     task_manager,
     untouched_globals,
 )
+from knowundo.modeling.continuation import plain_generation
 from knowundo.modeling.model import Model
 from knowundo.progress import Progress
 from knowundo.results import Row
@@ -105,7 +106,7 @@ def task_rows(
     check_tasks(settings.tasks, settings.folder)
     if not settings.tasks:
         return []
-    with quiet_harness(), untouched_globals(model), model.plain_generation():
+    with quiet_harness(), untouched_globals(model), plain_generation(model.causal_lm()):
         results, harness = _evaluate(model, settings, progress)
     if say:
         for line in _remarks(results, harness, settings.shots):

@@ -35,7 +35,7 @@ class Evaluation:
         """Take the tables.
 
         Args:
-            tables: Model → its rows of `scoring.table.score`. All have the same records.
+            tables: Model → its rows of `scoring.table.score_adapters`. All have the same records.
             target: Name of the retain model, whose values are the reference of every row. If
                 `None`, rows have no reference.
             draws: Number of resamples of the subjects.

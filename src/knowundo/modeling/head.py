@@ -13,15 +13,12 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
-from knowundo.modeling.fast.oom import ran_out
-from knowundo.modeling.model import Model
-
-# Ids of the row on which a model is tried; every vocabulary has so few.
-TRIED = tuple(range(1, 13))
+if TYPE_CHECKING:
+    from knowundo.modeling.model import Model
 
 
 class _Output:
@@ -136,7 +133,16 @@ def _width(model: Model) -> int:
     return int(module.config.get_text_config().vocab_size if width is None else width)
 
 
-def _head(model: Model, *, copied: bool) -> Head:
+def separated_head(model: Model, *, copied: bool) -> Head:
+    """The head of a model whose layers hidden states stand in for.
+
+    Args:
+        model: Not changed.
+        copied: True for a frozen copy of its weights, which later training does not move.
+
+    Raises:
+        ValueError: The decoder is not a part of the model.
+    """
     module: Any = model.causal_lm()
     path = _path(module)
     if path is None:
@@ -145,44 +151,13 @@ def _head(model: Model, *, copied: bool) -> Head:
     return Head(_width(model), _without_layers(module, path, given, copied=copied), given)
 
 
-def own_head(model: Model) -> bool:
-    """True if a model's logits can be computed from its final hidden states alone.
-
-    Asked once, and tried on a short row against the model as it is.
-    """
-    if model.own_head is None:
-        model.own_head = _same_logits(model)
-    return model.own_head
-
-
-@torch.no_grad()
-def _same_logits(model: Model) -> bool:
-    module: Any = model.causal_lm()
-    training = model.net.training
-    model.net.eval()  # no dropout
-    try:
-        ids = torch.tensor([TRIED], device=model.device)
-        logits = module(input_ids=ids, use_cache=False).logits[0]
-        try:
-            decoder = module.get_decoder()
-            states = decoder(input_ids=ids, use_cache=False).last_hidden_state[0]
-            found = _head(model, copied=False)(states)
-        except Exception as error:  # whatever an architecture raises when it is taken apart
-            if ran_out(error):
-                raise
-            model.notes.add(f"whole forwards: the head cannot be taken apart ({error})")
-            return False
-        same = found.shape == logits.shape and model.alike(found, logits)
-    finally:
-        model.net.train(training)
-    if not same:
-        model.notes.add("whole forwards: logits are not those of the final hidden states")
-    return same
-
-
 def live_head(model: Model) -> Head:
     """The model's map from what `hidden_states` gives to logits."""
-    return _head(model, copied=False) if own_head(model) else Head(_width(model))
+    return (
+        separated_head(model, copied=False)
+        if model.capabilities.separate_head
+        else Head(_width(model))
+    )
 
 
 def trained_head(model: Model) -> bool:
@@ -194,4 +169,4 @@ def trained_head(model: Model) -> bool:
 
 def frozen_head(model: Model) -> Head:
     """The same map as it is now, unmoved by later training."""
-    return _head(model, copied=True) if trained_head(model) else live_head(model)
+    return separated_head(model, copied=True) if trained_head(model) else live_head(model)

@@ -6,19 +6,18 @@ transformers'. Loading one overwrites tensors in place; the base is never loaded
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any, Self
 
 import torch
 from peft import PeftModel
-from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from knowundo.errors import BadInput
 from knowundo.modeling.adapters import Adaptation, adaptation_of
+from knowundo.modeling.capabilities import Capabilities
 from knowundo.modeling.fast.linear import quicken
-from knowundo.modeling.fast.lora import abreast, all_linear
 from knowundo.modeling.loading import LoadedBase, LoadingOptions, adopt_base, load_base
 from knowundo.modeling.lora_layers import add_lora, has_shape
 from knowundo.modeling.notes import Notes
@@ -80,16 +79,7 @@ class Model:
         """
         torch.set_num_threads(THREADS)
         self.adaptation, self.notes = adaptation or Adaptation(), notes or Notes()
-        self.lower: Any = None  # stands in for the layers below what is trained (lower.py)
-        # What this model's forward allows, tried when it is first asked for: sequence packing
-        # (forwards.py), padding on the right and on the left, a head of its own (head.py).
-        self.packs: bool | None = None
-        self.window = float("inf")  # longest row that is packed, see packing.unseen_window
-        self.pads: bool | None = None
-        self.left_pads: bool | None = None
-        self.own_head: bool | None = None
-        self.scaled: list[Any] | None = None  # rotary embeddings that look at the length
-        self.abreast = 1  # adapters that a forward is of, see `all_of`
+        self._capabilities: Capabilities | None = None
         loaded = base
         if not isinstance(loaded, LoadedBase):
             loaded = self._loaded(loaded, options or LoadingOptions())
@@ -159,31 +149,22 @@ class Model:
         """
         if "full" in (self.adaptation.kind, adaptation.kind):
             raise BadInput(f"base '{self.base}': all weights and a LoRA cannot be swapped")
-        self.packs = self.pads = self.left_pads = self.own_head = self.scaled = None
+        self._capabilities = None
         self.adaptation = replace(adaptation, dropout=self.adaptation.dropout)
         self.net = self._adapted(self.net.unload()).eval()
         self.mark_initial()
 
     @property
+    def capabilities(self) -> Capabilities:
+        """What the forward allows, tried when it is first asked for."""
+        if self._capabilities is None:
+            self._capabilities = Capabilities(self)
+        return self._capabilities
+
+    @property
     def config(self) -> Any:
         """The base's config, or that of its text model."""
         return self.causal_lm().config.get_text_config()  # type: ignore[union-attr, operator]
-
-    @contextmanager
-    def plain_generation(self) -> Iterator[None]:
-        """Within it, `generate` follows what it is told, and nothing in generation_config.json.
-
-        transformers fills whatever a call leaves open from the model's own settings (penalties,
-        forbidden tokens, beams, stop strings); of these only the special tokens stay.
-        """
-        net: Any = self.causal_lm()
-        own = net.generation_config
-        names = ("bos_token_id", "eos_token_id", "pad_token_id")
-        net.generation_config = GenerationConfig(**{name: getattr(own, name) for name in names})
-        try:
-            yield
-        finally:
-            net.generation_config = own
 
     def longest(self, length: int) -> int:
         """So many tokens, or as many as the model has positions for."""
@@ -218,7 +199,7 @@ class Model:
         most = CPU_TOKENS if self.device.type == "cpu" else GPU_TOKENS
         return max(most, SMALL // hidden)
 
-    def alike(self, one: torch.Tensor, other: torch.Tensor) -> bool:
+    def same_numbers(self, one: torch.Tensor, other: torch.Tensor) -> bool:
         """True if two results of this model are the same to the rounding of its numbers.
 
         Rounding of half precision adds up over the layers; what is computed wrongly is off by more.
@@ -305,38 +286,6 @@ class Model:
         if wanted.kind == "lora" and not has_shape(self.net, self.adaptation, wanted):
             self.adapt(wanted)
         self.restore(load_state(self, variant.folder))
-
-    def all_linear(self) -> bool:
-        """True if the LoRA lies beside linear layers only, whose weights are plain numbers.
-
-        One with more than A and B, such as DoRA's magnitudes, is none.
-        """
-        return self.adaptation.is_product and all_linear(self.net)
-
-    @contextmanager
-    def all_of(self, variants: Sequence[ModelVariant]) -> Iterator[None]:
-        """Within it, a forward without gradients is that of several variants (`go_abreast`).
-
-        The rows of the first come first, and so on: `abreast` times as many as were given.
-
-        Args:
-            variants: LoRAs of one shape, or the base.
-        """
-        states = []
-        self.use(next((v for v in variants if v.folder is not None), variants[0]))  # the shape
-        if len(variants) == 1:
-            yield
-            return
-        for variant in variants:
-            self.use(variant)
-            states.append(self.state())
-        self.abreast = len(variants)
-        try:
-            with abreast(self.net, states):
-                states.clear()
-                yield
-        finally:
-            self.abreast = 1
 
     def train_only(self, names: Iterable[str]) -> list[torch.nn.Parameter]:
         """Let gradients reach these parameters and no others; return them.

@@ -2,30 +2,28 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from knowundo.data.batches import Batch
-from knowundo.modeling.head import own_head
-from knowundo.modeling.model import Model
+
+if TYPE_CHECKING:
+    from knowundo.modeling.model import Model
 
 
-def of_each(model: Model, places: torch.Tensor, size: int) -> torch.Tensor:
-    """Places in a batch of this size, and in its repetitions for adapters abreast, flat."""
-    first = size * torch.arange(model.abreast, device=places.device)
-    return (first[:, None] + places).flatten()
+def all_hidden_states(model: Model, batch: Batch, adapters: int = 1) -> torch.Tensor:
+    """Final hidden states at every position, padding too, [adapters · rows, tokens, hidden].
 
-
-def all_hidden_states(model: Model, batch: Batch) -> torch.Tensor:
-    """Final hidden states at every position, padding too, [rows, tokens, hidden].
-
-    Logits, [rows, tokens, vocabulary], of a model whose head is not computed apart (`own_head`). Of
-    a batched multi-adapter forward: [adapters · rows, tokens, …].
+    Args:
+        model: If its head cannot be separated, logits take the place of hidden states,
+            [adapters · rows, tokens, vocabulary].
+        batch: Rows on the model's device.
+        adapters: How many are batched (multi_adapter.py); each gets all rows.
     """
     module: Any = model.causal_lm()
-    ids, mask = (value.repeat(model.abreast, 1) for value in (batch.ids, batch.mask))
-    if not own_head(model):
+    ids, mask = (value.repeat(adapters, 1) for value in (batch.ids, batch.mask))
+    if not model.capabilities.separate_head:
         logits: torch.Tensor = module(input_ids=ids, attention_mask=mask, use_cache=False).logits
         return logits
     output = module.get_decoder()(input_ids=ids, attention_mask=mask, use_cache=False)

@@ -26,16 +26,14 @@ def _kinds(module: Any) -> dict[str, str]:
     return {}
 
 
-def _scaled(model: Model) -> list[tuple[Any, str, str]]:
-    """Rotary embeddings that look at the length: the module, its buffers' prefix and its type."""
-    if model.scaled is None:
-        model.scaled = [
-            (module, prefix, kind)
-            for module in model.causal_lm().modules()
-            for prefix, kind in _kinds(module).items()
-            if "dynamic" in kind or kind == "longrope"
-        ]
-    return model.scaled
+def scaled_embeddings(net: torch.nn.Module) -> tuple[tuple[Any, str, str], ...]:
+    """Rotary embeddings that depend on the length: module, its buffers' prefix and its type."""
+    return tuple(
+        (module, prefix, kind)
+        for module in net.modules()
+        for prefix, kind in _kinds(module).items()
+        if "dynamic" in kind or kind == "longrope"
+    )
 
 
 def _limit(module: Any, prefix: str, kind: str) -> int:
@@ -49,7 +47,7 @@ def _limit(module: Any, prefix: str, kind: str) -> int:
 
 def unscaled(model: Model) -> float:
     """Tokens up to which rows of any lengths may share a batch; infinity if of any length."""
-    return min((_limit(*one) for one in _scaled(model)), default=float("inf"))
+    return min((_limit(*one) for one in model.capabilities.scaled_positions), default=float("inf"))
 
 
 def scaling(model: Model, length: int) -> Hashable:
@@ -59,12 +57,12 @@ def scaling(model: Model, length: int) -> Hashable:
         beyond = length > _limit(module, prefix, kind)
         return (1 if kind == "longrope" else length) if beyond else 0
 
-    return tuple(one(*each) for each in _scaled(model))
+    return tuple(one(*each) for each in model.capabilities.scaled_positions)
 
 
 def reset(model: Model) -> None:
     """Forget the longest row so far, which "dynamic" would go on scaling by."""
-    for module, prefix, kind in _scaled(model):
+    for module, prefix, kind in model.capabilities.scaled_positions:
         if "dynamic" not in kind:
             continue
         first = getattr(module, f"{prefix}original_inv_freq")

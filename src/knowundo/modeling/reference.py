@@ -9,7 +9,7 @@ import torch
 
 from knowundo.data.batches import Batch
 from knowundo.data.encoded import Encoded
-from knowundo.modeling.forward import answer_states
+from knowundo.modeling.forward import Forward, answer_states
 from knowundo.modeling.half import Half, HeldHalf
 from knowundo.modeling.head import Head, frozen_head
 from knowundo.modeling.model import Model
@@ -35,13 +35,19 @@ class Reference:
         """A reference that can hold these rows, over the head as it is now."""
         return cls(model, list(dict.fromkeys(encoded)), frozen_head(model))
 
-    def hold(self, wanted: Iterable[Encoded], among: Sequence[Encoded] | None = None) -> None:
+    def hold(
+        self,
+        wanted: Iterable[Encoded],
+        among: Sequence[Encoded] | None = None,
+        forward: Forward | None = None,
+    ) -> None:
         """Take the states of rows that are not held yet, of the model as it is now.
 
         Args:
-            wanted: the rows.
-            among: rows whose batches they share; none: all that the reference can hold, so that a
-                row's bits do not depend on what else is wanted.
+            wanted: The rows.
+            among: Rows whose batches they share. If `None`, all that the reference can hold, so
+                that a row's bits do not depend on what else is wanted.
+            forward: How they are computed. If `None`, without a prefix cache.
         """
         missing = {row for row in wanted if row not in self.states}
         if not missing:
@@ -49,7 +55,7 @@ class Reference:
         training = self.model.net.training
         self.model.net.eval()  # no dropout in what is frozen
         among = self.rows if among is None else among
-        taken = answer_states(self.model, among, only=missing)
+        taken = answer_states(forward or Forward(self.model), among, only=missing)
         self.states |= {row: part.clone() for row, part in taken if row in missing}
         self.model.net.train(training)
 

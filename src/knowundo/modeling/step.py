@@ -9,10 +9,9 @@ import torch
 
 from knowundo.data.batches import Batch, PairedBatch, collate
 from knowundo.errors import KnowUndoError
-from knowundo.modeling.forward import hidden_states
+from knowundo.modeling.forward import Forward
 from knowundo.modeling.half import Columns, Half
 from knowundo.modeling.head import live_head
-from knowundo.modeling.model import Model
 from knowundo.modeling.reference import Reference
 
 # What a loss may read of a step, in the order in which it lies in one forward.
@@ -32,6 +31,7 @@ class ReferenceStep:
             KnowUndoError: weights may have moved already.
         """
         reference, batch = self._reference(), self._step.rows(name)
+        forward = self._step.forward
         if not all(row in reference.states for row in batch.encoded):
             if not self._first:
                 raise KnowUndoError(
@@ -39,10 +39,11 @@ class ReferenceStep:
                 )
             if name == "alternative":
                 rows = list(self._step.columns[name].values())
-                reference.hold(rows, among=rows)
+                reference.hold(rows, rows, forward=forward)
             else:
                 scopes = {row.record.scope for row in batch.encoded}
-                reference.hold(row for row in reference.rows if row.record.scope in scopes)
+                rows = [row for row in reference.rows if row.record.scope in scopes]
+                reference.hold(rows, forward=forward)
         return reference.half(batch)
 
     @cached_property
@@ -67,7 +68,7 @@ class Step:
 
     def __init__(
         self,
-        model: Model,
+        forward: Forward,
         batch: PairedBatch,
         *,
         reference: Callable[[], Reference],
@@ -77,13 +78,14 @@ class Step:
         """Nothing is computed yet.
 
         Args:
-            model: the current one.
+            forward: of the current model.
             batch: on its device.
             reference: asked only if the loss reads it.
             columns: what the method's `prepare` made.
             read: halves that the loss read in earlier steps; none: this is the first one.
         """
-        self.model, self.batch, self.columns = model, batch, columns or {}
+        self.forward, self.model = forward, forward.model
+        self.batch, self.columns = batch, columns or {}
         self.reference = ReferenceStep(self, reference, first=not read)
         self.used: set[str] = set()
         self._read = read if len(read) > 1 else ()
@@ -108,7 +110,8 @@ class Step:
     def _joint(self) -> dict[str, torch.Tensor]:
         halves = {name: self.rows(name) for name in HALVES if name in self._read}
         encoded = [row for half in halves.values() for row in half.encoded]
-        states = hidden_states(self.model, collate(encoded, self.model.pad).to(self.model.device))
+        joint = collate(encoded, self.model.pad).to(self.model.device)
+        states = self.forward.hidden_states(joint)
         parts, begin = {}, 0
         for name, half in halves.items():
             parts[name] = states[begin : begin + len(half.targets)]
@@ -119,7 +122,7 @@ class Step:
         self.used.add(name)
         batch = self.rows(name)
         joint = name in self._read
-        states = self._joint[name] if joint else hidden_states(self.model, batch)
+        states = self._joint[name] if joint else self.forward.hidden_states(batch)
         return Half(batch, states, live_head(self.model), self.columns)
 
     @cached_property

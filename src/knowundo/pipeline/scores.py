@@ -12,14 +12,15 @@ import pandas as pd
 from knowundo.evaluation.lm_eval_tasks import TaskSettings, task_rows
 from knowundo.modeling.adapters import Adaptation, adaptation_of
 from knowundo.modeling.fast.oom import ran_out
+from knowundo.modeling.forward import Forward
 from knowundo.modeling.model import Model
-from knowundo.modeling.multi_adapter import go_abreast
+from knowundo.modeling.multi_adapter import batched_adapters, can_batch_adapters
 from knowundo.modeling.variant import ModelVariant
 from knowundo.progress import Progress
 from knowundo.results import Row
 from knowundo.runs.artifact import ArtifactJob, shared_checkpoint
 from knowundo.runs.run import BOTH, Run
-from knowundo.scoring.table import fill_a_batch, read_scores, score_abreast, write_scores
+from knowundo.scoring.table import fill_a_batch, read_scores, score_adapters, write_scores
 from knowundo.storage.checkpoints import Checkpoint
 from knowundo.storage.files import read_json, write_json
 
@@ -116,14 +117,15 @@ def _score(run: Run, group: Sequence[ModelVariant], waiting: Sequence[ModelVaria
 def _tables(
     run: Run, model: Model, group: Sequence[ModelVariant], checkpoint: Checkpoint
 ) -> list[pd.DataFrame] | None:
-    """Rows of each of a group; None where they cannot go abreast, or memory runs out so."""
-    if len(group) > 1 and not go_abreast(model, group):
+    """Rows of each of a group; `None` if they cannot be batched, or memory runs out so."""
+    if len(group) > 1 and not can_batch_adapters(model, group):
         return None
     title = "evaluate " + ", ".join(variant.name for variant in group)
-    used = nullcontext() if is_whole_model(run, group[0]) else model.all_of(group)
+    whole = is_whole_model(run, group[0])
+    used = nullcontext(Forward(model)) if whole else batched_adapters(model, group)
     try:
-        with run.reporter.task(title) as progress, used:
-            return _score_rows(run, model, progress, checkpoint)
+        with run.reporter.task(title) as progress, used as forward:
+            return _score_rows(run, forward, progress, checkpoint)
     except RuntimeError as error:
         if len(group) == 1 or not ran_out(error):
             raise
@@ -146,13 +148,13 @@ def _write_scores(
 
 
 def _score_rows(
-    run: Run, model: Model, progress: Progress, checkpoint: Checkpoint
+    run: Run, forward: Forward, progress: Progress, checkpoint: Checkpoint
 ) -> list[pd.DataFrame]:
     """A table for each adapter: every record as it is, and val rows again with each prefix."""
-    section = run.recipe.evaluate
+    section, model = run.recipe.evaluate, forward.model
     encoded = run.encoded(model=model, end=False)
     how: dict[str, Any] = {"generated_splits": section.generate, "progress": progress}
-    tables = score_abreast(model, encoded, **how, checkpoint=checkpoint.within(AS_IS))
+    tables = score_adapters(forward, encoded, **how, checkpoint=checkpoint.within(AS_IS))
     parts = [[table.assign(attack="")] for table in tables]
     for number, prefix in enumerate(section.prefixes):
         rows = [
@@ -160,7 +162,8 @@ def _score_rows(
             for scope in BOTH
             for row in run.encoded(scope, "val", model=model, prefix=prefix, end=False)
         ]
-        tables = score_abreast(model, rows, **how, checkpoint=checkpoint.within(f"prefix-{number}"))
+        own = checkpoint.within(f"prefix-{number}")
+        tables = score_adapters(forward, rows, **how, checkpoint=own)
         for part, table in zip(parts, tables, strict=True):
             part.append(table.assign(attack=f"{prefix} prompt"))
     return [pd.concat(part, ignore_index=True) for part in parts]

@@ -43,7 +43,7 @@ _SCRIPT = re.compile(r"<script[^>]*>(.*?)</script>", re.DOTALL)
 class Material:
     """What a report is made of, beside results.json."""
 
-    scores: dict[str, pd.DataFrame]  # variant → rows of scoring.score
+    scores: dict[str, pd.DataFrame]  # variant → rows of `score_adapters`
     curves: dict[str, list[dict[str, Any]]]  # variant → training curve
     tensors: list[dict[str, Any]]  # of localize: name, place, cosine, magnitude
     region: str  # name of the located region

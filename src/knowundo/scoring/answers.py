@@ -10,6 +10,7 @@ import torch
 from knowundo.data.decoding import decoded_all, said_verbatim
 from knowundo.data.encoded import Encoded
 from knowundo.modeling.fast.oom import in_portions
+from knowundo.modeling.forward import Forward
 from knowundo.modeling.model import Model
 from knowundo.progress import Progress
 from knowundo.scoring.generation import BATCH, continue_prompts, stop_ids
@@ -38,18 +39,19 @@ def answered(
     at end-of-sequence or at the end of turn that the rows were encoded with.
     """
     course = ScoringState(1)
-    answer_rows(model, encoded, course, batch_size=batch_size)
+    answer_rows(Forward(model), encoded, course, batch_size=batch_size)
     return course.said[0]
 
 
 def answer_rows(
-    model: Model,
+    forward: Forward,
     encoded: Sequence[Encoded],
     course: ScoringState,
     *,
     batch_size: int = BATCH,
     progress: Progress | None = None,
 ) -> None:
+    model, adapters = forward.model, forward.adapters
     stops = stop_ids(model, encoded)
     order = sorted(encoded, key=lambda row: (row.answer_length, len(row.prompt)))
 
@@ -61,8 +63,9 @@ def answer_rows(
             [row.prompt for row in rows],
             tokens=max(row.answer_length for row in rows),
             stops=stops,
+            adapters=adapters,
         )
-        for answers, own in zip(course.said, output.chunk(model.abreast), strict=True):
+        for answers, own in zip(course.said, output.chunk(adapters), strict=True):
             # Cut to its own true answer's length, what a row says does not depend on others.
             tokens = [new[: row.answer_length] for row, new in zip(rows, own.tolist(), strict=True)]
             texts = decoded_all(model.tokenizer, tokens, stops=stops)
@@ -73,5 +76,5 @@ def answer_rows(
         if progress:
             progress(len(course.said[0]), len(order))
 
-    size = max(1, batch_size // model.abreast)
+    size = max(1, batch_size // adapters)
     deque(in_portions(order, size, answer, model.notes.add, "answering"), maxlen=0)

@@ -11,13 +11,14 @@ import torch
 from knowundo.data.decoding import decoded_all
 from knowundo.data.encoded import Encoded
 from knowundo.errors import BadInput
-from knowundo.modeling.fast.oom import in_portions, ran_out
-from knowundo.modeling.head import TRIED
+from knowundo.modeling.continuation import continued
+from knowundo.modeling.fast.oom import in_portions
 from knowundo.modeling.model import Model
-from knowundo.modeling.positions import reset, unscaled
+from knowundo.modeling.positions import unscaled
 
-# Answers that are grown at a time, and adapters abreast at most: each is held in memory.
-BATCH, ABREAST = 128, 16
+# Answers that are generated at a time, and adapters in a batched forward at most: each is held in
+# memory.
+BATCH, MOST_ADAPTERS = 128, 16
 
 
 @torch.no_grad()
@@ -29,22 +30,35 @@ def continue_prompts(
     stops: Sequence[int],
     each: int = 1,
     temperature: float | None = None,
+    adapters: int = 1,
 ) -> torch.Tensor:
-    """New ids after each prompt, [prompts × each, at most `tokens`]; without temperature, greedy.
+    """New ids after each prompt, [adapters · prompts · each, at most `tokens`].
 
-    Of a batched multi-adapter forward: [adapters × prompts × each, at most `tokens`]. Prompts that
-    would change what follows another, in a batch padded on the left, are continued in batches of
-    their own.
+    Prompts that would change what follows another, in a batch padded on the left, are continued in
+    batches of their own.
+
+    Args:
+        model: Not changed.
+        prompts: Token ids of each.
+        tokens: At most so many new ids.
+        stops: Ids that end an answer.
+        each: Answers to each prompt.
+        temperature: Of the whole distribution. If `None`, greedy.
+        adapters: Adapters of a batched multi-adapter forward; each continues all prompts.
+
+    Raises:
+        BadInput: transformers cannot generate with this architecture.
     """
     how: dict[str, Any] = {"stops": stops, "each": each, "temperature": temperature}
+    how["adapters"] = adapters
     groups = _groups(model, [len(prompt) for prompt in prompts], tokens)
     if groups == [(list(range(len(prompts))), tokens)]:
         return _generated(model, prompts, tokens=tokens, **how)
-    output = torch.full((model.abreast, len(prompts), each, tokens), model.pad, device=model.device)
+    output = torch.full((adapters, len(prompts), each, tokens), model.pad, device=model.device)
     for numbers, most in groups:
         if most > 0:
             new = _generated(model, [prompts[n] for n in numbers], tokens=most, **how)
-            new = new.view(model.abreast, len(numbers), each, -1)
+            new = new.view(adapters, len(numbers), each, -1)
             output[:, numbers, :, : new.shape[-1]] = new
     return output.flatten(0, 2)
 
@@ -57,7 +71,7 @@ def _groups(model: Model, lengths: Sequence[int], tokens: int) -> list[tuple[lis
     are scaled.
     """
     groups, equal = list[tuple[list[int], int]](), dict[int, list[int]]()
-    padded = left_pads(model)
+    padded = model.capabilities.left_padding
     for number, length in enumerate(lengths):
         room = model.longest(length + tokens) - length
         if room < tokens:
@@ -68,29 +82,6 @@ def _groups(model: Model, lengths: Sequence[int], tokens: int) -> list[tuple[lis
     return groups + [(numbers, tokens) for numbers in equal.values()]
 
 
-def left_pads(model: Model) -> bool:
-    """True if prompts of several lengths can share a batch, padded on the left.
-
-    Asked once, and tried on two short prompts: what ignores the mask continues them otherwise.
-    """
-    if model.left_pads is None:
-        prompts = [TRIED, TRIED[::-2]]
-        alone = torch.cat([_next_logits(model, [prompt]) for prompt in prompts], dim=1)
-        try:
-            model.left_pads = model.alike(_next_logits(model, prompts), alone)
-        except BadInput:  # of both, though of neither alone
-            model.left_pads = False
-        if not model.left_pads:
-            model.notes.add("padding on the left changes answers: only equal lengths share it")
-    return model.left_pads
-
-
-def _next_logits(model: Model, prompts: Sequence[Sequence[int]]) -> torch.Tensor:
-    """Logits of the token after each prompt, [adapters, prompts, vocabulary]."""
-    scores = _generate(model, prompts, max_new_tokens=1, do_sample=False, output_logits=True)
-    return torch.stack(scores.logits)[0].unflatten(0, (model.abreast, -1))
-
-
 def _generated(
     model: Model,
     prompts: Sequence[Sequence[int]],
@@ -99,55 +90,22 @@ def _generated(
     stops: Sequence[int],
     each: int,
     temperature: float | None,
+    adapters: int,
 ) -> torch.Tensor:
     """New ids after each prompt, all in one batch."""
     drawn = {"do_sample": True, "temperature": temperature, "top_k": 0, "top_p": 1.0}
-    output = _generate(
+    output = continued(
         model,
-        prompts,
+        list(prompts) * adapters,
         max_new_tokens=tokens,
         num_return_sequences=each,
         eos_token_id=sorted(stops),
+        # Layers that read padding (RWKV's) mix up the cache between the rows of a batch.
+        use_cache=model.capabilities.left_padding,
         **({"do_sample": False} if temperature is None else drawn),
     )
     new: torch.Tensor = output.sequences[:, max(map(len, prompts)) :]
     return new
-
-
-@torch.no_grad()
-def _generate(model: Model, prompts: Sequence[Sequence[int]], **how: Any) -> Any:
-    """transformers' output of `generate` on prompts in one batch, for each batched adapter.
-
-    Prompts are padded on the left, so that what is generated begins in one column. How is said
-    here, whatever the model's generation_config.json holds. A model that reads padding gets no
-    cache: layers that do (RWKV's) mix it up between the rows of a batch.
-
-    Raises:
-        BadInput: transformers cannot generate with this architecture.
-    """
-    prompts = list(prompts) * model.abreast
-    longest = max(map(len, prompts))
-    ids = [[model.pad] * (longest - len(prompt)) + list(prompt) for prompt in prompts]
-    mask = [[0] * (longest - len(prompt)) + [1] * len(prompt) for prompt in prompts]
-    reset(model)
-    try:
-        with model.plain_generation():
-            return model.net.generate(
-                input_ids=torch.tensor(ids, device=model.device),
-                attention_mask=torch.tensor(mask, device=model.device),
-                pad_token_id=model.pad,
-                return_dict_in_generate=True,
-                use_cache=model.left_pads is not False,
-                **how,
-            )
-    except Exception as error:  # whatever an architecture raises that cannot generate
-        if ran_out(error):
-            raise
-        reason = str(error).strip().split("\n")[0] or type(error).__name__
-        raise BadInput(
-            f"model.base '{model.base}': transformers' generate fails on it ({reason}), so it "
-            "cannot be asked anything; set evaluate.generate to [] to score given answers only"
-        ) from error
 
 
 def stop_ids(model: Model, encoded: Sequence[Encoded]) -> list[int]:

@@ -13,10 +13,11 @@ from knowundo.data.decoding import decoded
 from knowundo.data.encoded import Encoded
 from knowundo.data.wording import rouge_l
 from knowundo.errors import BadInput
+from knowundo.modeling.forward import Forward
 from knowundo.modeling.model import Model
 from knowundo.progress import Progress
 from knowundo.scoring.answers import answer_rows
-from knowundo.scoring.generation import ABREAST, BATCH
+from knowundo.scoring.generation import BATCH, MOST_ADAPTERS
 from knowundo.scoring.progress import Said, ScoringState
 from knowundo.scoring.teacher_forcing import force_answers
 from knowundo.storage.checkpoints import Checkpoint
@@ -31,48 +32,34 @@ COLUMNS = (
 )  # fmt: skip
 
 
-def score(
-    model: Model,
-    encoded: Sequence[Encoded],
-    *,
-    generated_splits: Sequence[str],
-    progress: Progress | None = None,
-    checkpoint: Checkpoint | None = None,
-) -> pd.DataFrame:
-    """Score the model as it is now.
-
-    Args:
-        model: not changed.
-        encoded: rows of any scope and split.
-        generated_splits: splits whose questions are also answered freely; plain text never is.
-        progress: called after each generated batch.
-        checkpoint: gone on from, and written now and then.
-
-    Returns:
-        One row a record, in the order given, with the columns `COLUMNS`; shares are in [0, 1],
-        and what was not measured is missing, never 0.
-    """
-    (table,) = score_abreast(
-        model, encoded, generated_splits=generated_splits, progress=progress, checkpoint=checkpoint
-    )
-    return table
-
-
-def score_abreast(
-    model: Model,
+def score_adapters(
+    forward: Forward,
     encoded: Sequence[Encoded],
     *,
     generated_splits: Sequence[str],
     progress: Progress | None = None,
     checkpoint: Checkpoint | None = None,
 ) -> list[pd.DataFrame]:
-    """The same of each adapter that the model has abreast (`Model.all_of`), in their order."""
-    course = ScoringState(model.abreast, checkpoint)
-    force_answers(model, encoded, course)
-    answer_rows(model, _asked(encoded, generated_splits), course, progress=progress)
-    if model.abreast > 1:  # some of the tables may be written when this process is killed
-        course.keep(over=True)
-    both = zip(course.forced, course.said, strict=True)
+    """Score a model as it is now: each adapter of a forward, in their order.
+
+    Args:
+        forward: Of one adapter or of several; its model is not changed.
+        encoded: Rows of any scope and split.
+        generated_splits: Splits whose questions are also answered freely; plain text never is.
+        progress: Called after each generated batch.
+        checkpoint: Resumed from, and written now and then.
+
+    Returns:
+        One row a record, in the order given, with the columns `COLUMNS`; shares are in [0, 1],
+        and what was not measured is missing, never 0.
+    """
+    model = forward.model
+    state = ScoringState(forward.adapters, checkpoint)
+    force_answers(forward, encoded, state)
+    answer_rows(forward, _asked(encoded, generated_splits), state, progress=progress)
+    if forward.adapters > 1:  # some of the tables may be written when this process is killed
+        state.keep(over=True)
+    both = zip(state.forced, state.said, strict=True)
     return [_table(model, encoded, forced, said) for forced, said in both]
 
 
@@ -81,12 +68,12 @@ def _asked(encoded: Sequence[Encoded], splits: Sequence[str]) -> list[Encoded]:
 
 
 def fill_a_batch(encoded: Sequence[Encoded], generated_splits: Sequence[str]) -> int:
-    """Adapters abreast with which the answers to these rows are one batch; at least 1.
+    """Adapters with which the answers to these rows fill one batch; at least 1.
 
-    More would be no faster: a product of so many rows no longer waits for the base's weights.
+    More would be no faster: a matmul of so many rows no longer waits for the base's weights.
     """
     rows = len(_asked(encoded, generated_splits)) or len(encoded)
-    return min(max(1, BATCH // rows), ABREAST)
+    return min(max(1, BATCH // rows), MOST_ADAPTERS)
 
 
 def _table(

@@ -11,7 +11,7 @@ from torch.nn.functional import cross_entropy
 
 from knowundo.data.encoded import Encoded
 from knowundo.modeling.fast.chunked_logits import full_precision
-from knowundo.modeling.forward import answer_states
+from knowundo.modeling.forward import Forward, answer_states
 from knowundo.modeling.head import live_head
 from knowundo.modeling.model import Model
 from knowundo.scoring.progress import ScoringState
@@ -32,17 +32,17 @@ def teacher_forced(model: Model, encoded: Sequence[Encoded]) -> dict[str, dict[s
         `likeliest`: the most likely tokens themselves, without the tail.
     """
     course = ScoringState(1)
-    force_answers(model, encoded, course)
+    force_answers(Forward(model), encoded, course)
     return course.forced[0]
 
 
-def force_answers(model: Model, encoded: Sequence[Encoded], course: ScoringState) -> None:
+def force_answers(forward: Forward, encoded: Sequence[Encoded], course: ScoringState) -> None:
     missing = {row for row in encoded if row.record.id not in course.forced[0]}
-    head = live_head(model)
-    for row, states in answer_states(model, encoded, only=missing):
+    head = live_head(forward.model)
+    for row, states in answer_states(forward, encoded, only=missing):
         if row not in missing:
             continue
-        adapters = states if model.abreast > 1 else states[None]
+        adapters = states if forward.adapters > 1 else states[None]
         for rows, own in zip(course.forced, adapters, strict=True):
             with torch.no_grad():
                 logits = full_precision(head(own))

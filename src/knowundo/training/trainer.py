@@ -15,7 +15,6 @@ import torch
 from transformers import get_scheduler
 
 from knowundo.errors import Diverged
-from knowundo.modeling.capabilities import shares
 from knowundo.modeling.fast.microbatches import pieces
 from knowundo.modeling.fast.oom import halved
 from knowundo.modeling.model import Model
@@ -112,7 +111,9 @@ def _begin(
 
 def _by_tokens(model: Model) -> Split:
     """Split batches into micro-batches of as many tokens as the model takes at a time."""
-    return lambda batch, rows: pieces(batch, tokens=model.tokens, rows=rows, shared=shares(model))
+    return lambda batch, rows: pieces(
+        batch, tokens=model.tokens, rows=rows, shared=model.capabilities.shared_prefixes
+    )
 
 
 def _train_rest(

@@ -9,9 +9,9 @@ import torch
 
 from knowundo.data.batches import PairedBatch
 from knowundo.errors import Diverged
-from knowundo.modeling.capabilities import packs, shares
 from knowundo.modeling.fast.microbatches import pieces
-from knowundo.modeling.fast.prefix_cache import Lower, below
+from knowundo.modeling.fast.prefix_cache import PrefixCache, make_prefix_cache
+from knowundo.modeling.forward import Forward
 from knowundo.modeling.model import Model
 from knowundo.registry import get
 from knowundo.storage.checkpoints import State
@@ -82,24 +82,23 @@ class MethodTraining:
         # Of each training anew: the first step of every one computes its halves apart, and a
         # repeated training has to round as the first one did.
         self.halves = _HalvesRead()
+        forward = Forward(self.model, _prefix_cache(self.model, self.region, self.batches))
         if job.resumed() is not None:
             # The reference is of the memorized model, which is about to be replaced.
             with torch.no_grad():
-                self.start.parts(self.entry, self.bound, self.batches[0], set())
+                self.start.parts(self.entry, self.bound, self.batches[0], set(), forward)
         hooks = TrainingHooks(stop, [self.halves, *resumable], self._split)
-        self.model.lower = _below(self.model, self.region, self.batches)
-        try:
-            return train(
-                self.model,
-                self.batches,
-                lambda batch: self.start.parts(self.entry, self.bound, batch, self.halves.read),
-                self.region,
-                self.settings,
-                hooks=hooks,
-                job=job,
-            )
-        finally:
-            self.model.lower = None
+        return train(
+            self.model,
+            self.batches,
+            lambda batch: self.start.parts(
+                self.entry, self.bound, batch, self.halves.read, forward
+            ),
+            self.region,
+            self.settings,
+            hooks=hooks,
+            job=job,
+        )
 
     def repeat(self, diverged: Diverged) -> int:
         """Train once more, up to the last step whose weights were good.
@@ -136,7 +135,11 @@ class MethodTraining:
     def _split(self, batch: PairedBatch, rows: int | None) -> list[PairedBatch]:
         model = self.model
         return pieces(
-            batch, tokens=model.tokens, rows=rows, halves=self.halves.read, shared=shares(model)
+            batch,
+            tokens=model.tokens,
+            rows=rows,
+            halves=self.halves.read,
+            shared=model.capabilities.shared_prefixes,
         )
 
 
@@ -155,12 +158,15 @@ def _close(curve: Curve, other: Curve) -> bool:
     )
 
 
-def _below(model: Model, region: Sequence[str], batches: Sequence[PairedBatch]) -> Lower | None:
+def _prefix_cache(
+    model: Model, region: Sequence[str], batches: Sequence[PairedBatch]
+) -> PrefixCache | None:
     """The cache of what the layers below the region compute, if rows come more than once."""
     halves = [[row for batch in batches for row in batch.unlearn.encoded]]
     halves.append([row for batch in batches for row in batch.retention.encoded])
     again = any(len(set(rows)) < len(rows) for rows in halves)
-    return below(model, region, halves) if again and packs(model) else None
+    able = again and model.capabilities.packing
+    return make_prefix_cache(model, region, halves) if able else None
 
 
 class _HalvesRead:

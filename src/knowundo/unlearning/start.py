@@ -14,7 +14,7 @@ from knowundo.data.encoded import Encoded
 from knowundo.data.neighbours import renamed
 from knowundo.data.records import Record
 from knowundo.errors import KnowUndoError
-from knowundo.modeling.forward import answer_logits
+from knowundo.modeling.forward import Forward, answer_logits
 from knowundo.modeling.half import Columns
 from knowundo.modeling.model import Model
 from knowundo.modeling.reference import Reference
@@ -58,7 +58,7 @@ class Scorer:
 
     def logits(self, encoded: Sequence[Encoded]) -> Any:
         """Return pairs of row and logits at its answer positions, [answer tokens, vocabulary]."""
-        return answer_logits(self._model, encoded)
+        return answer_logits(Forward(self._model), encoded)
 
     def answered(self, row: Encoded, text: str) -> Encoded:
         """Return the same record with another answer, encoded as the row was.
@@ -222,7 +222,12 @@ class Start:
         return name
 
     def parts(
-        self, method: Entry, bound: Mapping[str, Any], batch: PairedBatch, read: set[str]
+        self,
+        method: Entry,
+        bound: Mapping[str, Any],
+        batch: PairedBatch,
+        read: set[str],
+        forward: Forward | None = None,
     ) -> Parts:
         """Return the parts of the method's loss on one micro-batch.
 
@@ -232,12 +237,13 @@ class Start:
             batch: On any device.
             read: Halves that the loss has read before; those that it reads now are added. What was
                 read before is computed in one forward.
+            forward: How hidden states are computed. If `None`, without a prefix cache.
         """
         # Batches wait on the host: those of all epochs would fill the device.
         device = self.model.device
         batch = PairedBatch(batch.unlearn.to(device), batch.retention.to(device))
         step = Step(
-            self.model,
+            forward or Forward(self.model),
             batch,
             reference=lambda: self.reference,
             columns=self.columns(method, bound),

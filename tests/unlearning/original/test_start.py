@@ -16,7 +16,7 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
-from conftest import randomize, records
+from conftest import randomize, records, score
 from knowundo.data.encoded import Encoded
 from knowundo.data.encoding import SEPARATOR, encode
 from knowundo.errors import BadInput
@@ -27,7 +27,6 @@ from knowundo.modeling.loading import LoadingOptions
 from knowundo.modeling.model import Model
 from knowundo.recipes.values import QUIRKS, Quirk
 from knowundo.registry import get
-from knowundo.scoring.table import score
 from knowundo.training.bfloat16 import rounded
 from knowundo.unlearning.original import start as original
 from knowundo.unlearning.original.losses import OneSided

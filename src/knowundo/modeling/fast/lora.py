@@ -2,7 +2,7 @@
 
 y = x·Wᵀ + bias + s·(x·Aᵀ)·Bᵀ (Hu et al. 2021, arXiv:2106.09685). peft leaves it to autograd, whose
 products with the few columns of A and B took 15 to 17 % of a training step on a CPU. For scoring,
-several LoRAs beside the layer at once: `abreast`.
+several LoRAs beside the layer at once: `batched`.
 """
 
 from __future__ import annotations
@@ -116,7 +116,7 @@ def _parts(layer: Linear, x: torch.Tensor) -> tuple[Any, Any, Any, float] | None
 
 
 @dataclass
-class _Abreast:
+class _Batched:
     """The LoRAs of several adapters beside one layer."""
 
     down: torch.Tensor  # [adapters, rank, in]
@@ -126,7 +126,7 @@ class _Abreast:
     def output(self, layer: Any, x: torch.Tensor) -> torch.Tensor:
         """The layer on rows of tokens, [adapters · rows, in]: each adapter on its own rows."""
         if torch.is_grad_enabled():
-            raise RuntimeError("adapters abreast have no gradients; use torch.no_grad()")
+            raise RuntimeError("batched adapters have no gradients; use torch.no_grad()")
         output = product(x, layer.weight, layer.bias) if plain(layer) else layer(x)
         hidden = self.down @ x.view(len(self.down), -1, x.shape[-1]).mT
         output.view(len(self.up), -1, output.shape[-1]).baddbmm_(
@@ -139,7 +139,7 @@ def _forward(
     layer: Linear, otherwise: Callable[..., torch.Tensor], x: torch.Tensor, *args: Any, **rest: Any
 ) -> torch.Tensor:
     """What peft computes, which may put adapters off, merge or swap them between two calls."""
-    if (several := vars(layer).get("abreast")) is not None:
+    if (several := vars(layer).get("batched")) is not None:
         output = several.output(layer.base_layer, x.reshape(-1, x.shape[-1]))
         return output.view(*x.shape[:-1], output.shape[-1])
     parts = None if args or rest else _parts(layer, x)
@@ -174,13 +174,13 @@ def _is_ours(layer: torch.nn.Module) -> bool:
 
 
 def all_linear(net: torch.nn.Module) -> bool:
-    """True if `abreast` can do it: every adapted layer of a net is a linear one that was fused."""
+    """True if `batched` can do it: every adapted layer of a net is a linear one that was fused."""
     layers = [layer for layer in net.modules() if isinstance(layer, BaseTunerLayer)]
     return bool(layers) and all(map(_is_ours, layers))
 
 
 @contextmanager
-def abreast(net: torch.nn.Module, states: Sequence[Mapping[str, torch.Tensor]]) -> Iterator[None]:
+def batched(net: torch.nn.Module, states: Sequence[Mapping[str, torch.Tensor]]) -> Iterator[None]:
     """Within it, a forward is that of several adapters, each on an equal share of the rows.
 
     The first share is the first adapter's, and so on; no gradients. The base's weights are read
@@ -198,9 +198,24 @@ def abreast(net: torch.nn.Module, states: Sequence[Mapping[str, torch.Tensor]]) 
                 torch.stack([state[f"{name}.lora_{part}.{own}.weight"] for state in states])
                 for part in "AB"
             )
-            several = _Abreast(down.to(weight), up.to(weight), layer.scaling[own])
-            vars(layer)["abreast"] = several
+            several = _Batched(down.to(weight), up.to(weight), layer.scaling[own])
+            vars(layer)["batched"] = several
         yield
     finally:
         for layer in layers.values():
-            vars(layer).pop("abreast", None)
+            vars(layer).pop("batched", None)
+
+
+@contextmanager
+def one_adapter(net: torch.nn.Module) -> Iterator[None]:
+    """Within it, a net whose adapters are `batched` has only its own again.
+
+    Args:
+        net: One with batched adapters, or without.
+    """
+    several = {m: vars(m).pop("batched") for m in net.modules() if "batched" in vars(m)}
+    try:
+        yield
+    finally:
+        for layer, own in several.items():
+            vars(layer)["batched"] = own

@@ -46,7 +46,7 @@ class _Reached(Exception):
 
 
 @dataclass
-class Lower:
+class PrefixCache:
     """The states of rows where they enter the lowest layer that is trained."""
 
     model: Model
@@ -111,9 +111,9 @@ class Lower:
                     layer.forward = forward
 
 
-def below(
+def make_prefix_cache(
     model: Model, region: Collection[str], groups: Sequence[Iterable[Encoded]]
-) -> Lower | None:
+) -> PrefixCache | None:
     """What stands in for the layers below a region, for rows that pass them many times.
 
     Args:
@@ -133,7 +133,7 @@ def below(
     numbers *= module.config.get_text_config().hidden_size
     if not layers or not first or model.drops or numbers * module.dtype.itemsize > HELD:
         return None
-    longest = min(unscaled(model), model.window)
+    longest = min(unscaled(model), model.capabilities.packing_window)
     if any(len(row.ids) > longest for group in held for row in group):
         return None
-    return Lower(model, layers, first, held)
+    return PrefixCache(model, layers, first, held)

@@ -47,6 +47,7 @@ import torch
 from knowundo.data.batches import PairedBatch, collate, paired
 from knowundo.data.encoded import Encoded
 from knowundo.errors import BadInput
+from knowundo.modeling.forward import Forward
 from knowundo.modeling.half import Columns
 from knowundo.modeling.model import Model
 from knowundo.modeling.step import Parts, Step
@@ -205,7 +206,12 @@ class OriginalStart(Start):
         return "retention" in read
 
     def parts(
-        self, method: Entry, bound: Mapping[str, Any], batch: PairedBatch, read: set[str]
+        self,
+        method: Entry,
+        bound: Mapping[str, Any],
+        batch: PairedBatch,
+        read: set[str],
+        forward: Forward | None = None,
     ) -> Parts:
         """The method's loss, on the side that the batch holds, by the public arithmetic."""
         device = self.model.device
@@ -214,7 +220,10 @@ class OriginalStart(Start):
         )
         one_sided = isinstance(batch, OneSided)
         step = (OneSidedStep if one_sided else Step)(
-            self.model, batch, reference=lambda: self.reference, columns=self.columns(method, bound)
+            forward or Forward(self.model),
+            batch,
+            reference=lambda: self.reference,
+            columns=self.columns(method, bound),
         )
         parts = self._parts(method, bound, step)
         read.update(step.used)
