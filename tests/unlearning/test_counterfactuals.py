@@ -16,6 +16,7 @@ from knowundo.data.encoded import Encoded
 from knowundo.data.encoding import encode
 from knowundo.data.neighbours import invented_names, renamed
 from knowundo.data.records import Record
+from knowundo.modeling.forward import Forward
 from knowundo.modeling.model import Model
 from knowundo.modeling.step import Step
 from knowundo.registry import get
@@ -113,7 +114,7 @@ def loss_of(toy: Model, start: Start, rows: list[Encoded], kept: list[Encoded]) 
     bound = entry.bind({"names": 3, "divergence": 0.0})
     columns = start.columns(entry, bound)
     batch = PairedBatch(collate(rows, toy.pad), collate(kept, toy.pad))
-    step = Step(toy, batch, reference=lambda: start.reference, columns=columns)
+    step = Step(Forward(toy), batch, reference=lambda: start.reference, columns=columns)
     return entry(step, **bound)["unlearn"], columns
 
 

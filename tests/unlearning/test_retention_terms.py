@@ -7,6 +7,7 @@ import torch
 
 from knowundo.data.batches import PairedBatch, collate
 from knowundo.data.encoded import Encoded
+from knowundo.modeling.forward import Forward
 from knowundo.modeling.model import Model
 from knowundo.modeling.step import Step
 from knowundo.unlearning.retention_terms import divergence_from_memorized, retention_part
@@ -19,7 +20,7 @@ Rows = dict[str, list[Encoded]]
 def step(toy: Model, toy_rows: Rows) -> Step:
     start = Start(toy, toy_rows["unlearn"], toy_rows, seed=0)
     halves = [collate(toy_rows[scope], toy.pad) for scope in ("unlearn", "retention")]
-    return Step(toy, PairedBatch(*halves), reference=lambda: start.reference)
+    return Step(Forward(toy), PairedBatch(*halves), reference=lambda: start.reference)
 
 
 def test_without_weights_there_is_no_part_and_no_forward(step: Step) -> None:
