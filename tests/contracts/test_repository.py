@@ -61,6 +61,17 @@ def test_the_readme_is_short() -> None:
     assert len((ROOT / "README.md").read_text().splitlines()) <= 120
 
 
+def test_pages_use_the_words_of_the_field() -> None:
+    """The first names of sequence packing, the batched forward and others were our own."""
+    pages = [*PAGES, ROOT / "CHANGELOG.md", *ROOT.glob("docs/design/*.md")]
+    assert len(pages) > len(PAGES) + 1
+    for page in pages:
+        found = re.search(
+            r"\b(mend|mended|abreast|slope|by heart|gone on from)\b", page.read_text()
+        )
+        assert found is None, f"{page.name}: {found}"
+
+
 def anchors(page: Path) -> set[str]:
     """Anchors of a page's headings, as GitHub makes them."""
     heads = re.findall(r"^#+ (.+)$", page.read_text(), flags=re.MULTILINE)
