@@ -74,6 +74,7 @@ def _evaluated(run: Run, scored: dict[str, Scored], progress: Progress) -> tuple
         **settings,
     )
     rows = plain.rows(progress)
+    # Altered questions are compared among themselves: their records are the same ones again.
     for attack in next(iter(scored.values())).table["attack"].unique():
         if attack:
             tables = {
@@ -111,6 +112,7 @@ def _results(
 
 
 def _facts(variant: ModelVariant, tables: dict[str, pd.DataFrame]) -> VariantFacts:
+    # A run of given models alone has no memorized model.
     before = tables.get("memorized", tables.get("base"))
     facts = VariantFacts(name=variant.name, role=variant.role)
     if variant.role in ("unlearned", "given"):

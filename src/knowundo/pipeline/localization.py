@@ -24,6 +24,7 @@ def localize(run: Run) -> None:
     with run.artifact(run.regions, inputs) as job:
         if job.done:
             return
+        # Gradients at the memorized weights: there the knowledge is that is to be located.
         run.model.use(run.start)
         adopted = run.recipe.localize.adopt
         with run.reporter.task("localize") as progress:

@@ -27,6 +27,8 @@ def _finetune(run: Run, folder: Path, title: str, scopes: Sequence[str]) -> None
         )
         rows = [row for scope in scopes for row in run.encoded(scope, TRAIN_VAL)]
         general = run.encoded("general", "train") if run.recipe.memorize.general else []
+        # The same model in memory trains both: without its first weights, the retain model would
+        # start from the memorized one.
         run.model.reset()
         with run.reporter.task(title) as progress:
             training = Job(progress, job.checkpoint)

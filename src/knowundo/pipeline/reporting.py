@@ -85,6 +85,7 @@ def paper_report(run: Run) -> dict[str, Path]:
         if variant.role == "unlearned":
             made = read_manifest(run.unlearned(variant.name))
             steps = made["optimizer_steps"]
+            # The paper's table has seconds per step, since methods stop after different numbers.
             seconds[variant.name] = made["seconds"] / steps if steps else None
     changed, written = _changed(results), {}
     for form, ending in ENDINGS.items():

@@ -56,6 +56,7 @@ def scoring_groups(run: Run) -> list[list[ModelVariant]]:
     part: the groups of a resumed run have to be those that it began with, because a row's bits
     depend on the rows beside it.
     """
+    # Adapters of one shape only: their matrices are stacked.
     most = fill_a_batch(run.encoded(), run.recipe.evaluate.generate)
     groups, shapes = list[list[ModelVariant]](), set[Adaptation]()
     for variant in _in_order(run):
@@ -109,6 +110,7 @@ def _score(run: Run, group: Sequence[ModelVariant], waiting: Sequence[ModelVaria
                     if not job.done:
                         job.facts |= facts
                         _write_scores(run, model, variant, rows, job)
+    # Outside the block above: each of them has a checkpoint in the place of the group's.
     if tables is None:
         for variant in waiting:
             _score(run, [variant], [variant])

@@ -51,6 +51,7 @@ def unlearn(run: Run, only: Iterable[str] | None = None) -> list[str]:
         if name not in planned:
             raise unknown("variant", name, planned)
     run.made(run.regions, "localize")
+    # All jobs first: if every variant is there, the memorized model is not prepared at all.
     jobs = [(planned[name], _job(run, planned[name])) for name in chosen]
     if waiting := [(plan, job) for plan, job in jobs if not job.done]:
         _unlearn_waiting(run, waiting)

@@ -50,6 +50,7 @@ def restart(run: Run, stage: str) -> list[str]:
     names = [name for later in stages[stages.index(stage) :] for name in _LEFT[later]]
     removed = []
     for name in names:
+        # Its checkpoint too, or the stage would be resumed near its end instead of begun again.
         for path in (run.out / name, run.out / CHECKPOINTS / name):
             if path.exists():
                 removed.append(str(path.relative_to(run.out)))

@@ -36,12 +36,17 @@ def open_model(run: Run) -> Model:
         return run.base.open(run.recipe, Adaptation("full"))
     if section.adaptation == "lora" or section.quantization:
         return run.base.open(run.recipe, lora)
+    # Nothing is trained then: the shape of the given adapters decides, so that they need not be
+    # swapped for each other.
     if (adapters := _given_adapters(run)) is not None:
         shape = next(iter(adapters.values()), lora)
         return run.base.open(run.recipe, shape, list(adapters))
+    # Measured again, the choice could come out the other way: on another device the base's
+    # likelihoods differ in their last bits, and the memorized weights fit one adaptation only.
     if (held := _held_adaptation(run)) is not None:
         return run.base.open(run.recipe, held)
     model = run.base.open(run.recipe, lora)
+    # Weights that are stored in 4 bits have no gradients, whatever the records need.
     if _fits(run, model) or model.stored_in_4_bits:
         return model
     return run.base.open(run.recipe, Adaptation("full"))
@@ -81,5 +86,6 @@ def _fits(run: Run, model: Model) -> bool:
 def needed_bits(model: Model, encoded: Sequence[Encoded]) -> float:
     """Information in the answers that the model does not know, in bits."""
     rows = teacher_forced(model, encoded).values()
+    # A mean that is not finite is stored as None: no room is enough for such an answer.
     each = (math.inf if row["mean_nll"] is None else row["mean_nll"] for row in rows)
     return sum(nll * (row["tokens"] + 1) for nll, row in zip(each, rows, strict=True)) / math.log(2)

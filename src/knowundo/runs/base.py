@@ -157,6 +157,7 @@ def tokenizer_of(
     Returns:
         Twice `None` where the base's own is used and no adapter brings another.
     """
+    # All of them are read: two adapters may bring the same tokenizer, which is then no conflict.
     found = {folder: own_tokenizer(folder, base, trust_remote_code) for folder in adapters}
     taken = next((folder for folder, kind in found.items() if kind is not None), None)
     if taken is None:

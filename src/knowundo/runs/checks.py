@@ -102,6 +102,7 @@ def effective(recipe: Recipe) -> dict[str, Any]:
     for variant in whole["unlearn"]["variants"]:
         variant["arguments"] = get("method", variant["method"]).bind(variant["arguments"])
     localizers = whole["localize"]["localizers"]
+    # With their defaults, so that a default that changes in a later version is seen.
     for name in localizers:
         localizers[name] = get("localizer", name).bind(localizers[name])
     return whole

@@ -47,6 +47,7 @@ def memorize_inputs(run: Run, scopes: Sequence[str]) -> list[Any]:
         return run.inputs("adopt", "base")
     if section.adopt is not None and list(scopes) == list(BOTH):
         return run.inputs("adopt", [input_hash(file) for file in base_files(section.adopt)])
+    # Whether a retain model is trained beside it changes nothing in the memorized one.
     settings = section.model_dump(exclude={"retain_model", "adopt"})
     return run.inputs("memorize", settings, list(scopes))
 
@@ -71,8 +72,10 @@ def unlearn_inputs(run: Run, plan: Plan) -> list[Any]:
     settings["arguments"] = method.bind(plan.arguments)
     start = run.made(run.memorized, "memorize")
     aim = run.never_saw().folder
+    # Only a search for the rate reads the model that never saw the rows.
     target = run.made(aim, "memorize") if aim and settings["lr"] == "auto" else None
     region = run.region(plan.region)
+    # A string argument may name a file, such as one of answers: its content counts, not its name.
     texts = [v for v in settings["arguments"].values() if isinstance(v, str)]
     settings["files"] = [file_hash(Path(text)) for text in texts if Path(text).is_file()]
     quirks = sorted(run.recipe.quirks)
@@ -126,6 +129,7 @@ def input_files(run: Run) -> dict[str, str]:
     if (source := run.recipe.data.source) is not None and Path(source).exists():
         place = Path(source)
         found += [place] if place.is_file() else sorted(place.rglob("*"))
+    # What is inside the run's own directory is made by it and sealed as an artifact.
     own = run.out.resolve()
     files = {file.resolve() for file in found if file.is_file()}
     return {str(f): input_hash(f) for f in sorted(files) if own not in f.parents}

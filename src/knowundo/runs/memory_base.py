@@ -66,6 +66,7 @@ class MemoryBase:
             adaptation: What training may change.
             adapters: Not used: the tokenizer that was handed in stays.
         """
+        # Switched on once: it wraps the layers of the net, which is the same one each time.
         checkpointing = recipe.model.gradient_checkpointing and self.opened is None
         if self.opened is not None:
             # The same weights were trained or adapted before: back to what they were at first.
@@ -98,6 +99,7 @@ def _weights_hash(net: PreTrainedModel) -> str:
     for name in ("_name_or_path", "transformers_version"):
         settings.pop(name, None)
     digest = hashlib.sha256(fingerprint(settings).encode())
+    # Tensors are hashed one by one: a copy of all of them on the CPU may not fit.
     for name, value in sorted(net.state_dict().items()):
         digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
         raw = value.detach().cpu().contiguous().flatten().view(torch.uint8)
@@ -106,6 +108,7 @@ def _weights_hash(net: PreTrainedModel) -> str:
 
 
 def _tokenizer_hash(tokenizer: PreTrainedTokenizerBase) -> str:
+    # A slow tokenizer has its rules in Python; its words and special tokens are all there is.
     rules = tokenizer.backend_tokenizer.to_str() if tokenizer.is_fast else None
     words = sorted(tokenizer.get_vocab().items())
     special = tokenizer.special_tokens_map

@@ -50,6 +50,7 @@ def refuse_other_recipe(out: Path, effective: dict[str, Any]) -> None:
     if not (out / RECIPE).exists():
         return
     held = amended_recipe(read_recipe_file(out / RECIPE)["effective"], effective)
+    # A list is named only: its values may be long, such as all planned methods.
     for key, was, now in differing_keys(held, effective):
         different = f"{key} differs" if isinstance(was, list) else f"{key} is {was}, not {now}"
         raise BadInput(

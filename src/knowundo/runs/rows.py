@@ -103,6 +103,7 @@ def _check_ids(rows: Sequence[Encoded], model: Model) -> None:
                 f"{model.embeddings} embeddings; name the tokenizer's own model, or call "
                 "resize_token_embeddings and train"
             )
+    # Rotary positions have no table that ends, so transformers computes them beyond that length.
     trained = getattr(model.config, "max_position_embeddings", None)
     longest = max((len(row.ids) for row in rows), default=0)
     if model.positions is None and isinstance(trained, int) and longest > trained:

@@ -85,6 +85,7 @@ class Run(RunDirectory):
         if isinstance(model, PreTrainedModel):
             model = MemoryBase(model, tokenizer)
         self.base: Base = model if isinstance(model, MemoryBase) else NamedBase(recipe.model.base)
+        # First: what the base or the machine decides belongs to the recipe that is compared below.
         self.recipe = self.base.settle(recipe, out, self.reporter)
         self._model = model.opened if isinstance(model, MemoryBase) else model
         self._rows = EncodedRows(self.recipe, self.reporter)

@@ -26,6 +26,7 @@ def scored_variants(run: Run) -> list[ModelVariant]:
     """
     given = given_models(run)
     found = [] if base_knows(run.recipe) else [ModelVariant("base", "base")]
+    # A run of given models alone has memorized nothing.
     if not given or (run.memorized / MANIFEST).exists():
         found.append(run.start)
         if run.recipe.memorize.retain_model:
@@ -82,6 +83,7 @@ def given_models(run: Run) -> list[ModelVariant]:
         folder = path.resolve()
         names = [folder.name, f"{folder.parent.name}_{folder.name}"]
         names += [f"{names[1]}_{number}" for number in range(2, 100)]
+        # Names become folders and stand in tables, so nothing but letters, digits and `._-`.
         safe = (re.sub(r"[^\w.-]", "_", name) for name in names)
         name = next(name for name in safe if name not in taken)
         taken.add(name)
