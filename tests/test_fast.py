@@ -31,7 +31,7 @@ from knowundo.modeling.adapters import Adaptation
 from knowundo.modeling.base import base_path
 from knowundo.modeling.fast import chunked_logits as vocabulary
 from knowundo.modeling.fast import prefix_cache as lower
-from knowundo.modeling.fast.microbatches import pieces
+from knowundo.modeling.fast.microbatches import micro_batches
 from knowundo.modeling.fast.prefix_cache import layers_of, lowest, make_prefix_cache
 from knowundo.modeling.forward import Forward, hidden_states
 from knowundo.modeling.half import Half
@@ -206,7 +206,7 @@ def test_pieces_hold_every_row_once_for_its_share(
         toy_rows["unlearn"], toy_rows["retention"], size=4, epochs=1, seed=0, pad=toy.pad,
         retained=retained,
     )[0]  # fmt: skip
-    made = pieces(batch, tokens=tokens, rows=rows, shared=shared)
+    made = micro_batches(batch, tokens=tokens, rows=rows, shared=shared)
     for half in ("unlearn", "retention"):
         whole: list[Encoded] = getattr(batch, half).encoded
         there = [getattr(piece, half).encoded for piece in made]
@@ -230,7 +230,7 @@ def test_pieces_of_unequal_halves_hold_few_rows(toy: Model, unlearn: int, retent
         collate([replace(row, ids=tuple(range(n, n + 12))) for n in range(count)], toy.pad)
         for count in (unlearn, retention)
     ]
-    made = pieces(PairedBatch(*halves), tokens=1)
+    made = micro_batches(PairedBatch(*halves), tokens=1)
     least, most = sorted((unlearn, retention))
     assert len(made) == least
     assert {min(len(p.unlearn), len(p.retention)) for p in made} == {1}
@@ -242,7 +242,7 @@ def test_means_of_pieces_add_up(toy: Model, toy_rows: Rows) -> None:
     """Over rows and over tokens, of each half of its own number of rows."""
     half = collate(toy_rows["unlearn"], toy.pad)
     sums = {"rows": 0.0, "tokens": 0.0}
-    made = pieces(half, tokens=1)
+    made = micro_batches(half, tokens=1)
     assert len(made) == len(half) > 1
     for batch, weight in [(half, -1.0), *((piece, 1.0) for piece in made)]:
         own = Half(batch, hidden_states(toy, batch), live_head(toy))
@@ -261,10 +261,12 @@ def test_pieces_are_as_few_as_can_be_and_nearly_even(toy: Model) -> None:
     """Ten rows of 12 tokens in pieces of at most 50: not 4, 4 and 2."""
     rows = encode(records("unlearn", "train", 1), toy.tokenizer)
     batch = collate([replace(rows[0], ids=tuple(range(n, n + 12))) for n in range(10)], toy.pad)
-    assert sorted(len(piece) for piece in pieces(batch, tokens=50)) == [3, 3, 4]
+    assert sorted(len(piece) for piece in micro_batches(batch, tokens=50)) == [3, 3, 4]
     same, length = collate(rows * 5, toy.pad), len(rows[0].ids)
-    assert len(pieces(same, tokens=2 * length, shared=True)) == 1  # four of them count a quarter
-    assert len(pieces(same, tokens=2 * length)) == 3
+    assert (
+        len(micro_batches(same, tokens=2 * length, shared=True)) == 1
+    )  # four of them count a quarter
+    assert len(micro_batches(same, tokens=2 * length)) == 3
 
 
 @pytest.mark.parametrize("limit", [64, 256])
@@ -281,7 +283,7 @@ def test_pieces_keep_to_the_limit_where_both_halves_begin_alike(
         for half in (0, 1)
     ]
     batch = PairedBatch(*(collate(half, toy.pad) for half in rows))
-    made = pieces(batch, tokens=limit, shared=True)
+    made = micro_batches(batch, tokens=limit, shared=True)
     for piece in made:
         held = [*piece.unlearn.encoded, *piece.retention.encoded]
         assert len(collate(held, toy.pad).filled) <= limit or len(held) == 2
@@ -309,8 +311,8 @@ def test_rows_have_nothing_in_common_where_tokens_are_dropped(toy_base: str) -> 
 def test_halves_that_nothing_reads_do_not_count(toy: Model, toy_rows: Rows) -> None:
     batch = PairedBatch(*(collate(toy_rows[s], toy.pad) for s in ("unlearn", "retention")))
     tokens = sum(len(row.ids) for row in toy_rows["unlearn"])
-    assert len(pieces(batch, tokens=tokens, halves={"unlearn"})) == 1
-    assert len(pieces(batch, tokens=tokens)) > 1
+    assert len(micro_batches(batch, tokens=tokens, halves={"unlearn"})) == 1
+    assert len(micro_batches(batch, tokens=tokens)) > 1
 
 
 @pytest.mark.parametrize("retained", [None, 6, 3])
@@ -358,7 +360,7 @@ def test_localizing_in_pieces_gives_the_same_gradients(
 
 def test_fixed_length_stays(toy: Model, toy_rows: Rows) -> None:
     batch = collate(toy_rows["unlearn"], toy.pad, length=64)
-    assert all(piece.ids.shape[1] == 64 for piece in pieces(batch, tokens=1))
+    assert all(piece.ids.shape[1] == 64 for piece in micro_batches(batch, tokens=1))
 
 
 # Logits
@@ -456,7 +458,7 @@ def test_what_lies_below_a_region_is_computed_once(
 ) -> None:
     ends, passes = [], []
     for held in (2**30, 0):
-        monkeypatch.setattr(lower, "HELD", held)
+        monkeypatch.setattr(lower, "MOST_BYTES", held)
         model = Model(
             toy_base,
             Adaptation("lora", rank=2),
@@ -502,7 +504,7 @@ def test_nothing_stands_in_where_something_moves(
         toy_base, Adaptation(kind, rank=2, dropout=dropout), options=LoadingOptions(dtype="float64")
     )
     if case == "too much":
-        monkeypatch.setattr(lower, "HELD", 1000)
+        monkeypatch.setattr(lower, "MOST_BYTES", 1000)
     region = upper(model)
     if case == "lowest layer":
         region = list(model.parameters())

@@ -217,7 +217,7 @@ def _resident() -> float:
 def test_what_was_freed_goes_back_to_the_system_now_and_then(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    large = memory.WORTH
+    large = memory.TRIMMED_FROM
     for seconds, numbers, given_back in (
         (0.0, large, True), (1000.0, large, False), (0.0, large - 1, False),
     ):  # fmt: skip

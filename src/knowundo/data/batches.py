@@ -107,7 +107,7 @@ def collate(
     )
 
 
-def alike(one: Sequence[int], other: Sequence[int]) -> int:
+def common_prefix(one: Sequence[int], other: Sequence[int]) -> int:
     """Length of the common prefix of two rows, in tokens."""
     ends = (place for place, (a, b) in enumerate(zip(one, other, strict=False)) if a != b)
     return next(ends, min(len(one), len(other)))
@@ -121,7 +121,7 @@ def _in_common(
     before, tokens = -1, list[int]()
     for number in sorted(range(len(rows)), key=lambda n: rows[n]):
         row, first = rows[number], number * longest
-        common = 0 if before < 0 else alike(rows[before], row)
+        common = 0 if before < 0 else common_prefix(rows[before], row)
         tokens = [*tokens[:common], *range(len(filled), len(filled) + len(row) - common)]
         again += range(first, first + common)
         filled += range(first + common, first + len(row))

@@ -21,7 +21,7 @@ from knowundo.estimation.fake_model import FakeModel
 from knowundo.estimation.memory_trace import KINDS, MemoryTrace, trace_gradients
 from knowundo.estimation.schema import StageEstimate
 from knowundo.modeling.fast.chunked_logits import portion
-from knowundo.modeling.fast.microbatches import pieces
+from knowundo.modeling.fast.microbatches import micro_batches
 from knowundo.modeling.forward import answer_states
 from knowundo.modeling.step import Parts
 from knowundo.runs.run import Run
@@ -107,7 +107,7 @@ class Tracer:
 
     def micro_batch(self, batch: Any, halves: Collection[str] = ()) -> Any:
         """The heaviest of the micro-batches that a batch is trained in."""
-        made = pieces(
+        made = micro_batches(
             batch,
             tokens=self.model.tokens,
             halves=halves,

@@ -9,7 +9,7 @@ import torch
 
 from knowundo.data.batches import by_length
 from knowundo.data.encoded import Encoded
-from knowundo.modeling.fast.microbatches import pieces
+from knowundo.modeling.fast.microbatches import micro_batches
 from knowundo.modeling.fast.oom import halved
 from knowundo.modeling.forward import hidden_states
 from knowundo.modeling.half import Half
@@ -129,7 +129,7 @@ def _summed(
         parameter.grad = None if held is None else held.to(parameter.device)
     done = 0 if begin is None else begin.batches
     for number, batch in enumerate(by_length(encoded, size, model.pad)[done:], start=done + 1):
-        for piece in pieces(batch, tokens=model.tokens, shared=model.capabilities.packing):
+        for piece in micro_batches(batch, tokens=model.tokens, shared=model.capabilities.packing):
             piece = piece.to(model.device)
             half = Half(piece, hidden_states(model, piece), live_head(model))
             # Divided by all rows, so that batches of any size add up to the mean.

@@ -20,7 +20,7 @@ from knowundo.modeling.checks import UNREADABLE
 from knowundo.modeling.model import CPU_TOKENS, THREADS
 
 # So many times as fast, bfloat16 is worth its rounding.
-WORTH = 1.5
+LEAST_GAIN = 1.5
 # With fewer parameters, products are not what takes the time.
 SMALL_BASE = 10_000_000
 ROUNDS = 7
@@ -71,4 +71,4 @@ def choose(base: str, device: str, *, trust_remote_code: bool = False) -> tuple[
         return "float32", "there is no GPU"  # loading the base says what to do
     times = gain(hidden, inner, device)
     said = f"products of this base's size are {times:.1f} times as fast in bfloat16 here"
-    return ("bfloat16" if times >= WORTH else "float32"), said
+    return ("bfloat16" if times >= LEAST_GAIN else "float32"), said

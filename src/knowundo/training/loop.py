@@ -14,7 +14,7 @@ from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import PrinterCallback, TrainerControl, TrainerState
 
 from knowundo.data.batches import rows_of
-from knowundo.modeling.fast.oom import WORTH, Freed
+from knowundo.modeling.fast.oom import TRIMMED_FROM, Freed
 from knowundo.modeling.model import Model
 from knowundo.modeling.step import Parts
 from knowundo.storage.job import Job
@@ -175,7 +175,7 @@ def run_steps(
             callbacks=[callback],
         )
         trainer.remove_callback(PrinterCallback)  # it writes to stdout
-        with _short_collection() if _count(state.model) < WORTH else nullcontext():
+        with _short_collection() if _count(state.model) < TRIMMED_FROM else nullcontext():
             trainer.train()
 
 

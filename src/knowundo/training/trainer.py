@@ -15,7 +15,7 @@ import torch
 from transformers import get_scheduler
 
 from knowundo.errors import Diverged
-from knowundo.modeling.fast.microbatches import pieces
+from knowundo.modeling.fast.microbatches import micro_batches
 from knowundo.modeling.fast.oom import halved
 from knowundo.modeling.model import Model
 from knowundo.modeling.step import Parts
@@ -111,7 +111,7 @@ def _begin(
 
 def _by_tokens(model: Model) -> Split:
     """Split batches into micro-batches of as many tokens as the model takes at a time."""
-    return lambda batch, rows: pieces(
+    return lambda batch, rows: micro_batches(
         batch, tokens=model.tokens, rows=rows, shared=model.capabilities.shared_prefixes
     )
 

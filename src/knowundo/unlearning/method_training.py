@@ -9,7 +9,7 @@ import torch
 
 from knowundo.data.batches import PairedBatch
 from knowundo.errors import Diverged
-from knowundo.modeling.fast.microbatches import pieces
+from knowundo.modeling.fast.microbatches import micro_batches
 from knowundo.modeling.fast.prefix_cache import PrefixCache, make_prefix_cache
 from knowundo.modeling.forward import Forward
 from knowundo.modeling.model import Model
@@ -134,7 +134,7 @@ class MethodTraining:
 
     def _split(self, batch: PairedBatch, rows: int | None) -> list[PairedBatch]:
         model = self.model
-        return pieces(
+        return micro_batches(
             batch,
             tokens=model.tokens,
             rows=rows,

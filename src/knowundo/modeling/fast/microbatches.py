@@ -12,7 +12,7 @@ from itertools import accumulate, pairwise
 from math import inf
 from typing import Any
 
-from knowundo.data.batches import Batch, alike, collate
+from knowundo.data.batches import Batch, collate, common_prefix
 
 # What a token takes that is computed already: attention sees it in each of its rows.
 AGAIN = 0.25
@@ -21,7 +21,7 @@ AGAIN = 0.25
 def _cost(rows: Sequence[tuple[int, ...]], again: float) -> float:
     """Tokens of rows; those that rows begin with alike count `again` after the first time."""
     order = sorted(rows)
-    return sum(map(len, order)) - (1 - again) * sum(alike(a, b) for a, b in pairwise(order))
+    return sum(map(len, order)) - (1 - again) * sum(common_prefix(a, b) for a, b in pairwise(order))
 
 
 def _take(batch: Batch, numbers: Sequence[int]) -> Batch:
@@ -42,7 +42,7 @@ def _spread(halves: Sequence[Batch], parts: int) -> list[list[list[int]]]:
 
 @dataclass(frozen=True)
 class _Part:
-    """The smallest share of a batch that a piece may have."""
+    """The smallest share of a batch that a micro-batch may have."""
 
     tokens: float
     common: float  # of those, what it is spared beside the part before it
@@ -75,7 +75,29 @@ def _even(parts: Sequence[_Part], tokens: int, rows: float) -> list[list[int]]:
     return groups if fit else greedy
 
 
-def pieces(
+def _sizes(
+    whole: Sequence[Batch], runs: Sequence[list[list[int]]], counted: Sequence[int], again: float
+) -> list[_Part]:
+    """What each of the smallest shares of a batch takes.
+
+    Args:
+        whole: The halves of the batch.
+        runs: By half, the numbers of the rows of each share.
+        counted: Numbers of the halves whose tokens count.
+        again: What a token counts that is computed already.
+    """
+    sizes, before = list[_Part](), list[tuple[int, ...]]()
+    for part in range(len(runs[0])):
+        held = [[whole[half].encoded[n].ids for n in runs[half][part]] for half in counted]
+        own = _cost([ids for half in held for ids in half], again)
+        kept = [common_prefix(last, half[0]) for last, half in zip(before, held, strict=False)]
+        common = (1 - again) * max(kept, default=0)  # at least: halves may begin alike as well
+        sizes.append(_Part(own, common, max(len(run[part]) for run in runs)))
+        before = [half[-1] for half in held]
+    return sizes
+
+
+def micro_batches(
     batch: Any,
     *,
     tokens: int,
@@ -83,32 +105,25 @@ def pieces(
     halves: Collection[str] = (),
     shared: bool = False,
 ) -> list[Any]:
-    """A batch as smaller ones, the sum of whose losses is its loss.
+    """Split a batch into smaller ones, the sum of whose losses is its loss.
 
-    Rows of like length come together. Each piece of a paired batch holds rows of both halves, as
-    nearly the same share of each as their numbers allow.
+    Rows of similar length come together. Each micro-batch of a paired batch has rows of both
+    halves, as nearly the same share of each as their numbers allow.
 
     Args:
-        batch: a Batch or a PairedBatch.
-        tokens: a piece has at most so many, padding not counted, if its smallest share of the rows
-            does not have more.
-        rows: a piece has at most so many rows of a half; none: any number.
-        halves: of a paired batch those that count, being read; none: both.
-        shared: what rows begin with alike is computed once, and counts `AGAIN` after that.
+        batch: A Batch or a PairedBatch.
+        tokens: A micro-batch has at most so many, padding not counted, if the smallest share of the
+            rows does not have more.
+        rows: A micro-batch has at most so many rows of a half. If `None`, any number.
+        halves: Of a paired batch those that count, because they are read. If empty, both.
+        shared: What rows have in common at their beginning is computed once, and counts `AGAIN`
+            after that.
     """
     whole = [batch] if isinstance(batch, Batch) else [batch.unlearn, batch.retention]
     names = ["unlearn", "retention"][: len(whole)]
     counted = [number for number, name in enumerate(names) if not halves or name in halves]
-    parts = min(map(len, whole))
-    runs = _spread(whole, parts)
-    sizes, before, again = list[_Part](), list[tuple[int, ...]](), AGAIN if shared else 1
-    for part in range(parts):
-        held = [[whole[half].encoded[n].ids for n in runs[half][part]] for half in counted]
-        own = _cost([ids for half in held for ids in half], again)
-        kept = [alike(last, half[0]) for last, half in zip(before, held, strict=False)]
-        common = (1 - again) * max(kept, default=0)  # at least: halves may begin alike as well
-        sizes.append(_Part(own, common, max(len(run[part]) for run in runs)))
-        before = [half[-1] for half in held]
+    runs = _spread(whole, min(map(len, whole)))
+    sizes = _sizes(whole, runs, counted, AGAIN if shared else 1)
     groups = _even(sizes, tokens, inf if rows is None else rows)
     if len(groups) == 1:
         return [batch]

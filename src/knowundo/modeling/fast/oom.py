@@ -21,7 +21,7 @@ Made = TypeVar("Made")
 # Seconds between two times that freed memory goes back to the system.
 OFTEN = 1.0
 # Numbers of a model from which that is worth its time.
-WORTH = 10_000_000
+TRIMMED_FROM = 10_000_000
 
 
 def ran_out(error: Exception) -> bool:
@@ -109,7 +109,7 @@ class Freed:
     def __init__(self, numbers: int) -> None:
         """For work on a model of so many numbers."""
         self._due = time.monotonic() + OFTEN  # what is over sooner does not need it
-        library = ctypes.CDLL(None) if sys.platform == "linux" and numbers >= WORTH else None
+        library = ctypes.CDLL(None) if sys.platform == "linux" and numbers >= TRIMMED_FROM else None
         self._trim = getattr(library, "malloc_trim", None)  # none: another C library's malloc
 
     def give_back(self) -> None:

@@ -15,7 +15,7 @@ import torch
 
 from knowundo.data.batches import Batch, collate
 from knowundo.data.encoded import Encoded
-from knowundo.modeling.fast.microbatches import pieces
+from knowundo.modeling.fast.microbatches import micro_batches
 from knowundo.modeling.fast.packing import packed_states
 from knowundo.modeling.positions import unscaled
 from knowundo.modeling.regions import place
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from knowundo.modeling.model import Model
 
 # Bytes of states that are held at most.
-HELD = 2**30
+MOST_BYTES = 2**30
 
 
 def layers_of(model: Model) -> Sequence[Any]:
@@ -75,7 +75,7 @@ class PrefixCache:
         hook = self.layers[self.first].register_forward_pre_hook(take, with_kwargs=True)
         try:
             whole = collate(rows, self.model.pad)
-            for piece in pieces(whole, tokens=self.model.tokens, shared=True):
+            for piece in micro_batches(whole, tokens=self.model.tokens, shared=True):
                 with suppress(_Reached):
                     packed_states(decoder, piece.to(self.model.device))
                 states = entered.pop()
@@ -124,14 +124,14 @@ def make_prefix_cache(
     Returns:
         None where there is nothing to gain or it cannot be done: the region reaches the lowest
         layer, something is dropped at random, positions are scaled by the batch, a row is longer
-        than what can be packed, or the states would take more than `HELD` bytes.
+        than what can be packed, or the states would take more than `MOST_BYTES` bytes.
     """
     layers, first = layers_of(model), lowest(region)
     held = [dict.fromkeys(group) for group in groups]
     module: Any = model.causal_lm()
     numbers = sum(len(row.ids) for group in held for row in group)
     numbers *= module.config.get_text_config().hidden_size
-    if not layers or not first or model.drops or numbers * module.dtype.itemsize > HELD:
+    if not layers or not first or model.drops or numbers * module.dtype.itemsize > MOST_BYTES:
         return None
     longest = min(unscaled(model), model.capabilities.packing_window)
     if any(len(row.ids) > longest for group in held for row in group):
