@@ -155,6 +155,7 @@ def check_quantization(key: str, quantization: str, dtype: str, *, trained: bool
 
 
 def check_attention(attention: str | None) -> None:
+    """Refuse FlashAttention where it is not installed."""
     if attention == "flash_attention_2" and not is_flash_attn_2_available():
         raise BadInput(
             "model.attention flash_attention_2: needs a GPU and the package flash-attn; install "

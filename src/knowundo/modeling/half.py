@@ -134,6 +134,7 @@ class HeldHalf(Half):
 
     @cached_property
     def mean_nll(self) -> torch.Tensor:
+        """Mean negative log-likelihood of each row's answer, [rows]; computed once a row."""
         parts = self.states.split(self.batch.lengths.tolist())
         targets = self.batch.targets.split(self.batch.lengths.tolist())
         for row, states, labels in zip(self.batch.encoded, parts, targets, strict=True):

@@ -105,6 +105,7 @@ class Head:
     given: _Given | None = None
 
     def __call__(self, states: torch.Tensor) -> torch.Tensor:
+        """Logits of hidden states."""
         if self.module is None or self.given is None:
             return states
         self.given.states = states[None]

@@ -48,14 +48,17 @@ class ReferenceStep:
 
     @cached_property
     def unlearn(self) -> Half:
+        """The reference's view of the unlearn rows."""
         return self._half("unlearn")
 
     @cached_property
     def retention(self) -> Half:
+        """The reference's view of the retention rows."""
         return self._half("retention")
 
     @cached_property
     def alternative(self) -> Half:
+        """The reference's view of the alternative answers."""
         return self._half("alternative")
 
 

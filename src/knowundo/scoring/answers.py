@@ -51,6 +51,7 @@ def answer_rows(
     batch_size: int = BATCH,
     progress: Progress | None = None,
 ) -> None:
+    """Generate the answers that the state does not hold yet, and put them into it."""
     model, adapters = forward.model, forward.adapters
     stops = stop_ids(model, encoded)
     order = sorted(encoded, key=lambda row: (row.answer_length, len(row.prompt)))

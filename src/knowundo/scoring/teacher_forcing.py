@@ -37,6 +37,7 @@ def teacher_forced(model: Model, encoded: Sequence[Encoded]) -> dict[str, dict[s
 
 
 def force_answers(forward: Forward, encoded: Sequence[Encoded], course: ScoringState) -> None:
+    """Score the true answers that the state does not hold yet, and put the scores into it."""
     missing = {row for row in encoded if row.record.id not in course.forced[0]}
     head = live_head(forward.model)
     for row, states in answer_states(forward, encoded, only=missing):
