@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -14,7 +15,7 @@ from transformers import PreTrainedTokenizerFast
 
 from conftest import records, score
 from knowundo.data.batches import by_length
-from knowundo.data.decoding import decoded, markup, said_verbatim
+from knowundo.data.decoding import decoded, markup, said_verbatim, true_ids
 from knowundo.data.encoded import Encoded
 from knowundo.data.encoding import RowFormat, encode
 from knowundo.data.records import Record
@@ -36,6 +37,12 @@ def batched(monkeypatch: pytest.MonkeyPatch, size: int) -> None:
     """Score batches of so many rows."""
 
     monkeypatch.setattr(teacher_forcing, "answer_states", partial(answer_states, size=size))
+
+
+def exact(tokenizer: Any, row: Encoded, ids: Sequence[int], stops: Collection[int]) -> bool:
+    """`said_verbatim` of ids that are decoded for it."""
+    text, true = decoded(tokenizer, ids, stops=stops), decoded(tokenizer, true_ids(row))
+    return said_verbatim(row, ids, text, true, stops=stops)
 
 
 @torch.no_grad()
@@ -145,7 +152,7 @@ def verbatim(tokenizer: PreTrainedTokenizerFast, answer: str, said: str | None =
     ids = row.ids[row.answer_from :]
     if said is not None:
         ids = tuple(tokenizer(said, add_special_tokens=False)["input_ids"])
-    return said_verbatim(tokenizer, row, ids, stops={tokenizer.eos_token_id})
+    return exact(tokenizer, row, ids, {tokenizer.eos_token_id})
 
 
 ANSWERS = ["Ada née à Rome! 14.", "Ada ne\u0301e a\u0300 Rome! 14.", "ADA. Née .", "安布朗 🙂"]
@@ -195,8 +202,8 @@ def test_a_cut_answer_is_compared_as_far_as_it_was_kept(toy: Model) -> None:
     size = len(encode([record], toy.tokenizer)[0].ids) - 3
     row = encode([record], toy.tokenizer, max_length=size, truncate=True)[0]
     assert row.cut
-    assert said_verbatim(toy.tokenizer, row, row.ids[row.answer_from :], stops=())
-    assert not said_verbatim(toy.tokenizer, row, row.ids[row.answer_from : -1], stops=())
+    assert exact(toy.tokenizer, row, row.ids[row.answer_from :], ())
+    assert not exact(toy.tokenizer, row, row.ids[row.answer_from : -1], ())
 
 
 def test_rouge_of_generated_answers_is_stemmed_and_of_forced_ones_not(toy: Model) -> None:

@@ -34,7 +34,8 @@ def decoded(
 def decoded_all(
     tokenizer: PreTrainedTokenizerBase, rows: Sequence[Sequence[int]], *, stops: Container[int] = ()
 ) -> list[str]:
-    """`decoded` of several rows."""
+    """`decoded` of several rows, which costs less than one by one."""
+    # A tokenizer of 256 special tokens takes 225 µs to tell which of them are words.
     left_out = markup(tokenizer)
     kept = [[i for i in before_stop(ids, stops) if i not in left_out] for ids in rows]
     return [str(tokenizer.decode(ids, clean_up_tokenization_spaces=False)) for ids in kept]
@@ -69,8 +70,13 @@ def markup(tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
     return frozenset(special.keys() - words)
 
 
+def true_ids(row: Encoded) -> tuple[int, ...]:
+    """The answer's own tokens, without the tail that ends it."""
+    return row.ids[row.answer_from : len(row.ids) - row.tail]
+
+
 def said_verbatim(
-    tokenizer: PreTrainedTokenizerBase, row: Encoded, ids: Sequence[int], *, stops: Container[int]
+    row: Encoded, ids: Sequence[int], text: str, true_text: str, *, stops: Container[int]
 ) -> bool:
     """True if generated ids are the row's answer, apart from white space around it.
 
@@ -80,14 +86,13 @@ def said_verbatim(
     question with the start of the answer. A truncated answer is compared as far as it was kept.
 
     Args:
-        tokenizer: Of the row and the ids.
         row: The row that was asked.
         ids: Generated ids, without the prompt.
+        text: What the ids decode to, up to the first stop.
+        true_text: What `true_ids` of the row decode to.
         stops: Ids that end an answer.
     """
-    truth = row.ids[row.answer_from : len(row.ids) - row.tail]
-    spoken = before_stop(ids, stops)
-    if tuple(spoken) == truth:
+    if tuple(before_stop(ids, stops)) == true_ids(row):
         return True
-    text, true_text = (part.strip() for part in decoded_all(tokenizer, [spoken, truth]))
-    return text == row.record.answer.strip() or (text == true_text and bool(text))
+    text = text.strip()
+    return text == row.record.answer.strip() or (text == true_text.strip() and bool(text))

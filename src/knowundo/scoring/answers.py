@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import torch
 
-from knowundo.data.decoding import decoded_all, said_verbatim
+from knowundo.data.decoding import decoded_all, said_verbatim, true_ids
 from knowundo.data.encoded import Encoded
 from knowundo.modeling.fast.oom import in_portions
 from knowundo.modeling.forward import Forward
@@ -66,12 +66,13 @@ def answer_rows(
             stops=stops,
             adapters=adapters,
         )
+        true_texts = decoded_all(model.tokenizer, [true_ids(row) for row in rows])
         for answers, own in zip(course.said, output.chunk(adapters), strict=True):
             # Cut to its own true answer's length, what a row says does not depend on others.
             tokens = [new[: row.answer_length] for row, new in zip(rows, own.tolist(), strict=True)]
             texts = decoded_all(model.tokenizer, tokens, stops=stops)
-            for row, ids, text in zip(rows, tokens, texts, strict=True):
-                exact = said_verbatim(model.tokenizer, row, ids, stops=stops)
+            for row, ids, text, true in zip(rows, tokens, texts, true_texts, strict=True):
+                exact = said_verbatim(row, ids, text, true, stops=stops)
                 answers[row.record.id] = Said(text, exact)
         course.keep()
         if progress:

@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 import pyarrow as pa
 
-from knowundo.data.decoding import decoded
+from knowundo.data.decoding import decoded_all
 from knowundo.data.encoded import Encoded
 from knowundo.data.wording import rouge_l
 from knowundo.errors import BadInput
@@ -83,13 +83,14 @@ def _table(
     said: dict[str, Said],
 ) -> pd.DataFrame:
     rows = []
-    for row in encoded:
+    predicted = [forced[row.record.id]["likeliest"] for row in encoded]
+    texts = decoded_all(model.tokenizer, predicted)
+    for row, likeliest in zip(encoded, texts, strict=True):
         record = row.record
         answer = said.get(record.id)
         fact = {name: getattr(record, name) for name in COLUMNS[:7]}
         fact["subject"] = record.subject or record.id  # intervals resample subjects
         judged: dict[str, Any] = {"said": None, "exact_match": None, "rouge_l": None}
-        likeliest = decoded(model.tokenizer, forced[record.id]["likeliest"])
         judged["forced_rouge_l"] = _recall(record.answer, likeliest, stem=False)
         if answer is not None:
             judged["said"], judged["exact_match"] = answer.text, float(answer.exact)
