@@ -29,7 +29,7 @@ def can_batch_adapters(model: Model, variants: Sequence[ModelVariant]) -> bool:
         model: Is afterwards what it was.
         variants: LoRAs of one shape, or the base.
     """
-    if not model.adaptation.is_product or model.adaptation.kind != "lora":
+    if model.adaptation.kind != "lora":
         return False
     with _restored(model):
         model.use(_shaped(variants))

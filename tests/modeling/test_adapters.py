@@ -16,6 +16,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from knowundo.errors import BadInput
 from knowundo.modeling.adapters import ADAPTER, CONFIG, Adaptation, adaptation_of, file_name
 from knowundo.modeling.model import Model
+from knowundo.modeling.multi_adapter import can_batch_adapters
 from knowundo.modeling.variant import ModelVariant
 from knowundo.modeling.weights import save_state
 from knowundo.runs.base import model_with_adapters, tokenizer_of
@@ -105,9 +106,11 @@ def test_names_are_those_of_peft() -> None:
 def test_more_than_a_product_is_not_batched(field: str, toy_base: str, tmp_path: Path) -> None:
     folder = write(toy_base, tmp_path / "adapter", **{field: True})
     model = Model(toy_base, Adaptation("lora", 3, 6, ("q_proj", "v_proj")))
-    assert model.all_linear()
+    base = ModelVariant("base", "base")
+    assert can_batch_adapters(model, [base, base])
+    assert not can_batch_adapters(model, [given(folder), base])
     model.use(given(folder))
-    assert not model.all_linear()
+    assert not can_batch_adapters(model, [base, base])
 
 
 def test_an_adapter_of_one_shape_is_put_in_place(toy_base: str, tmp_path: Path) -> None:
