@@ -1,4 +1,4 @@
-"""Where a base lies: its files, its commit on the hub, and its tokenizer."""
+"""Where a base is: its files, its commit on the hub, and its tokenizer."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from knowundo.storage.files import can_exist
 
 
 def base_path(base: str) -> str:
-    """Where transformers finds a base: `embedded` lies in this package."""
+    """Where transformers finds a base: `embedded` is a part of this package."""
     return str(files("knowundo") / "embedded") if base == "embedded" else base
 
 
@@ -83,7 +83,7 @@ def own_tokenizer(folder: Path, base: str, trust_remote_code: bool) -> str | Non
 
 
 def hub_commit(base: str) -> str | None:
-    """Commit of a base that lies in the hub's cache; None for a folder, and before it is there."""
+    """Commit of a base in the hub's cache; `None` for a folder, and before it is there."""
     if base_folder(base) is not None:
         return None
     try:

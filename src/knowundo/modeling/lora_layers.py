@@ -83,7 +83,7 @@ def has_shape(net: Any, own: Adaptation, wanted: Adaptation) -> bool:
 
 
 def linear_targets(model: Any) -> tuple[str | list[str], list[str]]:
-    """Where a LoRA lies beside every linear layer that can have one.
+    """Where a LoRA is put beside every linear layer that can have one.
 
     Layers of transformers that are linear but return more than their product, such as the routers
     of PhiMoE and Llama 4, cannot, nor can what peft refuses in Mamba models.

@@ -14,7 +14,7 @@ from knowundo.modeling.half import Columns, Half
 from knowundo.modeling.head import live_head
 from knowundo.modeling.reference import Reference
 
-# What a loss may read of a step, in the order in which it lies in one forward.
+# What a loss may read of a step, in its order in one forward.
 HALVES = ("unlearn", "retention", "alternative")
 
 
@@ -85,7 +85,7 @@ class Step:
             batch: on its device.
             reference: asked only if the loss reads it.
             columns: what the method's `prepare` made.
-            read: halves that the loss read in earlier steps; none: this is the first one.
+            read: halves that the loss read in earlier steps. If empty, this is the first one.
         """
         self.forward, self.model = forward, forward.model
         self.batch, self.columns = batch, columns or {}

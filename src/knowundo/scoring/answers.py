@@ -38,15 +38,15 @@ def answered(
     early; what a model would say beyond that length cannot make it more right. An answer is over
     at end-of-sequence or at the end of turn that the rows were encoded with.
     """
-    course = ScoringState(1)
-    answer_rows(Forward(model), encoded, course, batch_size=batch_size)
-    return course.said[0]
+    state = ScoringState(1)
+    answer_rows(Forward(model), encoded, state, batch_size=batch_size)
+    return state.said[0]
 
 
 def answer_rows(
     forward: Forward,
     encoded: Sequence[Encoded],
-    course: ScoringState,
+    state: ScoringState,
     *,
     batch_size: int = BATCH,
     progress: Progress | None = None,
@@ -57,7 +57,7 @@ def answer_rows(
     order = sorted(encoded, key=lambda row: (row.answer_length, len(row.prompt)))
 
     def answer(rows: Sequence[Encoded]) -> None:
-        if all(row.record.id in course.said[0] for row in rows):
+        if all(row.record.id in state.said[0] for row in rows):
             return
         output = continue_prompts(
             model,
@@ -67,16 +67,16 @@ def answer_rows(
             adapters=adapters,
         )
         true_texts = decoded_all(model.tokenizer, [true_ids(row) for row in rows])
-        for answers, own in zip(course.said, output.chunk(adapters), strict=True):
+        for answers, own in zip(state.said, output.chunk(adapters), strict=True):
             # Cut to its own true answer's length, what a row says does not depend on others.
             tokens = [new[: row.answer_length] for row, new in zip(rows, own.tolist(), strict=True)]
             texts = decoded_all(model.tokenizer, tokens, stops=stops)
             for row, ids, text, true in zip(rows, tokens, texts, true_texts, strict=True):
                 exact = said_verbatim(row, ids, text, true, stops=stops)
                 answers[row.record.id] = Said(text, exact)
-        course.keep()
+        state.keep()
         if progress:
-            progress(len(course.said[0]), len(order))
+            progress(len(state.said[0]), len(order))
 
     size = max(1, batch_size // adapters)
     deque(in_portions(order, size, answer, model.notes.add, "answering"), maxlen=0)

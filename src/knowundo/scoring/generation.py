@@ -176,7 +176,7 @@ def complete(
         prompts: token ids.
         tokens: at most so many new ones.
         each: answers to each prompt, one after another in the list returned.
-        temperature: of the whole distribution; none: the likeliest token each time.
+        temperature: Of the whole distribution. If `None`, the most likely token each time.
         seed: of the draws.
         stops: ids that end an answer beside the model's own, such as a template's end of turn.
         batch_size: prompts at a time.

@@ -11,14 +11,14 @@ class Said(NamedTuple):
     """A generated answer."""
 
     text: str
-    exact: bool  # it is the true answer: see `encoding.said_verbatim`
+    exact: bool  # it is the true answer: see `decoding.said_verbatim`
 
 
 class ScoringState:
-    """How far the scoring of a list of rows got: what is known of each row, by adapter abreast."""
+    """How far the scoring of a list of rows got: what is known of each row, by adapter."""
 
     def __init__(self, adapters: int, checkpoint: Checkpoint | None = None) -> None:
-        """Go on from where the checkpoint stands, if there is one."""
+        """Resume from the checkpoint, if there is one."""
         self.checkpoint = checkpoint
         state = checkpoint.read() if checkpoint else None
         self.forced: list[dict[str, dict[str, Any]]] = [{} for _ in range(adapters)]

@@ -12,7 +12,7 @@ import pyarrow as pa
 from knowundo.data.decoding import decoded_all
 from knowundo.data.encoded import Encoded
 from knowundo.data.wording import rouge_l
-from knowundo.errors import BadInput
+from knowundo.errors import BadInput, first_line
 from knowundo.modeling.forward import Forward
 from knowundo.modeling.model import Model
 from knowundo.progress import Progress
@@ -120,5 +120,5 @@ def read_scores(path: Path) -> pd.DataFrame:
     try:
         return pd.read_parquet(path)
     except (pa.ArrowException, OSError, ValueError, KeyError, TypeError) as error:
-        reason = str(error).split("\n")[0]
+        reason = first_line(error)
         raise BadInput(f"{path}: not readable as Parquet ({reason}); evaluate again") from None

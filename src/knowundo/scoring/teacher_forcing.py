@@ -31,24 +31,24 @@ def teacher_forced(model: Model, encoded: Sequence[Encoded]) -> dict[str, dict[s
         None where it is no finite number;
         `likeliest`: the most likely tokens themselves, without the tail.
     """
-    course = ScoringState(1)
-    force_answers(Forward(model), encoded, course)
-    return course.forced[0]
+    state = ScoringState(1)
+    force_answers(Forward(model), encoded, state)
+    return state.forced[0]
 
 
-def force_answers(forward: Forward, encoded: Sequence[Encoded], course: ScoringState) -> None:
+def force_answers(forward: Forward, encoded: Sequence[Encoded], state: ScoringState) -> None:
     """Score the true answers that the state does not hold yet, and put the scores into it."""
-    missing = {row for row in encoded if row.record.id not in course.forced[0]}
+    missing = {row for row in encoded if row.record.id not in state.forced[0]}
     head = live_head(forward.model)
     for row, states in answer_states(forward, encoded, only=missing):
         if row not in missing:
             continue
         adapters = states if forward.adapters > 1 else states[None]
-        for rows, own in zip(course.forced, adapters, strict=True):
+        for rows, own in zip(state.forced, adapters, strict=True):
             with torch.no_grad():
                 logits = full_precision(head(own))
             rows[row.record.id] = _judged(row, logits)
-        course.keep()
+        state.keep()
 
 
 def _judged(row: Encoded, logits: torch.Tensor) -> dict[str, Any]:

@@ -92,7 +92,7 @@ def test_memorizing(
         {name: pytest.approx(value, rel=1e-9) for name, value in row["parts"].items()}
         for row in curve
     ]
-    assert notes[0] == "training: memory ran out at 5 rows a batch, went on with 3"
+    assert notes[0] == "training: memory ran out at 5 rows a batch, continued with 3"
 
 
 def test_what_did_not_fit_is_gone_before_it_is_tried_again(
@@ -157,7 +157,7 @@ def test_unlearning_in_the_middle(
     again, small, model = unlearned(3)
     assert near(small, whole)
     assert len(again.curve) == len(done.curve) == 4
-    assert [*model.notes.texts] == ["training: memory ran out at 4 rows a batch, went on with 2"]
+    assert [*model.notes.texts] == ["training: memory ran out at 4 rows a batch, continued with 2"]
 
 
 def test_localizing(toy: Model, toy_rows: Rows, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,7 +1,7 @@
 """Numbers of each answer token from its logits, a portion of the tokens at a time.
 
 Logits over a vocabulary of 32,000 take 128 KB a token, and their softmax and gradients three times
-as much again. Each token's number depends on its own hidden state alone, so that its slope can be
+as much again. Each token's number depends on its own hidden state alone, so its gradient can be
 taken at once and the logits let go: nothing of the vocabulary's size is kept for the backward pass,
 and no product is computed twice. (Liger's fused linear cross-entropy does so for one loss, Hsu et
 al. 2024, arXiv:2410.10989.)
@@ -40,31 +40,31 @@ def _portions(
     return list(zip(states.split(size), *(one.split(size) for one in given), strict=True))
 
 
-class _BySlope(torch.autograd.Function):
-    """`function` portion by portion; each token's slope is taken on the way forward."""
+class _EagerGradient(torch.autograd.Function):
+    """`function` portion by portion; each token's gradient is taken in the forward pass."""
 
     @staticmethod
     def forward(
         ctx: Any, states: torch.Tensor, function: Function, size: int, *given: torch.Tensor
     ) -> tuple[torch.Tensor, ...]:
-        found, slopes = [], []
+        found, gradients = [], []
         for part, *rest in _portions(size, states, given):
             with torch.enable_grad():
                 leaf = part.detach().requires_grad_()
                 value, *others = function(leaf, *rest)
-                (slope,) = torch.autograd.grad(value.sum(), leaf)
+                (gradient,) = torch.autograd.grad(value.sum(), leaf)
             found.append((value.detach(), *others))
-            slopes.append(slope)
-        ctx.save_for_backward(torch.cat(slopes))
+            gradients.append(gradient)
+        ctx.save_for_backward(torch.cat(gradients))
         first, *others = (torch.cat(parts) for parts in zip(*found, strict=True))
         ctx.mark_non_differentiable(*others)
         return first, *others
 
     @staticmethod
     def backward(ctx: Any, grown: torch.Tensor, *_: Any) -> tuple[torch.Tensor | None, ...]:
-        (slopes,) = ctx.saved_tensors
+        (gradients,) = ctx.saved_tensors
         nothing = [None] * (len(ctx.needs_input_grad) - 1)
-        return (grown[:, None] * slopes).to(slopes.dtype), *nothing
+        return (grown[:, None] * gradients).to(gradients.dtype), *nothing
 
 
 def by_token(
@@ -85,7 +85,7 @@ def by_token(
             computed again in the backward pass.
     """
     if states.requires_grad and frozen and torch.is_grad_enabled():
-        made: tuple[torch.Tensor, ...] = _BySlope.apply(states, function, size, *given)
+        made: tuple[torch.Tensor, ...] = _EagerGradient.apply(states, function, size, *given)
         return made
     parts = _portions(size, states, given)
     if len(parts) > 1 and torch.is_grad_enabled():

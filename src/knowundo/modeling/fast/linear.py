@@ -26,7 +26,7 @@ def product(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) ->
     Args:
         x: [rows, in].
         weight: W, [out, in].
-        bias: [out]; none: zero.
+        bias: [out]. If `None`, zero.
     """
     quick = x.device.type == "cpu" and x.dtype == weight.dtype == torch.float32
     if not quick or weight.numel() < LARGE or len(x) < 2:
@@ -93,7 +93,7 @@ def plain(layer: torch.nn.Module) -> bool:
 
 
 def quicken(net: torch.nn.Module) -> None:
-    """Let the linear layers of a net that lies on a CPU, but for adapted ones, use `product`."""
+    """Let the linear layers of a net on a CPU, but for adapted ones, use `product`."""
     layers = list(net.modules())
     adapted = [layer for layer in layers if isinstance(layer, BaseTunerLayer)]
     inner = {id(part) for layer in adapted for part in layer.modules()}

@@ -68,7 +68,7 @@ def _even(parts: Sequence[_Part], tokens: int, rows: float) -> list[list[int]]:
     ends = list(accumulate(part.tokens - part.common for part in parts))
     groups: list[list[int]] = [[] for _ in greedy]
     for number, (begin, end) in enumerate(zip([0, *ends], ends, strict=False)):
-        share = (begin + end) / 2 / ends[-1]  # where its middle lies
+        share = (begin + end) / 2 / ends[-1]  # where its middle is
         groups[min(int(share * len(greedy)), len(greedy) - 1)].append(number)
     together = [[parts[number] for number in group] for group in groups]
     fit = all(group and len(_greedy(group, tokens, rows)) == 1 for group in together)

@@ -1,7 +1,7 @@
 """When memory runs out: smaller batches, the same results to rounding, and a note that it happened.
 
 What counts as running out is accelerate's to say, on a GPU and on a CPU. A process that the system
-itself kills for memory cannot be helped here; it goes on from its last checkpoint.
+itself kills for memory cannot be helped here; it resumes from its last checkpoint.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ def halved(size: int, error: Exception, note: Callable[[str], None], work: str) 
     if size <= 1 or not ran_out(error):
         raise error
     half = -(-size // 2)
-    note(f"{work}: memory ran out at {size} rows a batch, went on with {half}")
+    note(f"{work}: memory ran out at {size} rows a batch, continued with {half}")
     return half
 
 
@@ -110,7 +110,7 @@ class Freed:
         """For work on a model of so many numbers."""
         self._due = time.monotonic() + OFTEN  # what is over sooner does not need it
         library = ctypes.CDLL(None) if sys.platform == "linux" and numbers >= TRIMMED_FROM else None
-        self._trim = getattr(library, "malloc_trim", None)  # none: another C library's malloc
+        self._trim = getattr(library, "malloc_trim", None)  # `None` with another C library's malloc
 
     def give_back(self) -> None:
         """If it is time."""

@@ -36,7 +36,7 @@ def layers_of(model: Model) -> Sequence[Any]:
 
 
 def lowest(region: Collection[str]) -> int:
-    """The lowest layer that a region touches; 0 if it touches what lies outside the layers."""
+    """The lowest layer that a region touches; 0 if it touches parameters outside the layers."""
     found = [place(name)["layer"] for name in region]
     return 0 if None in found else min(found, default=0)
 
@@ -75,11 +75,11 @@ class PrefixCache:
         hook = self.layers[self.first].register_forward_pre_hook(take, with_kwargs=True)
         try:
             whole = collate(rows, self.model.pad)
-            for piece in micro_batches(whole, tokens=self.model.tokens, shared=True):
+            for part in micro_batches(whole, tokens=self.model.tokens, shared=True):
                 with suppress(_Reached):
-                    packed_states(decoder, piece.to(self.model.device))
+                    packed_states(decoder, part.to(self.model.device))
                 states = entered.pop()
-                for row, tokens in zip(piece.encoded, piece.packed, strict=True):
+                for row, tokens in zip(part.encoded, part.packed, strict=True):
                     self.states[row] = states[tokens[: len(row.ids)]]
         finally:
             hook.remove()
