@@ -185,7 +185,7 @@ def test_four_bits_that_cannot_be(
     assert "\n" not in str(error.value)
 
 
-def test_without_bitsandbytes_the_mend_is_named(
+def test_without_bitsandbytes_the_fix_is_named(
     toy_base: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("knowundo.modeling.checks.find_spec", lambda name: None)
