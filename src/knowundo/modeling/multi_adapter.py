@@ -62,13 +62,13 @@ def batched_adapters(model: Model, variants: Sequence[ModelVariant]) -> Iterator
         The forward of all of them: the rows of the first come first, and so on.
     """
     model.use(_shaped(variants))
+    if len(variants) == 1:  # of all weights, a copy would be a second model
+        yield Forward(model)
+        return
     states = []
     for variant in variants:
         model.use(variant)
         states.append(model.state())
-    if len(variants) == 1:
-        yield Forward(model)
-        return
     with batched(model.net, states):
         states.clear()  # they are on the device now
         yield Forward(model, adapters=len(variants))

@@ -18,7 +18,22 @@ from knowundo.unlearning.original.start import OriginalStart
 from knowundo.unlearning.start import Start
 
 
-def prepare_unlearning(run: Run, stop: Stop | None) -> tuple[Start, Aim, StoppingRule | None]:
+class Aim(NamedTuple):
+    """How well a model that does not know the unlearn/train rows predicts them."""
+
+    name: str
+    accuracy: float  # of tokens, in [0, 1]
+
+
+class Prepared(NamedTuple):
+    """What all variants of a run are unlearned from and towards, and when they stop."""
+
+    start: Start
+    aim: Aim
+    rule: StoppingRule | None
+
+
+def prepare_unlearning(run: Run, stop: Stop | None) -> Prepared:
     """The memorized model with its rows, what unlearning aims at, and when it stops early.
 
     Args:
@@ -41,7 +56,7 @@ def prepare_unlearning(run: Run, stop: Stop | None) -> tuple[Start, Aim, Stoppin
         )
     begin = partial(OriginalStart, quirks=run.recipe.quirks) if run.recipe.quirks else Start
     start = begin(run.model, rows, retained, seed=run.recipe.seed, encode=run.encode)
-    return start, aim, rule
+    return Prepared(start, aim, rule)
 
 
 def _stopping_rule(
@@ -54,13 +69,6 @@ def _stopping_rule(
     first, second = seen
     rule = StoppingRule(first, second, aim.accuracy, stop.floor, stop.evaluations, stop.patience)
     return trained, retained, rule
-
-
-class Aim(NamedTuple):
-    """How well a model that does not know the unlearn/train rows predicts them."""
-
-    name: str
-    accuracy: float  # of tokens, in [0, 1]
 
 
 def _aim(run: Run, rows: Sequence[Encoded], stop: Stop | None) -> Aim:

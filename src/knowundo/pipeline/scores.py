@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from typing import Any, NamedTuple
 
@@ -74,15 +74,23 @@ def scoring_groups(run: Run) -> list[list[ModelVariant]]:
 
 def score_group(run: Run, group: Sequence[ModelVariant]) -> dict[str, Scored]:
     """Score variants, or read what an earlier call made of the same inputs."""
-    made = [variant.name for variant in group if _job(run, variant).done]
-    if len(made) < len(group):
-        _score(run, group, [variant for variant in group if variant.name not in made])
+    # Once: the inputs hold hashes of every file of a variant's weights.
+    inputs = {variant.name: run.score_inputs(variant) for variant in group}
+    waiting = [variant for variant in group if not _job(run, variant, inputs).done]
+    if waiting:
+        _score(run, group, waiting, inputs)
     return {variant.name: _scored(run, variant) for variant in group}
 
 
-def _job(run: Run, variant: ModelVariant, shared: Checkpoint | None = None) -> ArtifactJob:
-    inputs = run.score_inputs(variant)
-    return run.artifact(run.scores(variant.name), inputs, shared=shared, skipped=None)
+# What the scores of each variant depend on, by its name.
+Inputs = Mapping[str, Sequence[Any]]
+
+
+def _job(
+    run: Run, variant: ModelVariant, inputs: Inputs, shared: Checkpoint | None = None
+) -> ArtifactJob:
+    path, own = run.scores(variant.name), inputs[variant.name]
+    return run.artifact(path, own, shared=shared, skipped=None)
 
 
 def _scored(run: Run, variant: ModelVariant) -> Scored:
@@ -91,29 +99,30 @@ def _scored(run: Run, variant: ModelVariant) -> Scored:
     return Scored(read_scores(folder / "rows.parquet"), tasks)
 
 
-def _score(run: Run, group: Sequence[ModelVariant], waiting: Sequence[ModelVariant]) -> None:
+def _score(
+    run: Run, group: Sequence[ModelVariant], waiting: Sequence[ModelVariant], inputs: Inputs
+) -> None:
     """Score a group in one forward, and write those of it that wait; one by one where needed."""
-    inputs = [run.score_inputs(variant) for variant in group]
-    path = run.scores(group[0].name)
-    if len(waiting) < len(group) and run.checkpoint(path, inputs).within(AS_IS).read() is None:
+    path, together = run.scores(group[0].name), [inputs[variant.name] for variant in group]
+    if len(waiting) < len(group) and run.checkpoint(path, together).within(AS_IS).read() is None:
         # The others were finished before, and no interrupted pass over the whole group is there
         # to be resumed: nothing is gained by scoring them again.
-        _score(run, waiting, waiting)
+        _score(run, waiting, waiting, inputs)
         return
     model = run.whole_model(group[0]) if is_whole_model(run, group[0]) else run.model
-    with shared_checkpoint(run, path, inputs) as checkpoint:
+    with shared_checkpoint(run, path, together) as checkpoint:
         tables = _tables(run, model, group, checkpoint)
         if tables is not None:
             facts = run.common_facts(model) | {"seconds": checkpoint.seconds / len(group)}
             for variant, rows in zip(group, tables, strict=True):
-                with _job(run, variant, checkpoint) as job:
+                with _job(run, variant, inputs, checkpoint) as job:
                     if not job.done:
                         job.facts |= facts
                         _write_scores(run, model, variant, rows, job)
     # Outside the block above: each of them has a checkpoint in the place of the group's.
     if tables is None:
         for variant in waiting:
-            _score(run, [variant], [variant])
+            _score(run, [variant], [variant], inputs)
 
 
 def _tables(

@@ -7,11 +7,10 @@ import re
 import shutil
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from typing import NamedTuple
 
 from knowundo.errors import unknown
 from knowundo.modeling.weights import save_state
-from knowundo.pipeline.aims import Aim, prepare_unlearning
+from knowundo.pipeline.aims import Prepared, prepare_unlearning
 from knowundo.recipes.schema import Plan
 from knowundo.runs.artifact import ArtifactJob
 from knowundo.runs.run import Run
@@ -21,10 +20,8 @@ from knowundo.storage.files import write_json
 from knowundo.storage.integrity import unseal
 from knowundo.storage.job import Job
 from knowundo.storage.locks import alone
-from knowundo.unlearning.early_stopping import StoppingRule
 from knowundo.unlearning.rates import unlearn_at_chosen_rate, unlearn_with_early_stopping
 from knowundo.unlearning.settings import UnlearnSettings
-from knowundo.unlearning.start import Start
 from knowundo.unlearning.training import Unlearned
 from knowundo.unlearning.training import unlearn as train_method
 
@@ -88,24 +85,16 @@ def _other_steps(run: Run, plan: Plan) -> str:
 
 
 def _unlearn_waiting(run: Run, waiting: Sequence[tuple[Plan, ArtifactJob]]) -> None:
-    start, aim, rule = prepare_unlearning(run, run.recipe.unlearn.stop)
+    prepared = prepare_unlearning(run, run.recipe.unlearn.stop)
     if any(run.recipe.unlearn.settings(plan)["lr"] == "auto" for plan, _ in waiting):
         run.reporter.say(
-            f"lr: auto aims at a token accuracy of {aim.accuracy:.1%} on unlearn/train rows, that "
-            f"of {aim.name}"
+            f"lr: auto aims at a token accuracy of {prepared.aim.accuracy:.1%} on unlearn/train "
+            f"rows, that of {prepared.aim.name}"
         )
     for plan, job in waiting:
         with job:
-            _unlearn_one(run, Prepared(start, aim, rule), plan, job)
-    start.restore()
-
-
-class Prepared(NamedTuple):
-    """What all variants of a run are unlearned from and towards, and when they stop."""
-
-    start: Start
-    aim: Aim
-    rule: StoppingRule | None
+            _unlearn_one(run, prepared, plan, job)
+    prepared.start.restore()
 
 
 def _unlearn_one(run: Run, prepared: Prepared, plan: Plan, job: ArtifactJob) -> None:
