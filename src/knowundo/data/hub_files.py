@@ -113,6 +113,6 @@ def read_parquet(files: Sequence[Path]) -> list[Any]:
         try:
             rows += pq.read_table(file).to_pylist()
         except (pa.ArrowException, OSError) as error:
-            reason = str(error).split("\n")[0]
+            reason = first_line(error)
             raise BadInput(f"{file}: not readable as Parquet ({reason})") from None
     return rows

@@ -20,7 +20,7 @@ from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 from safetensors import SafetensorError
 
 from knowundo.data.records import data_hash
-from knowundo.errors import BadInput, unknown
+from knowundo.errors import BadInput, first_line, unknown
 from knowundo.exports.adapters import write_adapter
 from knowundo.exports.merging import (
     TOLERANCE,
@@ -109,7 +109,7 @@ def export(
             if beside is not None:
                 beside(aside)
     except (OSError, SafetensorError) as error:
-        reason = str(error).strip().split("\n")[0]
+        reason = first_line(error)
         raise BadInput(f"--to {to}: cannot be written ({reason}); nothing was written") from None
     if run.out.resolve() in target.parents:
         seal(run.out.resolve(), target)
@@ -128,7 +128,7 @@ def _check_words(form: str | None, shard_size: str, push_to_hub: str | None) -> 
         try:
             validate_repo_id(push_to_hub)
         except HFValidationError as error:
-            reason = str(error).split("\n")[0]
+            reason = first_line(error)
             raise BadInput(f"--push-to-hub {push_to_hub}: not an id ({reason})") from None
 
 
@@ -225,7 +225,7 @@ def _push(folder: Path, repository: str) -> str:
         url = str(api.create_repo(repository, exist_ok=True, private=True))
         api.upload_folder(repo_id=repository, folder_path=folder)
     except Exception as error:  # the client's HTTP library, and so its errors, differ by version
-        reason = str(error).strip().split("\n")[0] or type(error).__name__
+        reason = first_line(error)
         raise BadInput(
             f"--push-to-hub {repository}: not uploaded ({reason}); {folder} is complete, upload it "
             "with `hf upload` once you are logged in"

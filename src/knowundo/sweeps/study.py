@@ -8,7 +8,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from knowundo.errors import BadInput
+from knowundo.errors import BadInput, first_line
 from knowundo.recipes.schema import Stop
 from knowundo.storage.files import fingerprint
 from knowundo.sweeps.space import (
@@ -70,7 +70,7 @@ def open_study(file: Path, name: str, stop: Stop) -> Iterator[optuna.Study]:
             for left in study.get_trials(states=(optuna.trial.TrialState.RUNNING,)):
                 study.tell(left.number, state=optuna.trial.TrialState.FAIL)
         except (SQLAlchemyError, optuna.exceptions.OptunaError, RuntimeError) as error:
-            reason = str(error).split("\n")[0]
+            reason = first_line(error)
             raise BadInput(f"{file}: holds no sweep ({reason}); remove it") from None
         yield study
         storage.remove_session()

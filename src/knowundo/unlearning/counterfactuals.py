@@ -76,24 +76,29 @@ def divergence_from_teacher(half: Half, columns: Columns) -> torch.Tensor:
     The tokens that are not held count as one outcome, which makes it a lower bound of the
     divergence of the whole distributions, zero for equal ones (data processing inequality).
     """
-    widths = [values.shape[-1] for values in columns["teacher"].values()]
-    rows = half.batch.encoded
-    empty = [torch.zeros(row.answer_length, max(widths)) for row in rows]
-    held = [
-        [columns[name].get(row.record.id, none) for row, none in zip(rows, empty, strict=True)]
-        for name in ("teacher_tokens", "teacher")
-    ]
-    tokens, teacher = (torch.cat(values).to(half.states.device) for values in held)
+
+    def column(name: str) -> torch.Tensor:
+        held = columns[name]
+        any_row = next(iter(held.values()))
+        rows = [
+            held[row.record.id]
+            if row.record.id in held
+            else any_row.new_zeros(row.answer_length, any_row.shape[-1])
+            for row in half.batch.encoded
+        ]
+        return torch.cat(rows).to(half.states.device)
+
+    teacher = column("teacher").to(half.states.dtype)
 
     def divergence(
         logits: torch.Tensor, ids: torch.Tensor, before: torch.Tensor
     ) -> tuple[torch.Tensor, ...]:
-        now = logits.log_softmax(-1).gather(-1, ids.long())
+        now = logits.log_softmax(-1).gather(-1, ids)
         rest = (1 - before.sum(-1)).clamp_min(0.0)
         left = (1 - now.exp().sum(-1)).clamp_min(1e-9).log()
         inside = torch.xlogy(before, before) - before * now
         known = before.sum(-1) > 0  # a row without a teacher has zeros only
         return ((inside.sum(-1) + torch.xlogy(rest, rest) - rest * left) * known,)
 
-    values = half.by_token(divergence, tokens, teacher.to(half.states.dtype))[0]
+    values = half.by_token(divergence, column("teacher_tokens"), teacher)[0]
     return half.per_row(values) * half.batch.lengths
