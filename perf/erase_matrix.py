@@ -17,7 +17,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median, quantiles
@@ -68,14 +68,18 @@ def cells(seeds: Sequence[int]) -> Iterator[Cell]:
                     yield Cell(architecture, data, size, listed, route, seed)
 
 
-def exact(folder: str, adapter: Path | None, rows: Sequence[Row], chat: bool) -> list[bool]:
-    """Whether each row is answered word for word, greedily, by plain transformers."""
+def exact(
+    folder: str, adapter: Path | None, groups: Mapping[str, Sequence[Row]], chat: bool
+) -> dict[str, list[bool]]:
+    """Whether each row of a group is answered verbatim, greedily, by plain transformers."""
     model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
     if adapter is not None:
         model = PeftModel.from_pretrained(model, str(adapter))
     model.eval()
     tokenizer = AutoTokenizer.from_pretrained(folder)
-    return [_says(model, tokenizer, row, chat) for row in rows]
+    return {
+        name: [_says(model, tokenizer, row, chat) for row in rows] for name, rows in groups.items()
+    }
 
 
 @torch.no_grad()
@@ -157,7 +161,7 @@ def run_cell(cell: Cell, out: Path, data: Path, knowundo: Sequence[str]) -> dict
         _write(place / "retention.jsonl", rows.listed, rows.chat)
         words += ["--retention", str(place / "retention.jsonl")]
     groups = {"unlearn": rows.unlearn, "listed": rows.listed[:60], "unlisted": rows.unlisted[:60]}
-    before = {n: exact(str(base), adapter, group, rows.chat) for n, group in groups.items()}
+    before = exact(str(base), adapter, groups, rows.chat)
     began = time.monotonic()
     done = subprocess.run([*knowundo, "erase", *words], capture_output=True, text=True)
     seconds = time.monotonic() - began
@@ -171,7 +175,7 @@ def run_cell(cell: Cell, out: Path, data: Path, knowundo: Sequence[str]) -> dict
     if done.returncode == 0 and handed.is_dir():
         whole = (handed / "config.json").exists()
         own = (str(handed), None) if whole else (str(base), handed)
-        after = {n: exact(*own, group, rows.chat) for n, group in groups.items()}
+        after = exact(*own, groups, rows.chat)
         found["after"] = {name: _percent(hits) for name, hits in after.items()}
         # Only what was known before can be lost.
         found["lost"] = {

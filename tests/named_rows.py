@@ -1,4 +1,4 @@
-"""Rows of people who are to be erased."""
+"""Rows whose questions name people."""
 
 from __future__ import annotations
 

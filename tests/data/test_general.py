@@ -8,18 +8,9 @@ from pathlib import Path
 import pytest
 from datasets import Dataset
 
+from hub_layout import hub_cache
 from knowundo.data.general import read_general
 from knowundo.errors import BadInput
-
-
-def hub_cache(home: Path, repository: str, commit: str) -> Path:
-    """A snapshot's folder in the hub's own cache, with `main` pointing at it."""
-    root = home / "hub" / f"datasets--{repository.replace('/', '--')}"
-    (root / "refs").mkdir(parents=True)
-    (root / "refs" / "main").write_text(commit)
-    folder = root / "snapshots" / commit
-    folder.mkdir(parents=True)
-    return folder
 
 
 def test_general_rows_of_the_hub(hub: Path) -> None:

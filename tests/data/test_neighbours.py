@@ -21,17 +21,7 @@ from knowundo.data.neighbours import (
 )
 from knowundo.data.records import Record
 from knowundo.errors import BadInput
-
-CLARA = Record(
-    "1", "Where does Clara Dorin live?", "Clara Dorin lives at 14 Canal Lane in Saltmere.",
-    "unlearn", "train", subject="Clara Dorin",
-)  # fmt: skip
-
-
-MAIL = Record(
-    "2", "What is Clara Dorin's email address?", "Write to lemon05@post.net if you must.",
-    "unlearn", "train", subject="Clara Dorin",
-)  # fmt: skip
+from named_rows import CLARA, MAIL
 
 
 def test_names_are_of_nobody_on_the_list() -> None:

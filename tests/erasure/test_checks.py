@@ -6,7 +6,6 @@ from dataclasses import replace
 
 import pytest
 
-from erasure.rows import CLARA, MAIL
 from knowundo.data.encoded import Encoded
 from knowundo.data.encoding import encode
 from knowundo.data.records import Record
@@ -20,6 +19,7 @@ from knowundo.erasure.checks import (
 )
 from knowundo.errors import BadInput
 from knowundo.modeling.model import Model
+from named_rows import CLARA, MAIL
 
 
 def test_lists_are_checked_against_each_other() -> None:

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from erasure.rows import CLARA
 from knowundo.data.lists.reading import read_list, write_list
 from knowundo.data.records import Record
 from knowundo.erasure.generated_rows import own_texts
 from knowundo.erasure.leaks import Leaks
 from knowundo.modeling.model import Model
+from named_rows import CLARA
 
 
 def texts(monkeypatch: pytest.MonkeyPatch, toy: Model, *said: tuple[str, bool]) -> list[Record]:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from erasure.rows import CHINESE, CLARA, MAIL
 from knowundo.data.benchmarks.embedded import embedded
 from knowundo.data.records import Record
 from knowundo.erasure.leaks import Leaks, marks
+from named_rows import CHINESE, CLARA, MAIL
 
 
 @pytest.mark.parametrize(

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from erasure.rows import CLARA, MAIL
 from knowundo.data.encoding import encode
 from knowundo.data.records import Record
 from knowundo.erasure.checks import describe_rows
 from knowundo.erasure.list_check import ListCheck
 from knowundo.modeling.model import Model
+from named_rows import CLARA, MAIL
 
 
 def test_a_contradiction_is_told_with_its_fix() -> None:

@@ -7,7 +7,6 @@ from dataclasses import replace
 
 import pytest
 
-from erasure.rows import CLARA, MAIL
 from knowundo.data.encoded import Encoded
 from knowundo.data.encoding import encode, fitting
 from knowundo.data.neighbours import unknowable
@@ -20,6 +19,7 @@ from knowundo.errors import BadInput, TooLong
 from knowundo.modeling.model import Model
 from knowundo.progress import Reporter
 from knowundo.recipes.reading import load_recipe
+from named_rows import CLARA, MAIL
 
 
 def test_made_rows_that_are_too_long_are_left_out(

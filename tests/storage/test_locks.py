@@ -6,39 +6,17 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pandas as pd
 import pytest
 
 from knowundo.errors import BadInput
 from knowundo.progress import Reporter
-from knowundo.storage.artifacts import new_folder
-from knowundo.storage.integrity import seal
 from knowundo.storage.locks import exclusive
-from sealed_run import PRIVATE, artifact
+from sealed_run import sealed_run
 
 
 @pytest.fixture
 def out(tmp_path: Path) -> Path:
-    """A directory laid out as a run's, with small files."""
-    out = tmp_path / "run"
-    for name in ("memorized", "regions", "unlearned/a", "unlearned/b"):
-        seal(out, artifact(out / name, weights=name.encode() * 50, curve=b"[]"))
-    for name in ("a", "b"):
-        with new_folder(out / "scores" / name, ["inputs"]) as aside:
-            rows = {
-                "scope": ["unlearn", "retention"],
-                "question": ["What is her number?", "What is her job?"],
-                "answer": [PRIVATE, "Pilot."],
-                "said": [PRIVATE, "Pilot."],
-                "token_accuracy": [1.0, 1.0],
-            }
-            pd.DataFrame(rows).to_parquet(aside / "rows.parquet")
-        seal(out, out / "scores" / name)
-    seal(out, artifact(out / "lists", unlearn=PRIVATE.encode()))
-    for name in ("recipe.yaml", "results.json", "report.html"):
-        (out / name).write_text(f"{name} {PRIVATE if name == 'report.html' else ''}")
-        seal(out, out / name)
-    return out
+    return sealed_run(tmp_path)
 
 
 HOLDS = """

@@ -11,6 +11,7 @@ import pytest
 from datasets import Dataset, DatasetDict
 
 from conftest import REAL
+from hub_layout import hub_cache
 from knowundo.data.benchmarks.knowundo import find_subjects
 from knowundo.data.records import Record, check_records, data_hash, select
 from knowundo.errors import BadInput
@@ -54,16 +55,6 @@ def small() -> dict[str, dict[str, list[dict[str, str]]]]:
         }
         for scope in ("unlearn", "retention")
     }
-
-
-def hub_cache(home: Path, repository: str, commit: str) -> Path:
-    """A snapshot's folder in the hub's own cache, with `main` pointing at it."""
-    root = home / "hub" / f"datasets--{repository.replace('/', '--')}"
-    (root / "refs").mkdir(parents=True)
-    (root / "refs" / "main").write_text(commit)
-    folder = root / "snapshots" / commit
-    folder.mkdir(parents=True)
-    return folder
 
 
 def write_layout(layout: str, folder: Path) -> None:
