@@ -20,6 +20,15 @@ def test_a_contradiction_is_told_with_its_fix() -> None:
     ]
 
 
+def test_what_is_known_is_told_in_the_words_that_scripts_read() -> None:
+    check = ListCheck(verbatim=["1", "2"], known=["3"], not_known=["4"], level=0.25)
+    assert check.lines() == [
+        "the model answers 2 unlearn rows by heart, knows 1 more, and does not know 1, which need "
+        "not go (token accuracy on what it cannot know: 25%)",
+        "not known: 4",
+    ]
+
+
 def test_a_check_of_an_earlier_version_is_read() -> None:
     check = ListCheck(verbatim=["1"], similar=[["1", "s"]], level=0.5)
     assert ListCheck.from_dict(check.as_dict()) == check

@@ -71,7 +71,7 @@ class ListCheck:
             )
         if self.level is not None:
             said.append(
-                f"the model answers {len(self.verbatim)} unlearn rows verbatim, knows "
+                f"the model answers {len(self.verbatim)} unlearn rows by heart, knows "
                 f"{len(self.known)} more, and does not know {len(self.not_known)}, which need not "
                 f"go (token accuracy on what it cannot know: {self.level:.0%})"
             )
