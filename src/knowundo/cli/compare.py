@@ -25,13 +25,17 @@ def compare(
     keys, found = stage(first, second)
     if as_json:
         rows = [asdict(row) | {"change": row.change} for row in found]
-        print(json.dumps({"keys": keys, "differences": rows}, indent=1))
+        split = found[0].split if found else None
+        print(json.dumps({"keys": keys, "split": split, "differences": rows}, indent=1))
         return
     from rich.console import Console
 
     console = Console(highlight=False)
     for key, one, other in keys:
         console.print(plain(f"{key}: {one} → {other}"), markup=False, soft_wrap=True)
+    if not found:
+        console.print("no scores to compare: the runs share no model that is scored on one split")
+        return
     console.print(comparison_table(found))
 
 

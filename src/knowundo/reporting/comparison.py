@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pandas as pd
 from rich.box import SIMPLE
@@ -12,7 +12,7 @@ from rich.text import Text
 from knowundo.evaluation.result_rows import AVERAGE, Evaluation
 from knowundo.results import Results
 
-# What is compared, all on val rows: metric, scope, and a heading.
+# What is compared: metric, scope, and a heading.
 COMPARED = (
     ("unlearn_success", "unlearn", "Unlearn Success"),
     ("retention_success", "retention", "Retention Success"),
@@ -23,12 +23,17 @@ COMPARED = (
     ("forced_rouge_l", "retention", "Retention ROUGE-L forced"),
 )
 
+# The splits to compare on, the best evidence first: val questions were never unlearned on. A user's
+# own records may lack any split but train.
+SPLITS = ("val", "train", "probe", "holdout")
+
 
 @dataclass(frozen=True)
 class Difference:
     """One metric of one model in two runs; the interval is of second − first, paired."""
 
     variant: str
+    split: str
     metric: str
     scope: str | None
     heading: str
@@ -48,44 +53,60 @@ def differences(
     second: Results,
     tables: dict[str, tuple[pd.DataFrame, pd.DataFrame]],
 ) -> list[Difference]:
-    """Every compared metric of every model that both runs have.
+    """Every compared metric of every model that both runs have, on one split.
 
     Args:
-        first: the run that the other is measured against.
-        second: the other.
-        tables: model → its scored rows in both runs. Where the runs hold the same records,
+        first: The run that the other is measured against.
+        second: The other.
+        tables: Model → its scored rows in both runs. Where the runs hold the same records,
             intervals resample subjects, the same in both; else there are none.
+
+    Returns:
+        The differences, all on the first of `SPLITS` that has scores of both scopes in both runs,
+        or else on the first that has any. Empty if the runs share no scored model or no split.
     """
-    paired = first.data_sha256 == second.data_sha256
+    on_each = [_on_split(first, second, split) for split in SPLITS]
+    # A split with one scope only, such as val rows of what must go, says half of what matters.
+    whole = [found for found in on_each if any(row.metric == AVERAGE for row in found)]
+    found: list[Difference] = next(filter(None, [*whole, *on_each]), [])
+    if first.data_sha256 != second.data_sha256:
+        return found
+    models = [name for name in tables if any(row.variant == name for row in found)]
+    spreads = {name: _spreads(*tables[name], found[0].split) for name in models}
+    ends = [spreads.get(row.variant, {}).get(row.metric, (None, None)) for row in found]
+    return [replace(row, low=low, high=high) for row, (low, high) in zip(found, ends, strict=True)]
+
+
+def _on_split(first: Results, second: Results, split: str) -> list[Difference]:
+    """The differences on one split, without intervals; empty if no metric has two values."""
     found = []
     names = {variant.name for variant in second.variants}
     for variant in (v.name for v in first.variants if v.name in names):
-        spreads = _spreads(*tables[variant]) if paired and variant in tables else {}
         for metric, scope, heading in COMPARED:
-            one = first.find(variant, metric, scope, "val")
-            other = second.find(variant, metric, scope, "val")
-            if one is None or other is None or one.value is None or other.value is None:
-                continue
-            low, high = spreads.get(metric, (None, None))
-            found.append(
-                Difference(variant, metric, scope, heading, one.value, other.value, low, high)
-            )
+            rows = [results.find(variant, metric, scope, split) for results in (first, second)]
+            one, other = (None if row is None else row.value for row in rows)
+            if one is not None and other is not None:
+                found.append(Difference(variant, split, metric, scope, heading, one, other))
     return found
 
 
 def _spreads(
-    one: pd.DataFrame, other: pd.DataFrame
+    one: pd.DataFrame, other: pd.DataFrame, split: str
 ) -> dict[str, tuple[float | None, float | None]]:
     evaluation = Evaluation({"first": one, "second": other}, target=None, draws=1000, seed=0)
     metrics = ("unlearn_success", "retention_success", AVERAGE)
-    pairs = evaluation.compare("second", "first", metrics=metrics)
+    pairs = evaluation.compare("second", "first", split, metrics)
     return {pair.metric: (pair.low, pair.high) for pair in pairs}
 
 
 def comparison_table(found: list[Difference]) -> Table:
-    """A line for each metric, under a line for each model, for a terminal of 80 columns."""
+    """A line for each metric, under a line for each model, for a terminal of 80 columns.
+
+    Args:
+        found: Of `differences`, at least one; the heading names their split.
+    """
     table = Table(box=SIMPLE, pad_edge=False)
-    table.add_column("model, val rows", overflow="fold")
+    table.add_column(f"model, {found[0].split} rows", overflow="fold")
     for heading in ("first", "second", "change", "95 % interval"):
         table.add_column(heading, justify="right", no_wrap=True)
     last = None
