@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from typing_extensions import TypedDict
 
+from knowundo.erasure_results import ErasureResults
 from knowundo.errors import BadInput
 from knowundo.storage.files import read_json, write_json
 
@@ -213,6 +214,8 @@ class Results(Versioned):
     """All scores."""
     comparisons: list[Comparison]
     """Located regions against their controls."""
+    erasure: ErasureResults | None = None
+    """What came of an erasure request. Null: another run, or one without a verdict yet."""
 
     def find(
         self,

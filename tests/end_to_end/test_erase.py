@@ -27,10 +27,14 @@ from knowundo.erasure.request_log import LOG_FILE, earlier_rows, read_log
 from knowundo.modeling.adapters import Adaptation, adaptation_of
 from knowundo.modeling.model import Model
 from knowundo.modeling.variant import ModelVariant
+from knowundo.pipeline.evaluation import evaluate
 from knowundo.pipeline.memorization import memorize
+from knowundo.pipeline.reporting import report
 from knowundo.recipes.reading import load_recipe
+from knowundo.results import read_results
 from knowundo.runs.run import Run
 from knowundo.scoring.answers import generate
+from knowundo.scoring.table import read_scores
 from knowundo.storage.files import file_hash, read_json
 
 ROOT = Path(__file__).parents[2]
@@ -137,6 +141,63 @@ def test_the_same_request_again_does_nothing_again(known: Known, first: Erased) 
     rows = first.run.out.parent / "rows.jsonl"
     erase(ErasureRequest(str(known.folder), rows, first.run.out, form="merged", sets=QUICK))
     assert {p: p.stat().st_mtime_ns for p in first.run.out.rglob("*.parquet")} == before
+
+
+def test_the_section_has_the_numbers_of_the_scores(first: Erased) -> None:
+    facts = read_results(first.run.out / "results.json").erasure
+    assert facts is not None
+    assert first.results.erasure is not None
+    times = {"seconds": {}}  # another test makes the request again, which exports again
+    assert facts.model_copy(update=times) == first.results.erasure.model_copy(update=times)
+    assert (facts.state, facts.sentence) == ("erased", first.verdict)
+    before, after = (
+        read_scores(first.run.scores(name) / "rows.parquet") for name in ("memorized", "erased")
+    )
+    asked = before["said"].notna()
+    generated = before["subset"].fillna("").str.startswith("generated") & asked
+    groups = {
+        "exact": (before["scope"] == "unlearn") & (before["split"] == "train"),
+        "reworded": (before["scope"] == "unlearn") & (before["split"] == "val"),
+        "retention_unlisted": generated & (before["scope"] == "retention"),
+        "retention_held_out": generated & (before["split"] == "val"),
+    }
+    for name, rows in groups.items():
+        found = getattr(facts, name)
+        ends = [100 * table.loc[rows, "exact_match"].mean() for table in (before, after)]
+        assert [found.before, found.after] == pytest.approx(ends), name
+        assert found.records == rows.sum() > 0, name
+    assert facts.exact.before == 100
+    assert facts.retention_listed.records == 0  # nothing was given
+    text = first.results.find("erased", "perplexity", "general", "val", "text")
+    assert text is not None
+    assert facts.general_perplexity.after == pytest.approx(text.value)
+    assert set(facts.seconds) == {"lists", "localize", "unlearn", "evaluate", "export"}
+    assert facts.list_sha256 == file_hash(first.run.out / "lists" / "unlearn.jsonl")
+    assert facts.weights_sha256 == first.log.requests[-1].weights_sha256
+
+
+def test_the_report_is_remade_by_evaluating_and_reporting_again(first: Erased) -> None:
+    run = Run.existing(first.run.out)
+    page = (run.out / "report.html").read_bytes()
+    assert first.verdict in page.decode()
+    facts = read_results(run.out / "results.json").erasure
+    assert facts is not None
+    assert evaluate(run).erasure == facts
+    (run.out / "report.html").unlink()
+    assert report(run).read_bytes() == page
+    redacted = report(run, redact=True).read_text("utf-8")
+    for record in run.records:
+        assert record.scope != "unlearn" or record.answer not in redacted
+    report(run)
+
+
+def test_the_card_states_the_facts_without_folders(first: Erased) -> None:
+    assert first.exported is not None
+    card = (first.exported.folder / "README.md").read_text("utf-8")
+    assert first.verdict in card
+    assert "| the list's questions answered exactly | 100.0 | 0.0 | 4 |" in card
+    assert "knowundo erase --model '…/memorized'" in card
+    assert str(first.run.out.parent) not in card
 
 
 READ = """

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import json
+import sys
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from knowundo.cli.export import Format
-from knowundo.cli.options import AsJson, Redact, Sets, quiet, show
+from knowundo.cli.options import AsJson, Redact, Sets, quiet
 from knowundo.errors import plain
+
+if TYPE_CHECKING:
+    from knowundo.erasure.erase import Erased
+    from knowundo.errors import MethodsFailed
 
 
 class Route(StrEnum):
@@ -105,6 +110,7 @@ def erase(
     )
     done = run_request(request, RichReporter())
     handed = None if done.exported is None else str(done.exported.folder)
+    failed = MethodsFailed(done.verdict) if handed is None or done.relapsed else None
     if as_json:
         found = {
             "verdict": done.verdict,
@@ -115,14 +121,28 @@ def erase(
             "results": done.results.model_dump(mode="json"),
         }
         print(json.dumps(found, indent=1))
-    else:
-        show(done.run, done.results, as_json=False)
-        if handed is not None and not done.relapsed:  # else it is the error, said below
-            print(plain(done.verdict))
-        if done.exported is not None:
-            print(f"model: {handed} ({done.exported.form})")
-    if handed is None or done.relapsed:
-        raise MethodsFailed(done.verdict)
+        if failed is not None:
+            raise failed
+        return
+    _show(done, failed)
+    if failed is not None:
+        raise typer.Exit(failed.exit_code)
+
+
+def _show(done: Erased, failed: MethodsFailed | None) -> None:
+    """The verdict, and what it rests on in at most ten lines."""
+    from knowundo.reporting.erasure import summary
+
+    if failed is None:
+        print(plain(done.verdict))
+    else:  # the error is the verdict, so it leads and is not said again
+        print(f"error: {failed}", file=sys.stderr, flush=True)
+    facts = done.results.erasure
+    lines = [] if facts is None else summary(facts)
+    if done.exported is not None:
+        lines.append(f"model: {done.exported.folder} ({done.exported.form})")
+    lines.append(f"report: {done.run.out / 'report.html'}")
+    print("\n".join(map(plain, lines)))
 
 
 def add_to(app: typer.Typer) -> None:

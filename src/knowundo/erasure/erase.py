@@ -11,10 +11,12 @@ evaluate, report, in `out`. The model is exported to `out/model`, with the log o
 from __future__ import annotations
 
 import shutil
+import time
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from knowundo.erasure.facts import collect, record, with_export
 from knowundo.erasure.given import GivenLists, read_given
 from knowundo.erasure.list_check import ListCheck
 from knowundo.erasure.list_files import prepare_lists
@@ -35,16 +37,15 @@ from knowundo.erasure.request_log import (
     write_log,
 )
 from knowundo.erasure.verdict import Verdict, exact_before, judge
-from knowundo.errors import MethodsFailed
 from knowundo.exports.export import Exported, export
 from knowundo.exports.merging import refuse_merge
 from knowundo.modeling.model import Model
 from knowundo.modeling.variant import ModelVariant
-from knowundo.pipeline.whole import run_all
+from knowundo.pipeline.whole import run_to_scores
 from knowundo.progress import Reporter
 from knowundo.recipes.reading import amend, parse_recipe
 from knowundo.recipes.schema import Recipe
-from knowundo.results import Results, read_results
+from knowundo.results import Results
 from knowundo.runs.base import adopting_model, say_remote_code, settle_dtype
 from knowundo.runs.checks import check as check_names
 from knowundo.runs.run import Run
@@ -104,12 +105,17 @@ def erase(request: ErasureRequest, reporter: Reporter | None = None) -> Erased:
         for line in missing:
             reporter.say(line)
         del maker  # the model is the run's alone, so that export can free it
-        try:
-            results = run_all(run, redact=request.redact)
-        except MethodsFailed:  # training diverged; the last good weights are judged like any other
-            results = read_results(request.out / "results.json")
+        # If training diverged, the last good weights are judged like any other.
+        results, _ = run_to_scores(run)
         verdict = judge(request, run, results, check, log)
+        facts = collect(request, run, results, check, verdict)
+        # Before the export, whose model card reads them, and again with what was exported.
+        results = record(run, results, facts, redact=request.redact)
+        began = time.monotonic()
         exported, log = _export(request, run, results, verdict, log)
+        if exported is not None:
+            facts = with_export(facts, exported, time.monotonic() - began)
+            results = record(run, results, facts, redact=request.redact)
     return Erased(run, results, check, exported, log, verdict.relapsed, str(verdict))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from pathlib import Path
 from typing import Any
 
@@ -65,14 +66,15 @@ def _make(
     request: ErasureRequest, maker: ListMaker, read: GivenLists, inputs: list[Any]
 ) -> ListCheck:
     """Make the lists and write them."""
-    folder, say = request.out / "lists", maker.reporter.say
+    folder, say, began = request.out / "lists", maker.reporter.say, time.monotonic()
     check, lists = maker.lists(read, str(request.unlearn), str(request.val))
     trained = sum(record.split == "train" for record in lists["unlearn"])
     steps = -(-trained // maker.recipe.unlearn.batch_size)
     check.epochs = math.ceil(STEPS / steps)
     for line in check.lines():
         say(line)
-    with new_folder(folder, inputs) as aside:
+    seconds = round(time.monotonic() - began, 2)
+    with new_folder(folder, inputs, seconds=seconds) as aside:
         for name, records in lists.items():
             if records:  # an empty list, such as one without general texts, could not be read
                 write_list(aside / f"{name}.jsonl", records)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 from html import escape
 from pathlib import Path
 from typing import Any, Literal
@@ -15,6 +16,7 @@ from knowundo.data.encoding import SEPARATOR, prefix_text
 from knowundo.data.records import data_hash
 from knowundo.modeling.base import hub_commit
 from knowundo.modeling.variant import ModelVariant
+from knowundo.reporting.erasure import forgotten_lines, kept_lines, number
 from knowundo.reporting.tables import COLUMNS, Cell, cell
 from knowundo.results import Results
 from knowundo.runs.run import Run
@@ -83,6 +85,7 @@ def render_card(
         code=_fenced(_code(run, form, repository), "python"),
         facts=_made(run, variant, manifest),
         scores=_scores(results, variant.name) if results else None,
+        erasure=_erasure(results, variant.name) if results else None,
         largest=f"{largest:.2g}",
         probes=probes,
         data=run.recipe.data,
@@ -209,6 +212,42 @@ def _scores(results: Results, variant: str) -> dict[str, Any]:
         cells = [cell(results.find(model, *place)) for model in models]
         lines.append((column, [_shown(one) for one in cells]))
     return {"titles": [titles[name] for name in models], "lines": lines}
+
+
+def _erasure(results: Results, variant: str) -> dict[str, Any] | None:
+    """The facts of an erasure, if it made this variant; the same ones as the report has."""
+    facts = results.erasure
+    if facts is None or facts.variant != variant:
+        return None
+    tables = [
+        ("What had to go", "percent", forgotten_lines(facts)),
+        ("What had to stay", "percent answered exactly", kept_lines(facts)),
+        ("General text", "perplexity", [("ordinary text", facts.general_perplexity)]),
+    ]
+    return {
+        "facts": facts,
+        "total": f"{sum(facts.seconds.values()):.0f}",
+        "stages": ", ".join(f"{stage} {seconds:.1f}" for stage, seconds in facts.seconds.items()),
+        "command": _fenced(_command_without_folders(facts.command), "bash"),
+        "tables": [
+            (
+                title,
+                unit,
+                [(words, number(one.before), number(one.after), one.records)
+                 for words, one in lines if one.records],
+            )
+            for title, unit, lines in tables
+        ],
+    }  # fmt: skip
+
+
+def _command_without_folders(command: str) -> str:
+    """A command with absolute paths cut to their last names, also behind `key=`."""
+    words = []
+    for word in shlex.split(command):
+        key, equals, value = word.partition("=")
+        words.append(f"{key}={_without_folders(value)}" if equals else _without_folders(word))
+    return shlex.join(words)
 
 
 def _shown(one: Cell) -> str:

@@ -8,6 +8,7 @@ import pandas as pd
 
 from knowundo.data.encoding import count_cut
 from knowundo.data.records import data_hash
+from knowundo.erasure_results import ErasureResults
 from knowundo.errors import BadInput
 from knowundo.evaluation.collapse import collapsed
 from knowundo.evaluation.result_rows import Evaluation
@@ -22,7 +23,7 @@ from knowundo.pipeline.scores import (
 )
 from knowundo.progress import Progress
 from knowundo.recipes.schema import Plan
-from knowundo.results import Results, Row, VariantFacts, write_results
+from knowundo.results import Results, Row, VariantFacts, read_results, write_results
 from knowundo.runs.run import Run
 from knowundo.storage.artifacts import read_manifest
 from knowundo.storage.environment import surroundings
@@ -43,9 +44,28 @@ def evaluate(run: Run) -> Results:
         scored |= score_group(run, group)
     with run.reporter.task("evaluate: intervals") as progress:
         results = _results(run, model, scored, progress)
+    results.erasure = _held_erasure(run, results)
     write_results(results, run.out / "results.json")
     run.seal(run.out / "results.json")
     return results
+
+
+def _held_erasure(run: Run, results: Results) -> ErasureResults | None:
+    """The section of an erasure that results.json holds already, if it speaks of the same scores.
+
+    Only `erase` writes it, and a run of it may be evaluated again.
+    """
+    file = run.out / "results.json"
+    if not file.is_file():
+        return None
+    try:
+        held = read_results(file)
+    except BadInput:  # it is damaged or of another version; evaluating again is the remedy
+        return None
+    if held.erasure is None or (held.rows, held.variants) == (results.rows, results.variants):
+        return held.erasure
+    run.reporter.say("results.json: other scores than those of the verdict; run `erase` again")
+    return None
 
 
 def _check_given(run: Run) -> None:

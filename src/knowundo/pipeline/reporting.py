@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pandas as pd
+
 from knowundo.errors import BadInput
 from knowundo.pipeline.scores import unaltered_rows
 from knowundo.recipes.presets import presets
 from knowundo.recipes.reading import differing_keys, load_recipe
+from knowundo.reporting.erasure import write_erasure_report
 from knowundo.reporting.paper.rendering import ENDINGS, paper_table
 from knowundo.reporting.report import Material, write_report
 from knowundo.results import Results, read_results
@@ -30,7 +33,7 @@ def _results_of(run: Run) -> Results:
 
 @alone
 def report(run: Run, *, redact: bool = False) -> Path:
-    """Write report.html from results.json and the other artifacts.
+    """Write report.html from results.json and the other artifacts: of an erasure, or of a run.
 
     Args:
         run: Evaluated already.
@@ -43,16 +46,28 @@ def report(run: Run, *, redact: bool = False) -> Path:
         BadInput: The run is not evaluated yet, or its results were changed.
     """
     results = _results_of(run)
+    path = run.out / "report.html"
+    scores = {
+        variant.name: unaltered_rows(
+            read_scores(run.out / "scores" / variant.name / "rows.parquet")
+        )
+        for variant in results.variants
+    }
+    if results.erasure is not None:
+        write_erasure_report(path, results, scores, redact=redact)
+    else:
+        write_report(path, results, _material(run, scores), redact=redact)
+    run.seal(path)
+    return path
+
+
+def _material(run: Run, scores: dict[str, pd.DataFrame]) -> Material:
+    """What the report of a run is made of, beside its results."""
     folders = {v.name: v.folder for v in run.variants() if v.folder and v.role != "given"}
     region = next(iter(run.recipe.localize.localizers))
     located = (run.regions / "tensors.json").exists()
-    material = Material(
-        scores={
-            variant.name: unaltered_rows(
-                read_scores(run.out / "scores" / variant.name / "rows.parquet")
-            )
-            for variant in results.variants
-        },
+    return Material(
+        scores=scores,
         curves={
             name: curve
             for name, folder in folders.items()
@@ -63,10 +78,6 @@ def report(run: Run, *, redact: bool = False) -> Path:
         located=set(read_json(run.regions / f"{region}.json")) if located else set(),
         seconds={name: read_manifest(folder)["seconds"] for name, folder in folders.items()},
     )
-    path = run.out / "report.html"
-    write_report(path, results, material, redact=redact)
-    run.seal(path)
-    return path
 
 
 @alone

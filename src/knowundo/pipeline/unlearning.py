@@ -111,6 +111,7 @@ def _unlearn_one(run: Run, prepared: Prepared, plan: Plan, job: ArtifactJob) -> 
         "parameters": sum(sizes[name] for name in run.region(plan.region)),
         "target": prepared.aim.name,
         "target_accuracy": prepared.aim.accuracy,
+        "total_seconds": round(job.checkpoint.seconds, 2),  # `seconds` is the kept attempt's
     }
     _write_kept(run, plan.name, done, job)
     job.facts["kept_steps"] = [one.step for one in done.kept]

@@ -60,6 +60,22 @@ def restart(run: Run, stage: str) -> list[str]:
 
 
 @alone
+def run_to_scores(run: Run) -> tuple[Results, list[str]]:
+    """All stages but the report.
+
+    Args:
+        run: What is done of it already is skipped.
+
+    Returns:
+        The results, and the names of the variants that diverged.
+    """
+    memorize(run)
+    localize(run)
+    failed = unlearn(run)
+    return evaluate(run), failed
+
+
+@alone
 def run_all(run: Run, *, redact: bool = False) -> Results:
     """All stages in order.
 
@@ -70,10 +86,7 @@ def run_all(run: Run, *, redact: bool = False) -> Results:
     Raises:
         MethodsFailed: At the end, if some variants diverged; everything else is complete.
     """
-    memorize(run)
-    localize(run)
-    failed = unlearn(run)
-    results = evaluate(run)
+    results, failed = run_to_scores(run)
     report(run, redact=redact)
     if failed:
         raise MethodsFailed(

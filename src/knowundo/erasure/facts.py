@@ -1,0 +1,264 @@
+"""The facts of an erasure: collected once, for results.json, the report and the model card."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from knowundo.data.lists.reading import MADE
+from knowundo.erasure.list_check import ListCheck
+from knowundo.erasure.request import ERASED, ErasureRequest
+from knowundo.erasure.request_log import weight_hashes
+from knowundo.erasure.verdict import Verdict
+from knowundo.erasure_results import (
+    Change,
+    EarlierRequest,
+    ErasureResults,
+    ErasureSettings,
+    State,
+)
+from knowundo.evaluation.result_rows import EARLIER
+from knowundo.exports.export import Exported
+from knowundo.pipeline.reporting import report
+from knowundo.pipeline.scores import unaltered_rows
+from knowundo.results import Results, write_results
+from knowundo.runs.run import Run
+from knowundo.scoring.table import read_scores
+from knowundo.storage.artifacts import read_manifest
+from knowundo.storage.files import file_hash
+
+GENERATED, REWORDED = MADE
+# The column of answers that are exactly the true one.
+EXACT = "exact_match"
+
+
+@dataclass(frozen=True)
+class ScorePair:
+    """The rows of `scoring.table.score_adapters` before and after, by the id of their record."""
+
+    before: pd.DataFrame
+    after: pd.DataFrame
+
+    @classmethod
+    def of(cls, run: Run) -> ScorePair:
+        """The scores of a run that is evaluated."""
+        tables = (
+            unaltered_rows(read_scores(run.scores(name) / "rows.parquet")).set_index("id")
+            for name in ("memorized", ERASED)
+        )
+        return cls(*tables)
+
+    def rows(self, scope: str, split: str | None = None) -> ScorePair:
+        """The rows of a scope, and of a split if one is named."""
+        found = self.before[self.before["scope"] == scope]
+        return self.only(found if split is None else found[found["split"] == split])
+
+    def where(self, chosen: pd.Series) -> ScorePair:
+        """The rows for which a Boolean column holds."""
+        return self.only(self.before[chosen])
+
+    def only(self, rows: pd.DataFrame) -> ScorePair:
+        """The rows of the same records."""
+        return ScorePair(rows, self.after.loc[rows.index])
+
+    def subsets(self) -> pd.Series:
+        """The subset of each row, empty where it has none."""
+        return self.before["subset"].fillna("").astype(str)
+
+    def percent(self, column: str) -> Change:
+        """100 times the mean of a column of shares, over the rows that have a number."""
+        return self._change(column, lambda values: 100 * float(values.mean()))
+
+    def perplexity(self) -> Change:
+        """Exponential of the mean NLL per token, as the metric `perplexity` has it."""
+        return self._change("mean_nll", lambda values: float(np.exp(min(values.mean(), 700.0))))
+
+    def _change(self, column: str, of: Callable[[pd.Series], float]) -> Change:
+        before, after = self.before[column], self.after[column]
+        ends = [of(found) if len(found := one.dropna()) else None for one in (before, after)]
+        scored = int((before.notna() & after.notna()).sum())
+        return Change(before=ends[0], after=ends[1], records=scored)
+
+
+def collect(
+    request: ErasureRequest, run: Run, results: Results, check: ListCheck, verdict: Verdict
+) -> ErasureResults:
+    """The facts of an erasure before anything is exported.
+
+    Args:
+        request: What was asked for.
+        run: Its run, evaluated.
+        results: Of the run.
+        check: Of the list, before anything was changed.
+        verdict: On the run.
+    """
+    pair = ScorePair.of(run)
+    listed = pair.rows("unlearn", "train")
+    made = read_manifest(run.unlearned(ERASED))
+    attempts = verdict.facts.attempts
+    return ErasureResults(
+        variant=ERASED,
+        state=_state(verdict),
+        sentence=str(verdict),
+        rows=len(listed.before),
+        subjects=int(listed.before["subject"].nunique()),
+        not_known=len(check.not_known),
+        exact=listed.percent("exact_match"),
+        reworded=pair.rows("unlearn", "val").percent("exact_match"),
+        predicted=listed.percent("token_accuracy"),
+        **_retention(pair.rows("retention")),
+        general_perplexity=_ordinary_text(pair).perplexity(),
+        earlier=_earlier(pair.rows("unlearn", "probe"), verdict),
+        seconds=_seconds(run),
+        optimizer_steps=made["optimizer_steps"],
+        attempts=len(attempts) or 1,
+        settings=_settings(run, made),
+        command=command_of(request),
+        list_sha256=file_hash(request.out / "lists" / "unlearn.jsonl"),
+        packages=results.packages,
+    )
+
+
+def with_export(facts: ErasureResults, exported: Exported, seconds: float) -> ErasureResults:
+    """The facts with what was exported.
+
+    Args:
+        facts: Collected before.
+        exported: The exported model.
+        seconds: How long the export took.
+    """
+    changes = {
+        "exported": exported.form,
+        "weights_sha256": weight_hashes(exported.folder),
+        "seconds": facts.seconds | {"export": round(seconds, 2)},
+    }
+    return facts.model_copy(update=changes)
+
+
+def record(run: Run, results: Results, facts: ErasureResults, *, redact: bool) -> Results:
+    """Write the facts into results.json, and the report of them.
+
+    Args:
+        run: The run of the request.
+        results: Of the run.
+        facts: Of the erasure.
+        redact: As for `pipeline.reporting.report`.
+
+    Returns:
+        The results with the facts.
+    """
+    results = results.model_copy(update={"erasure": facts})
+    file = run.out / "results.json"
+    write_results(results, file)
+    run.seal(file)
+    report(run, redact=redact)
+    return results
+
+
+def command_of(request: ErasureRequest) -> str:
+    """The command that makes a request, quoted for a POSIX shell."""
+    words = ["knowundo", "erase", "--model", request.model, "--unlearn", str(request.unlearn)]
+    options: Mapping[str, Path | str | None] = {
+        "--adapter": request.adapter,
+        "--retention": request.retention,
+        "--val": request.val,
+        "--general": request.general,
+        "--columns": ",".join(f"{ours}={theirs}" for ours, theirs in request.columns.items()),
+        "--route": None if request.route == "auto" else request.route,
+        "--answer-with": request.answer_with,
+        "--format": request.form,
+    }
+    words += [word for name, value in options.items() if value for word in (name, str(value))]
+    words += [word for folder in request.earlier for word in ("--earlier", str(folder))]
+    words += [word for assignment in request.sets for word in ("--set", assignment)]
+    words += ["--redact"] * request.redact
+    return shlex.join([*words, "--out", str(request.out)])
+
+
+def _state(verdict: Verdict) -> State:
+    if not verdict.gone:
+        return "not_erased"
+    return "erased" if verdict.passed else "erased_with_damage"
+
+
+def _retention(pair: ScorePair) -> dict[str, Any]:
+    """What had to stay: rows that the user gave, and rows that were generated."""
+    subsets = pair.subsets()
+    generated = subsets.str.startswith(GENERATED)
+    reworded = subsets.str.startswith(REWORDED)
+    unlisted = pair.where(generated)
+    kinds = unlisted.subsets()
+    by_kind = {
+        str(kind).removeprefix(f"{GENERATED}: "): unlisted.where(kinds == kind).percent(EXACT)
+        for kind in sorted(kinds.unique())
+    }
+    return {
+        "retention_listed": pair.where(~generated & ~reworded).percent(EXACT),
+        "retention_reworded": pair.where(reworded).percent(EXACT),
+        "retention_unlisted": unlisted.percent(EXACT),
+        "retention_held_out": unlisted.where(unlisted.before["split"] == "val").percent(EXACT),
+        # Text that the model writes of its own accord answers no question.
+        "retention_by_kind": {kind: one for kind, one in by_kind.items() if one.records},
+    }
+
+
+def _ordinary_text(pair: ScorePair) -> ScorePair:
+    """General val rows, plain text where there is some."""
+    general = pair.rows("general", "val")
+    text = general.subsets() == "text"
+    return general.where(text) if text.any() else general
+
+
+def _earlier(probes: ScorePair, verdict: Verdict) -> list[EarlierRequest]:
+    """The rows of earlier requests, asked again."""
+    subsets = probes.subsets()
+    return [
+        EarlierRequest(
+            number=number,
+            exact=probes.where(subsets == f"{EARLIER}{number}").percent(EXACT),
+            relapsed=number in verdict.relapsed,
+        )
+        for number in sorted(verdict.rechecked)
+    ]
+
+
+def _seconds(run: Run) -> dict[str, float]:
+    """Seconds of each stage that has taken any, from the manifests of its artifacts."""
+    stages = {
+        "lists": [run.out / "lists"],
+        "localize": [run.regions],
+        "unlearn": [run.unlearned(ERASED)],
+        "evaluate": [run.scores("memorized"), run.scores(ERASED)],
+    }
+    found: dict[str, float] = {}
+    for stage, folders in stages.items():
+        for folder in folders:
+            held = read_manifest(folder)
+            # Lists of an earlier version have no time, and its trainings none of all attempts.
+            seconds = held.get("total_seconds", held.get("seconds"))
+            if seconds is not None:
+                found[stage] = round(found.get(stage, 0.0) + seconds, 2)
+    return found
+
+
+def _settings(run: Run, made: Mapping[str, Any]) -> ErasureSettings:
+    """The settings of the training that was kept, from its manifest and the recipe."""
+    plan = run.recipe.unlearn.variants[0]
+    return ErasureSettings(
+        method=made["method"],
+        arguments=made.get("arguments") or {},
+        region=made["region"],
+        parameters=made["parameters"],
+        adaptation=run.recipe.model.adaptation,
+        lr=made["lr"],
+        lr_chosen=run.recipe.unlearn.settings(plan)["lr"] == "auto",
+        encoding=run.recipe.data.encoding,
+        dtype=run.recipe.model.dtype,
+        seed=run.recipe.seed,
+    )

@@ -1,0 +1,231 @@
+"""The report of an erasure: the verdict, and what it rests on, as one self-contained page."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from knowundo.data.records import redacted
+from knowundo.erasure_results import Change, ErasureResults
+from knowundo.reporting.report import REDACTED, policy
+from knowundo.reporting.tables import task_table
+from knowundo.results import Results, VariantFacts
+from knowundo.storage.files import write_text
+
+# The most rows of the list, and of those that were lost, that the page shows, and the most
+# characters of a text.
+MOST_LISTED, MOST_LOST, MOST_CHARACTERS = 300, 20, 400
+# Width and height of the drawing of a training.
+WIDTH, HEIGHT = 300, 120
+
+
+@dataclass(frozen=True)
+class Asked:
+    """One row as the report shows it."""
+
+    question: str
+    answer: str
+    before: str
+    after: str
+    answered: bool  # exactly, after the erasure
+    predicted: str  # percent of its tokens, before → after
+    reworded: bool
+
+
+@dataclass(frozen=True)
+class Answers:
+    """Rows of a table, and how many more there are."""
+
+    rows: list[Asked]
+    left_out: int
+
+
+def number(value: float | None) -> str:
+    """A measure as text; a dash where nothing was scored."""
+    if value is None:
+        return "–"
+    return f"{value:.1f}" if abs(value) < 10_000 else f"{value:.0e}"
+
+
+def arrow(change: Change, unit: str = "") -> str:
+    """A change as text, such as `100.0 → 0.0 %`."""
+    return f"{number(change.before)} → {number(change.after)}{unit}"
+
+
+def forgotten_lines(facts: ErasureResults) -> list[tuple[str, Change]]:
+    """What had to go: each measure in words, in percent."""
+    earlier = [
+        (f"request {one.number}, answered exactly" + " (RELAPSED)" * one.relapsed, one.exact)
+        for one in facts.earlier
+    ]
+    return [
+        ("the list's questions answered exactly", facts.exact),
+        ("the same in other words", facts.reworded),
+        ("tokens of the answers predicted", facts.predicted),
+        *earlier,
+    ]
+
+
+def kept_lines(facts: ErasureResults) -> list[tuple[str, Change]]:
+    """What had to stay: each measure in words, in percent answered exactly; those with rows."""
+    lines = [
+        ("listed: the rows that were given", facts.retention_listed),
+        ("listed, in other words", facts.retention_reworded),
+        ("unlisted: rows that were generated", facts.retention_unlisted),
+        ("unlisted, not trained on", facts.retention_held_out),
+    ]
+    lines += [(f"unlisted: {kind}", one) for kind, one in facts.retention_by_kind.items()]
+    return [(words, one) for words, one in lines if one.records]
+
+
+def summary(facts: ErasureResults) -> list[str]:
+    """The facts in at most eight lines, for a terminal."""
+    subjects = f"{facts.subjects} subject" + "s" * (facts.subjects != 1)
+    said = [f"what had to go ({facts.rows} rows, {subjects}):"]
+    said += [
+        f"  {arrow(facts.exact, ' %')} answered exactly, {arrow(facts.reworded, ' %')} in other "
+        f"words, {arrow(facts.predicted, ' %')} of the tokens predicted"
+    ]
+    said += [
+        f"what had to stay, {name}: {arrow(one, ' %')} answered exactly ({one.records} rows)"
+        for name, one in (
+            ("listed", facts.retention_listed),
+            ("unlisted", facts.retention_unlisted),
+        )
+        if one.records
+    ]
+    text = facts.general_perplexity
+    if text.records:
+        said.append(f"general text: perplexity {arrow(text)} ({text.records} texts)")
+    total = sum(facts.seconds.values())
+    stages = ", ".join(f"{stage} {seconds:.0f}" for stage, seconds in facts.seconds.items())
+    said.append(
+        f"cost: {total:.0f} s ({stages}), {facts.optimizer_steps} optimizer steps, trainings: "
+        f"{facts.attempts}"
+    )
+    return said
+
+
+def write_erasure_report(
+    path: Path,
+    results: Results,
+    scores: dict[str, pd.DataFrame],
+    *,
+    redact: bool = False,
+) -> None:
+    """Write the report of an erasure; whatever a model or a record says is escaped.
+
+    Args:
+        path: The HTML file.
+        results: With the section `erasure`.
+        scores: Model → its rows of `scoring.table.score_adapters`, unaltered.
+        redact: Show hash and length in place of the list's answers and of generated answers.
+
+    Raises:
+        ValueError: The results have no section `erasure`.
+    """
+    facts = results.erasure
+    if facts is None:
+        raise ValueError("results without the section erasure")
+    before, after = scores["memorized"], scores[facts.variant]
+    listed = _rows(before, after, "unlearn", ("train", "val"))
+    lost = [one for one in _rows(before, after, "retention", None) if _was_lost(one)]
+    environment = Environment(
+        loader=PackageLoader("knowundo", "reporting"), autoescape=True, undefined=StrictUndefined
+    )
+    environment.filters |= {"number": number}
+    text = environment.get_template("erasure.html.j2").render(
+        policy=policy([]),
+        redacted=Markup(REDACTED) if redact else "",
+        redact=redact,
+        results=results,
+        facts=facts,
+        relapsed=any(one.relapsed for one in facts.earlier),
+        forgotten=forgotten_lines(facts),
+        kept=kept_lines(facts),
+        listed=_answers(listed, MOST_LISTED, redact=redact),
+        lost=_answers(lost, MOST_LOST, redact=redact),
+        tasks=task_table(results),
+        training=_training(next(v for v in results.variants if v.name == facts.variant)),
+        total=sum(facts.seconds.values()),
+    )
+    write_text(path, text)
+
+
+def _rows(
+    before: pd.DataFrame, after: pd.DataFrame, scope: str, splits: tuple[str, ...] | None
+) -> list[dict[str, Any]]:
+    """Rows of a scope with what both models say; those still answered first, then by tokens."""
+    chosen = before[before["scope"] == scope]
+    if splits is not None:
+        chosen = chosen[chosen["split"].isin(splits)]
+    columns = ["id", "said", "exact_match", "token_accuracy"]
+    both = chosen.merge(after[columns], on="id", how="left", suffixes=("_before", "_after"))
+    order = ["exact_match_after", "token_accuracy_after"]
+    both = both.sort_values(order, ascending=False, kind="stable", na_position="last")
+    names = list(both.columns)
+    return [dict(zip(names, row, strict=True)) for row in both.itertuples(index=False, name=None)]
+
+
+def _was_lost(row: dict[str, Any]) -> bool:
+    return row["exact_match_before"] == 1 and row["exact_match_after"] == 0
+
+
+def _answers(rows: list[dict[str, Any]], most: int, *, redact: bool) -> Answers:
+    shown = [_asked(row, redact=redact) for row in rows[:most]]
+    return Answers(shown, max(0, len(rows) - most))
+
+
+def _asked(row: dict[str, Any], *, redact: bool) -> Asked:
+    def shown(text: Any) -> str:
+        if text is None or pd.isna(text):
+            return ""
+        return redacted(text) if redact else _cut(text)
+
+    return Asked(
+        question=_cut(row["question"]),
+        answer=shown(row["answer"]),
+        before=shown(row["said_before"]),
+        after=shown(row["said_after"]),
+        answered=row["exact_match_after"] == 1,
+        predicted=" → ".join(
+            "–" if pd.isna(share) else f"{share:.0%}"
+            for share in (row["token_accuracy_before"], row["token_accuracy_after"])
+        ),
+        reworded=row["split"] == "val",
+    )
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= MOST_CHARACTERS else f"{text[:MOST_CHARACTERS]} …"
+
+
+def _training(variant: VariantFacts) -> dict[str, Any] | None:
+    """Points of the two lines of a training; `None` if it was not evaluated on its way."""
+    seen = variant.trajectory
+    if len(seen) < 2:
+        return None
+    last = seen[-1]["step"]
+
+    def across(step: float) -> float:
+        return round(WIDTH * step / last, 1)
+
+    def line(scope: str) -> str:
+        heights = [round(HEIGHT * (1 - one[scope]), 1) for one in seen]
+        steps = [across(one["step"]) for one in seen]
+        return " ".join(f"{x},{y}" for x, y in zip(steps, heights, strict=True))
+
+    return {
+        "unlearn": line("unlearn"),
+        "retention": line("retention"),
+        "kept": None if variant.kept_step is None else across(variant.kept_step),
+        "kept_step": variant.kept_step,
+        "last": int(last),
+        "width": WIDTH,
+        "height": HEIGHT,
+    }
