@@ -126,9 +126,8 @@ def test_a_summary_has_the_same_figures_in_few_lines() -> None:
     earlier = EarlierRequest(number=1, exact=change(0.0, 50.0, 4), relapsed=True)
     facts = erasure_results(earlier=[earlier])
     assert summary(facts) == [
-        "what had to go (4 rows, 2 subjects):",
-        "  100.0 → 33.3 % answered exactly, 0.0 → 0.0 % in other words, 100.0 → 62.5 % of the "
-        "tokens predicted",
+        "what had to go (4 rows, 2 subjects): 100.0 → 33.3 % answered exactly, 0.0 → 0.0 % in "
+        "other words, 100.0 → 62.5 % of the tokens predicted",
         "what had to stay, listed: 100.0 → 50.0 % answered exactly (2 rows)",
         "what had to stay, unlisted: 100.0 → 50.0 % answered exactly (2 rows)",
         "general text: perplexity 2.7 → 7.4 (1 texts)",

@@ -62,10 +62,19 @@ def _held_erasure(run: Run, results: Results) -> ErasureResults | None:
         held = read_results(file)
     except BadInput:  # it is damaged or of another version; evaluating again is the remedy
         return None
-    if held.erasure is None or (held.rows, held.variants) == (results.rows, results.variants):
+    if held.erasure is None or _both(held, held.erasure) == _both(results, held.erasure):
         return held.erasure
     run.reporter.say("results.json: other scores than those of the verdict; run `erase` again")
     return None
+
+
+def _both(results: Results, erasure: ErasureResults) -> tuple[list[Row], list[VariantFacts]]:
+    """Scores and facts of the models before and after an erasure; others may stand beside them."""
+    names = ("memorized", erasure.variant)
+    return (
+        [row for row in results.rows if row.variant in names],
+        [variant for variant in results.variants if variant.name in names],
+    )
 
 
 def _check_given(run: Run) -> None:

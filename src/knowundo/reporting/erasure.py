@@ -84,13 +84,15 @@ def kept_lines(facts: ErasureResults) -> list[tuple[str, Change]]:
 
 
 def summary(facts: ErasureResults) -> list[str]:
-    """The facts in at most eight lines, for a terminal."""
+    """The facts in at most five lines, for a terminal."""
     subjects = f"{facts.subjects} subject" + "s" * (facts.subjects != 1)
-    said = [f"what had to go ({facts.rows} rows, {subjects}):"]
-    said += [
-        f"  {arrow(facts.exact, ' %')} answered exactly, {arrow(facts.reworded, ' %')} in other "
-        f"words, {arrow(facts.predicted, ' %')} of the tokens predicted"
-    ]
+    measures = (
+        (facts.exact, "answered exactly"),
+        (facts.reworded, "in other words"),
+        (facts.predicted, "of the tokens predicted"),
+    )
+    gone = ", ".join(f"{arrow(one, ' %')} {words}" for one, words in measures if one.records)
+    said = [f"what had to go ({facts.rows} rows, {subjects}): {gone}"]
     said += [
         f"what had to stay, {name}: {arrow(one, ' %')} answered exactly ({one.records} rows)"
         for name, one in (
