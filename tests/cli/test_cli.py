@@ -55,15 +55,40 @@ def test_commands_of_all_pages_exist_with_their_options() -> None:
         command.make_context("knowundo", words)
 
 
-def test_every_option_has_a_help_text() -> None:
+def test_every_help_text_is_sentences() -> None:
+    """Commands, groups, arguments and options: from a capital letter to a full stop."""
     group: Any = typer.main.get_command(app)
-    seen = 0
-    pending = list(group.commands.values())
-    for command in pending:
-        pending += getattr(command, "commands", {}).values()
-        assert command.help or command.short_help, command.name
-        for option in command.params:
-            if option.param_type_name == "option":
-                seen += 1
-                assert option.help, (command.name, option.name)
-    assert seen > 40
+    texts = {"knowundo": group.help}
+    pending = [("", group)]
+    for path, command in pending:
+        for name, inner in getattr(command, "commands", {}).items():
+            pending.append((f"{path}{name} ", inner))
+            texts[f"{path}{name}"] = inner.help
+        for parameter in command.params:
+            # Click writes the text of --help itself, which ends without a full stop.
+            if parameter.name != "help":
+                texts[f"{path}{parameter.name}"] = parameter.help
+    assert len(texts) > 60
+    bad = [name for name, text in texts.items() if not is_sentences(text)]
+    assert bad == []
+
+
+def is_sentences(text: str | None) -> bool:
+    """Whether a text begins with a capital letter and each of its paragraphs ends with a stop."""
+    if not text or not text[0].isupper():
+        return False
+    # An indented or quoted command line is no sentence.
+    paragraphs = [part for part in text.split("\n\n") if not part.startswith("knowundo ")]
+    return all(part.rstrip().endswith(".") for part in paragraphs)
+
+
+def test_fragments_are_no_sentences() -> None:
+    assert is_sentences("Print it.\n\nknowundo erase --out DIR")
+    for text in (None, "", "of the records.", "A folder", "A folder.\n\nnone: all"):
+        assert not is_sentences(text)
+
+
+def test_help_shows_defaults(knowundo: Call) -> None:
+    for command, default in (("export", "5GB"), ("sweep", "20"), ("run", "runs/run")):
+        shown = " ".join(knowundo(command, "--help").stdout.split())
+        assert f"[default: {default}" in shown, command

@@ -8,15 +8,18 @@ from typing import Annotated
 
 import typer
 
+from knowundo.cli.options import AsJson
 from knowundo.errors import plain
 
 
 def compare(
-    first: Annotated[Path, typer.Argument(help="A run's directory.")],
-    second: Annotated[Path, typer.Argument(help="Another, which is measured against it.")],
-    as_json: Annotated[bool, typer.Option("--json", help="Machine-readable output.")] = False,
+    first: Annotated[Path, typer.Argument(help="Directory of an evaluated run.")],
+    second: Annotated[
+        Path, typer.Argument(help="Directory of the run that is measured against the first.")
+    ],
+    as_json: AsJson = False,
 ) -> None:
-    """Show which keys of two runs differ, and how their models' scores do."""
+    """Print which recipe keys of two runs differ, and how the scores of their models differ."""
     from dataclasses import asdict
 
     from knowundo.pipeline.comparison import compare as stage

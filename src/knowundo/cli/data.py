@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-app = typer.Typer(help="Records of a benchmark.", no_args_is_help=True)
+app = typer.Typer(help="Write the records of a benchmark to files.", no_args_is_help=True)
 
 
 @app.callback()
@@ -17,17 +17,38 @@ def _group() -> None:
 
 @app.command()
 def export(
-    out: Annotated[Path, typer.Option("--out", help="Folder to write <domain>/*.json into.")],
-    benchmark: Annotated[str, typer.Option(help="Which benchmark.")] = "embedded",
+    out: Annotated[
+        Path,
+        typer.Option(
+            "--out", help="Folder to write. It gets one folder per domain, with JSON files."
+        ),
+    ],
+    benchmark: Annotated[
+        str, typer.Option(help="Name of the benchmark, see `knowundo list benchmarks`.")
+    ] = "embedded",
     domain: Annotated[
-        list[str] | None, typer.Option(help="Which domain; may be repeated; none: all.")
+        list[str] | None,
+        typer.Option(
+            help="Domain to write. It can be repeated. If omitted, all domains are written."
+        ),
     ] = None,
-    source: Annotated[str | None, typer.Option(help="Folder of the benchmark's files.")] = None,
-    subjects: Annotated[int | None, typer.Option(min=1, help="How many subjects.")] = None,
-    seed: Annotated[int, typer.Option(help="Of the records.")] = 0,
-    force: Annotated[bool, typer.Option("--force", help="Overwrite files.")] = False,
+    source: Annotated[
+        str | None,
+        typer.Option(
+            help="Folder with the files of the benchmark. If omitted, they are read from the hub's "
+            "cache or generated."
+        ),
+    ] = None,
+    subjects: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="Number of subjects. If omitted, the benchmark chooses the number."
+        ),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Random seed of generated records.")] = 0,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite existing files.")] = False,
 ) -> None:
-    """Write train and val rows in KnowUnDo's own files."""
+    """Write train and val rows in the file format of the KnowUnDo benchmark."""
     from knowundo.data.knowundo_files import export_knowundo
     from knowundo.registry import get
 

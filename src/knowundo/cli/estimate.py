@@ -69,7 +69,7 @@ def _sentences(found: Estimate) -> list[str]:
         + (glibc if on_cpu else ""),
     ]
     if any(stage.peak is None for stage in found.stages):
-        lines.append("unknown: a loss that looks at its numbers can only be measured as it runs")
+        lines.append("unknown: a loss that reads tensor values can only be measured as it runs")
     return lines + found.notes
 
 
@@ -78,7 +78,10 @@ def _as_dict(found: Estimate) -> dict[str, Any]:
 
 
 def estimate(config: Config = None, sets: Sets = None, as_json: AsJson = False) -> None:
-    """Parameters, steps and memory of a recipe; only the base's config and tokenizer are read."""
+    """Estimate the parameters, steps and memory of a recipe.
+
+    Only the config and the tokenizer of the base model are read.
+    """
     from rich.console import Console
 
     from knowundo.estimation.estimate import estimate as find

@@ -21,25 +21,37 @@ class Format(StrEnum):
 
 
 def export(
-    run: Annotated[Path, typer.Argument(help="A run's directory.")],
+    run: Annotated[Path, typer.Argument(help="Directory of the run.")],
     variant: Annotated[
-        str, typer.Option("--variant", help="memorized, retain, or an unlearned variant.")
+        str,
+        typer.Option(
+            "--variant",
+            help="Model to export: memorized, retain, or the name of an unlearned variant.",
+        ),
     ],
-    to: Annotated[Path, typer.Option("--to", help="The folder to write.")],
+    to: Annotated[Path, typer.Option("--to", help="Folder to write.")],
     form: Annotated[
         Format | None,
-        typer.Option("--format", help="adapter for a LoRA, else merged, if none is named."),
+        typer.Option(
+            "--format",
+            help="Form of the exported model. If omitted, a LoRA is exported as an adapter, and "
+            "other weights are merged into a full model.",
+        ),
     ] = None,
     shard_size: Annotated[
-        str, typer.Option("--shard-size", help="Most bytes of one file of merged weights.")
+        str, typer.Option("--shard-size", help="Maximum size of one file of merged weights.")
     ] = "5GB",
     push_to_hub: Annotated[
         str | None,
-        typer.Option("--push-to-hub", help="Also upload it to this repository, private if new."),
+        typer.Option(
+            "--push-to-hub",
+            help="Hub repository to upload the model to. It is created as private if it does not "
+            "exist. If omitted, nothing is uploaded.",
+        ),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Hand one model over: a folder that plain peft or transformers loads, with a model card."""
+    """Export one model as a folder that peft or transformers can load, with a model card."""
     from knowundo.erasure.request import ERASED
     from knowundo.erasure.request_log import LOG_FILE
     from knowundo.exports.export import export as write

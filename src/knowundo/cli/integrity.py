@@ -1,4 +1,4 @@
-"""Commands that look after a run's directory: is it what was made, and how to dispose of it."""
+"""Commands that verify the artifacts of a run, and that remove what must not be kept."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ import typer
 
 from knowundo.cli.options import AsJson
 
-Where = Annotated[Path, typer.Argument(help="A run's directory.")]
+Where = Annotated[Path, typer.Argument(help="Directory of the run.")]
 
 
 def verify(run: Where, as_json: AsJson = False) -> None:
-    """Hash every artifact again: one line each, exit code 2 if one is not what was made."""
+    """Check the hash of every artifact. The exit code is 2 if one differs from its seal."""
     from knowundo.errors import BadInput, plain
     from knowundo.storage.integrity import verify as check
 
@@ -35,10 +35,12 @@ def verify(run: Where, as_json: AsJson = False) -> None:
 
 def purge(
     run: Where,
-    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    yes: Annotated[
+        bool, typer.Option("--yes", help="Remove without asking for confirmation.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Remove the unlearn scope's text and the models that know it; write down that it was done."""
+    """Remove the text of the unlearn scope and the models that know it, and record the removal."""
     from knowundo.errors import BadInput
     from knowundo.progress import RichReporter
     from knowundo.runs.purge import holdings

@@ -8,6 +8,8 @@ from typing import Annotated, Any
 
 import typer
 
+from knowundo.cli.options import AsJson
+
 
 class What(StrEnum):
     """Kinds of things to list."""
@@ -39,8 +41,8 @@ def _presets() -> list[dict[str, Any]]:
 
 
 def listing(
-    what: What,
-    as_json: Annotated[bool, typer.Option("--json", help="Machine-readable output.")] = False,
+    what: Annotated[What, typer.Argument(help="What to list.")],
+    as_json: AsJson = False,
 ) -> None:
     """List methods, localizers, metrics, benchmarks or presets."""
     rows = _presets() if what is What.presets else _registered(what.value.removesuffix("s"))

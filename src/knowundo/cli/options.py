@@ -17,18 +17,30 @@ if TYPE_CHECKING:
 
 Config = Annotated[
     str | None,
-    typer.Option("--config", help="A recipe file, or a preset (knowundo list presets)."),
+    typer.Option(
+        "--config",
+        help="Recipe file, or the name of a preset (see `knowundo list presets`). If omitted, the "
+        "recipe of the run in --out is used, or else the defaults.",
+    ),
 ]
 Sets = Annotated[
-    list[str] | None, typer.Option("--set", help="Overrides a key, such as unlearn.lr=1e-4.")
+    list[str] | None,
+    typer.Option(
+        "--set",
+        help="Override a key of the recipe, such as unlearn.lr=1e-4. It can be repeated.",
+    ),
 ]
-Out = Annotated[Path, typer.Option("--out", help="The run's directory.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Machine-readable output on stdout.")]
+Out = Annotated[Path, typer.Option("--out", help="Directory of the run.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON to stdout.")]
 
 
 Region = Annotated[
     str | None,
-    typer.Option("--region", help="A JSON list of parameter names, instead of a search."),
+    typer.Option(
+        "--region",
+        help="JSON file with a list of parameter names. If omitted, the localizer finds the "
+        "region.",
+    ),
 ]
 
 
@@ -96,11 +108,17 @@ def print_line(value: dict[str, Any], as_json: bool) -> None:
 
 Restart = Annotated[
     str | None,
-    typer.Option("--restart", help="Do this stage and all later ones again, such as unlearn."),
+    typer.Option(
+        "--restart",
+        help="First stage to run again, such as unlearn. Its results and those of all later stages "
+        "are removed first. If omitted, finished stages are skipped.",
+    ),
 ]
 
 
 Redact = Annotated[
     bool,
-    typer.Option("--redact", help="Keep what is said of the unlearn scope out of the report."),
+    typer.Option(
+        "--redact", help="Leave questions and answers of the unlearn scope out of the report."
+    ),
 ]

@@ -57,7 +57,7 @@ def demo(
     redact: Redact = False,
     as_json: AsJson = False,
 ) -> None:
-    """The main job on the embedded base and benchmark: `run --config demo`."""
+    """Run all stages on the embedded base model and benchmark, as `run --config demo` does."""
     _run("demo", sets, out, as_json, restart, redact)
 
 
@@ -70,14 +70,17 @@ def run(
     redact: Redact = False,
     as_json: AsJson = False,
 ) -> None:
-    """All stages: memorize, localize, unlearn, evaluate, report. Run it again to continue."""
+    """Run all stages: memorize, localize, unlearn, evaluate, report.
+
+    An interrupted run is resumed by the same command.
+    """
     _run(config, with_region(sets, region), out, as_json, restart, redact)
 
 
 def memorize(
     config: Config = None, sets: Sets = None, out: Out = Path("runs/run"), as_json: AsJson = False
 ) -> None:
-    """Finetune the base until it knows the records."""
+    """Finetune the base model until it knows the records."""
     from knowundo.pipeline.memorization import memorize as stage
     from knowundo.storage.artifacts import read_manifest
 
@@ -95,7 +98,10 @@ def localize(
     region: Region = None,
     compare: Annotated[
         tuple[Path, Path] | None,
-        typer.Option("--compare", help="Only print how two region files overlap."),
+        typer.Option(
+            "--compare",
+            help="Two region files. If given, only their overlap is printed.",
+        ),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -131,11 +137,15 @@ def unlearn(
     out: Out = Path("runs/run"),
     region: Region = None,
     variant: Annotated[
-        list[str] | None, typer.Option("--variant", help="Only this one; may be repeated.")
+        list[str] | None,
+        typer.Option(
+            "--variant",
+            help="Variant to train. It can be repeated. If omitted, all variants are trained.",
+        ),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Train the variants of the recipe from the memorized model."""
+    """Train the unlearning variants of the recipe, each from the memorized model."""
     from knowundo.errors import MethodsFailed
     from knowundo.pipeline.localization import localize as find
     from knowundo.pipeline.unlearning import unlearn as stage
@@ -158,14 +168,24 @@ def unlearn(
 
 def evaluate(
     models: Annotated[
-        list[str] | None, typer.Argument(help="Folders of adapters, or of whole models.")
+        list[str] | None,
+        typer.Argument(
+            help="Folders of adapters, or of full models. If omitted, the models of the run are "
+            "scored.",
+        ),
     ] = None,
     config: Config = None,
     sets: Sets = None,
     out: Out = Path("runs/run"),
-    base: Annotated[str | None, typer.Option("--base", help="The base of the adapters.")] = None,
+    base: Annotated[
+        str | None,
+        typer.Option(
+            "--base", help="Base model of the adapters. If omitted, it is model.base of the recipe."
+        ),
+    ] = None,
     adapters: Annotated[
-        list[str] | None, typer.Option("--adapters", help="One or more folders of adapters.")
+        list[str] | None,
+        typer.Option("--adapters", help="Folder of an adapter. It can be repeated."),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -208,17 +228,20 @@ def report(
         Style,
         typer.Option(
             "--style",
-            help="report.html, or the KnowUnDo paper's table: paper-table.md, .tex, .csv.",
+            help="Style of the report: html (report.html), or paper (the table of the KnowUnDo "
+            "paper as paper-table.md, .tex and .csv).",
         ),
     ] = Style.html,
     table_format: Annotated[
         TableFormat | None,
-        typer.Option("--format", help="Which paper table is printed; markdown if none is named."),
+        typer.Option(
+            "--format", help="Format of the printed paper table. If omitted, it is markdown."
+        ),
     ] = None,
     redact: Redact = False,
     as_json: AsJson = False,
 ) -> None:
-    """Write a report from what is there."""
+    """Write a report of the evaluated run."""
     from knowundo.errors import BadInput
     from knowundo.pipeline.reporting import paper_report
     from knowundo.pipeline.reporting import report as stage

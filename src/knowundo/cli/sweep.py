@@ -24,7 +24,7 @@ def _table(found: SweepResult) -> Table:
     table = Table(
         title=f"{found.variant}: no trial forgot more and lost less",
         caption="forgotten: percent of the way to not knowing; lost: points of retention accuracy; "
-        "both at the best look of a trial, on train rows. *: highest score.",
+        "both at the best evaluation step of a trial, on train rows. *: highest score.",
         caption_justify="left",
         box=box.SIMPLE_HEAD,
         padding=(0, 1, 0, 0),
@@ -67,22 +67,42 @@ def sweep(
     sets: Sets = None,
     out: Out = Path("runs/run"),
     variant: Annotated[
-        str | None, typer.Option("--variant", help="Which one, if the recipe has several.")
+        str | None,
+        typer.Option(
+            "--variant",
+            help="Variant to search. It can be omitted if the recipe has only one.",
+        ),
     ] = None,
     trials: Annotated[
-        int, typer.Option("--trials", min=1, help="In all, those of earlier calls included.")
+        int,
+        typer.Option(
+            "--trials",
+            min=1,
+            help="Total number of trials, including those of earlier calls.",
+        ),
     ] = 20,
     timeout: Annotated[
         float | None,
-        typer.Option("--timeout", min=0, help="Seconds after which no further trial begins."),
+        typer.Option(
+            "--timeout",
+            min=0,
+            help="Seconds after which no further trial is started. If omitted, there is no limit.",
+        ),
     ] = None,
     space: Annotated[
         Path | None,
-        typer.Option("--space", help="YAML of ranges, such as {lr: [1e-5, 1e-3]}."),
+        typer.Option(
+            "--space",
+            help="YAML file with ranges, such as {lr: [1e-5, 1e-3]}. If omitted, ranges are "
+            "derived from the recipe.",
+        ),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Search rate, weights and region size of one variant. Run it again to continue."""
+    """Search the learning rate, loss weights and region size of one variant.
+
+    An interrupted sweep is resumed by the same command.
+    """
     from dataclasses import asdict
 
     from knowundo.sweeps.space import read_ranges
