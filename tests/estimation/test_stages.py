@@ -8,9 +8,14 @@ import pytest
 
 from estimation.recipes import estimated, settings, tracer, write_base
 from knowundo.estimation.schema import CUDA_RESERVE, GPU_MEMORY
-from knowundo.estimation.stages import estimate_localization, estimate_memorization
+from knowundo.estimation.stages import (
+    estimate_evaluation,
+    estimate_localization,
+    estimate_memorization,
+)
 from knowundo.recipes.reading import load_recipe
 from knowundo.runs.run import BOTH, TRAIN_VAL, Run
+from knowundo.scoring.table import fill_a_batch
 
 
 @pytest.mark.slow
@@ -47,3 +52,17 @@ def test_steps_are_those_of_the_run(toy_base: str) -> None:
     splits = [run.encoded(scope, "train") for scope in BOTH]
     assert localized.count == sum(-(-3 * len(rows) // 32) for rows in splits)
     assert (ascent.count, ascent.at_most) == (5 * 2 * -(-len(splits[0]) // 8), True)
+
+
+def test_adapters_of_one_forward_are_counted(toy_base: str) -> None:
+    """Base, memorized and one variant in a forward that has room for them, beside one alone."""
+    more = ("data.subjects=1", "evaluate.generate=[val]")
+    one = tracer(toy_base, *more, variants=("gradient_ascent",))
+    lora = sum(parameter.nbytes for parameter in one.model.parameters().values())
+    rows = one.run.encoded(model=one.model)
+    together = min(fill_a_batch(rows, ("val",)), 3)
+    assert together > 1
+    assert estimate_evaluation(one).memory["copies"] == (1 + together) * lora
+    alone = tracer(toy_base, "evaluate.generate=[val]", "data.subjects=40")
+    assert fill_a_batch(alone.run.encoded(model=alone.model), ("val",)) == 1
+    assert estimate_evaluation(alone).memory["copies"] == lora

@@ -77,3 +77,24 @@ def test_the_original_batches_can_be_estimated(toy_base: str) -> None:
     )
     assert estimate_unlearning(asked, ascent).count == -(-len(batches) // accumulation)
     assert estimate_unlearning(asked, divergence).peak
+
+
+def test_copies_are_those_that_unlearning_holds(toy_base: str) -> None:
+    """Initial and memorized; then the best step, the best rate, each kept step and the end."""
+    cases = [
+        (["unlearn.lr=1e-4"], 2),
+        (["unlearn.lr=auto"], 3),
+        (["unlearn.lr=1e-4", "unlearn.stop={}"], 3),
+        (["unlearn.lr=auto", "unlearn.stop={}"], 4),
+    ]
+    for setting, copies in cases:
+        asked = tracer(toy_base, *setting, variants=("gradient_ascent",))
+        stage = estimate_unlearning(asked, asked.run.recipe.unlearn.variants[0])
+        region = sum(parameter.nbytes for parameter in asked.model.parameters().values())
+        assert stage.memory["copies"] == copies * region, setting
+    kept = tracer(
+        toy_base, "unlearn.lr=1e-4", "unlearn.keep_every=1", variants=("gradient_ascent",)
+    )
+    stage = estimate_unlearning(kept, kept.run.recipe.unlearn.variants[0])
+    region = sum(parameter.nbytes for parameter in kept.model.parameters().values())
+    assert stage.memory["copies"] == (2 + (stage.count - 1) + 1) * region

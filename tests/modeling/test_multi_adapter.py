@@ -1,4 +1,4 @@
-"""Adapters abreast, in one forward, against each of them by itself."""
+"""Several adapters in one batched forward, against each of them by itself."""
 
 from __future__ import annotations
 
@@ -162,3 +162,15 @@ def test_as_many_as_fill_a_batch(toy_rows: Rows) -> None:
     assert fill_a_batch(rows, ["train"]) == fill_a_batch(rows, []) == 16
     assert fill_a_batch(rows * 5, ["train"]) == BATCH // 25
     assert fill_a_batch(rows * 100, ["train"]) == 1
+
+
+def test_copies_of_batched_adapters_are_counted_until_they_are_stacked(
+    toy: Model, variants: list[ModelVariant]
+) -> None:
+    with batched_adapters(toy, variants):
+        held = toy.snapshots.nbytes()
+        assert set(held) == {"initial"}
+        lora = sum(parameter.nbytes for parameter in toy.parameters().values())
+        assert toy.snapshots.peak >= held.total() + len(variants) * lora
+    assert can_batch_adapters(toy, variants)
+    assert set(toy.snapshots.nbytes()) == {"initial"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,13 +13,17 @@ import pytest
 from conftest import Call
 from knowundo.errors import MethodsFailed
 from knowundo.pipeline import unlearning as pipeline
+from knowundo.pipeline.localization import localize
+from knowundo.pipeline.memorization import memorize
 from knowundo.pipeline.whole import run_all
 from knowundo.recipes.reading import load_recipe
 from knowundo.results import read_results
 from knowundo.runs.run import Run
 from knowundo.storage.artifacts import read_manifest
+from knowundo.unlearning.settings import UnlearnSettings, copies_held
 from knowundo.unlearning.training import Unlearned
 from plugin_methods import BLOWS_UP, install
+from tiny_run import tiny_run
 
 
 @pytest.fixture
@@ -133,3 +138,20 @@ def test_only_a_variants_own_steps_are_replaced(tmp_path: Path) -> None:
     pipeline._remove_kept(run, "ga")
     left = sorted(path.name for path in (tmp_path / "unlearned").iterdir())
     assert left == ["ga.step-020", "ga.step-size-low"]
+
+
+def test_the_stage_holds_the_copies_that_are_said(toy_base: str, tmp_path: Path) -> None:
+    """Those of training, and the end beside them while the kept steps are written."""
+    run = tiny_run(tmp_path / "run", toy_base, "unlearn.keep_every=1", "unlearn.epochs=3")
+    memorize(run)
+    localize(run)
+    pipeline.unlearn(run)
+    steps = read_manifest(run.unlearned("gradient_ascent"))["optimizer_steps"]
+    assert steps > 2
+    settings = UnlearnSettings("gradient_ascent", 3, 8, 1, keep_every=1)
+    said = copies_held(settings, steps, stopping=False, searching=False)
+    assert said["end"] == 1
+    region = sum(parameter.nbytes for parameter in run.model.parameters().values())
+    assert run.model.snapshots.peak == sum(said.values()) * region
+    gc.collect()  # the trainer's objects refer to each other
+    assert set(run.model.snapshots.nbytes()) == {"initial"}

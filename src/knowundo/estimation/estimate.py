@@ -28,6 +28,10 @@ def _notes(recipe: Recipe) -> list[str]:
         notes.append("adaptation auto: a LoRA if the records fit into it, otherwise all weights")
     if any(v.region != "everything" for v in recipe.unlearn.variants):
         notes.append("regions are not known yet, so each counts as the whole adaptation")
+    if recipe.unlearn.variants and recipe.unlearn.stop is None:
+        notes.append(
+            "a sweep holds one copy of the region more than the variant: its trials stop early"
+        )
     if section.attention == "flash_attention_2":
         notes.append("flash_attention_2 is counted as sdpa")
     if section.optimizer == "paged_adamw_32bit":

@@ -11,6 +11,7 @@ import torch
 from transformers import Cache
 
 from knowundo.data.batches import by_length, shuffled
+from knowundo.data.encoded import Encoded
 from knowundo.estimation.memory_trace import MemoryTrace, trace_gradients
 from knowundo.estimation.schema import StageEstimate
 from knowundo.estimation.tracer import GENERATED, SCORED, Planned, Tracer
@@ -25,6 +26,7 @@ from knowundo.modeling.step import Parts
 from knowundo.progress import Reporter
 from knowundo.recipes.schema import Plan, Recipe
 from knowundo.runs.run import BOTH, TRAIN_VAL
+from knowundo.scoring.table import fill_a_batch
 
 
 def estimate_stages(tracer: Tracer, reporter: Reporter) -> list[StageEstimate]:
@@ -114,9 +116,15 @@ def estimate_localization(tracer: Tracer) -> StageEstimate:
 
 
 def estimate_evaluation(tracer: Tracer) -> StageEstimate:
-    """Estimate scoring of the longest rows, and the answers that end with the largest cache."""
+    """Estimate scoring of the longest rows, and the answers that end with the largest cache.
+
+    Beside the LoRA itself there are those that are scored in the same forward: copies in the
+    host's memory at first, then stacked on the device.
+    """
     model = tracer.model
     rows = tracer.run.encoded(model=model)
+    batched = _batched_adapters(tracer, rows)
+    lora = sum(parameter.nbytes for parameter in model.parameters().values())
     scored = max(by_length(rows, SCORED, model.pad), key=tracer.weight)
     splits = tracer.run.recipe.evaluate.generate
     asked = [r for r in rows if r.record.kind == "qa" and r.record.split in splits]
@@ -131,9 +139,26 @@ def estimate_evaluation(tracer: Tracer) -> StageEstimate:
             logits.double()
         if shapes:
             _answer(model, *max(shapes, key=lambda shape: shape[0] * (shape[1] + shape[2])))
-        return 0
+        return batched * lora
 
-    return tracer.trace(Planned("evaluate", len(rows), scored, copies=1, unit="rows"), work)
+    planned = Planned("evaluate", len(rows), scored, copies=1 + batched, unit="rows")
+    return tracer.trace(planned, work)
+
+
+def _batched_adapters(tracer: Tracer, rows: Sequence[Encoded]) -> int:
+    """How many LoRAs one forward scores; 0 if each model is scored by itself."""
+    recipe = tracer.run.recipe
+    if tracer.model.adaptation.kind != "lora":
+        return 0
+    # The base, which has a LoRA of zeros then, and the memorized model. Kept steps may come on top,
+    # so a recipe with any of them is counted as if it filled the forward.
+    models = 2 + int(recipe.memorize.retain_model) + len(recipe.evaluate.models)
+    models += len(recipe.unlearn.variants)
+    most = fill_a_batch(rows, recipe.evaluate.generate)
+    if any(recipe.unlearn.keeps(plan) is not None for plan in recipe.unlearn.variants):
+        models = most
+    together = min(models, most)
+    return together if together > 1 else 0
 
 
 @torch.no_grad()

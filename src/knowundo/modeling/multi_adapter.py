@@ -16,6 +16,7 @@ from knowundo.modeling.fast.lora import all_linear, batched
 from knowundo.modeling.forward import Forward, hidden_states
 from knowundo.modeling.head import live_head, trained_head
 from knowundo.modeling.model import Model
+from knowundo.modeling.snapshots import ADAPTER, BEFORE
 from knowundo.modeling.variant import ModelVariant
 
 
@@ -65,12 +66,15 @@ def batched_adapters(model: Model, variants: Sequence[ModelVariant]) -> Iterator
     if len(variants) == 1:  # of all weights, a copy would be a second model
         yield Forward(model)
         return
-    states = []
+    copies = []
     for variant in variants:
         model.use(variant)
-        states.append(model.state())
+        copies.append(model.snapshot(ADAPTER, model.parameters()))
+    states = [copy.tensors for copy in copies]
     with batched(model.net, states):
-        states.clear()  # they are on the device now
+        # They are stacked on the device now. Both lists go: `batched` refers to the second.
+        copies.clear()
+        states.clear()
         yield Forward(model, adapters=len(variants))
 
 
@@ -82,11 +86,12 @@ def _shaped(variants: Sequence[ModelVariant]) -> ModelVariant:
 @contextmanager
 def _restored(model: Model) -> Iterator[None]:
     """Within it, variants may be used; afterwards the model is what it was before."""
-    adaptation, state, initial = model.adaptation, model.state(), model.initial
+    adaptation, initial = model.adaptation, model.initial
+    before = model.snapshot(BEFORE, model.parameters())
     try:
         yield
     finally:
         if model.adaptation != adaptation:
             model.adapt(adaptation)
             model.initial = initial
-        model.overwrite(state)
+        model.overwrite(before.tensors)

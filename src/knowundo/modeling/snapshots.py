@@ -8,6 +8,8 @@ best step   `EarlyStopping`: the region at the best evaluation step
 best rate   the search for a learning rate: the region after its best attempt
 step n      `StepKeeper`: the region after every n-th optimizer step but the last
 end         the stage unlearn: the region at the end, while it writes the steps before it
+before      batched scoring: all of the LoRA, while it tries whether adapters can be batched
+adapter     batched scoring: all of each adapter's LoRA, until they are stacked on the device
 
 Training itself holds none. The copies are in the host's memory, which on a CPU is the model's own.
 """
@@ -22,6 +24,7 @@ from weakref import WeakSet
 import torch
 
 INITIAL, MEMORIZED, BEST_STEP, BEST_RATE = "initial", "memorized", "best step", "best rate"
+END, BEFORE, ADAPTER = "end", "before", "adapter"
 
 
 @dataclass(eq=False)

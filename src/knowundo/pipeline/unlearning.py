@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from knowundo.errors import unknown
+from knowundo.modeling.snapshots import END
 from knowundo.modeling.weights import save_state
 from knowundo.pipeline.aims import Prepared, prepare_unlearning
 from knowundo.recipes.schema import Plan
@@ -156,7 +157,7 @@ def _write_kept(run: Run, name: str, done: Unlearned, whole: ArtifactJob) -> Non
     _remove_kept(run, name)
     if not done.kept:
         return
-    end = run.model.snapshot("end", done.kept[0].state)
+    end = run.model.snapshot(END, done.kept[0].state)
     common = {key: value for key, value in whole.facts.items() if key not in _OF_THE_END}
     for one in done.kept:
         run.model.overwrite(one.state)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from knowundo.modeling.snapshots import BEST_RATE, BEST_STEP, INITIAL, MEMORIZED
+from knowundo.modeling.snapshots import BEST_RATE, BEST_STEP, END, INITIAL, MEMORIZED
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class UnlearnSettings:
 def copies_held(
     settings: UnlearnSettings, steps: int, *, stopping: bool, searching: bool
 ) -> dict[str, int]:
-    """Return how many copies of the region unlearning holds at most, by holder.
+    """Return how many copies of the region the stage unlearn holds at most, by holder.
 
     What `Snapshots` counts as it runs, told before anything runs.
 
@@ -57,6 +57,9 @@ def copies_held(
     """
     held = {INITIAL: 1, MEMORIZED: 1, BEST_STEP: int(stopping), BEST_RATE: int(searching)}
     if settings.keep_every is not None:
-        numbers = range(settings.keep_every, steps, settings.keep_every)  # the end is no copy
+        numbers = range(settings.keep_every, steps, settings.keep_every)
         held |= {f"step {number}": 1 for number in numbers}
+        # The end is copied while the steps are written, after the best step was dropped: at most
+        # one of the two is held at a time.
+        held[END] = int(bool(numbers) and not stopping)
     return {holder: count for holder, count in held.items() if count}
