@@ -16,7 +16,7 @@ from pathlib import Path
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from knowundo import Run, load_recipe, memorize
-from knowundo.erasure.erase import Erased, erase
+from knowundo.erasure.erase import Erased, run_request
 from knowundo.erasure.request import ErasureRequest
 from knowundo.progress import RichReporter
 
@@ -56,7 +56,7 @@ def run(out: Path, people: int = 8, sets: Sequence[str] = ()) -> Erased:
     model, rows = finetuned_model(out / "yours", people)
     request = out / "rows.jsonl"
     request.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    done = erase(
+    done = run_request(
         ErasureRequest(
             model=str(model),
             unlearn=request,

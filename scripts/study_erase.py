@@ -28,8 +28,9 @@ from knowundo.data.benchmarks.embedded import embedded
 from knowundo.data.benchmarks.knowundo import knowundo
 from knowundo.data.encoding import encode
 from knowundo.data.records import Record
-from knowundo.erasure.erase import Erased, erase
+from knowundo.erasure.erase import run_request
 from knowundo.erasure.request import ErasureRequest
+from knowundo.erasure.result import Erased
 from knowundo.modeling.adapters import adaptation_of
 from knowundo.modeling.loading import LoadingOptions
 from knowundo.modeling.model import Model
@@ -112,7 +113,7 @@ def request(
         lines = [json.dumps({"question": r.question, "answer": r.answer}) for r in records]
         place.write_text("\n".join(lines) + "\n", encoding="utf-8")
     merged = route == "lora"  # a second request starts from a whole model again
-    done = erase(
+    done = run_request(
         ErasureRequest(
             model=base, adapter=adapter, unlearn=file, out=out, route=route,  # type: ignore[arg-type]
             retention=kept if retention else None,

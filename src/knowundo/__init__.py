@@ -8,7 +8,8 @@
 
 Each stage is a function of its own over a `Run`: memorize, localize, unlearn, evaluate, report.
 `sweep` searches the settings of a method, `export` writes an unlearned model, `estimate` tells the
-memory that a recipe needs, and `erase` does all of it for a user's own list. A base that is in
+memory that a recipe needs, and `erase(model, tokenizer, rows)` does all of it for a user's own
+list. A base that is in
 memory already takes the place of a name: `Run(recipe, out, model=net, tokenizer=tokenizer)`.
 A method is one file with `@method` above its loss; likewise `@metric`, `@localizer`, `@benchmark`.
 """
@@ -22,7 +23,8 @@ from knowundo.version import __version__
 
 if TYPE_CHECKING:
     from knowundo.data.records import Record
-    from knowundo.erasure.erase import erase
+    from knowundo.erasure.erase import run_request
+    from knowundo.erasure.python import erase
     from knowundo.erasure.request import ErasureRequest
     from knowundo.errors import BadInput, KnowUndoError
     from knowundo.estimation.estimate import estimate
@@ -37,7 +39,8 @@ if TYPE_CHECKING:
 
 # Where each public name lives; loaded on first use, so that importing the package is cheap.
 _HOMES = {
-    "erasure.erase": ("erase",),
+    "erasure.erase": ("run_request",),
+    "erasure.python": ("erase",),
     "erasure.request": ("ErasureRequest",),
     "errors": ("BadInput", "KnowUndoError"),
     "estimation.estimate": ("estimate",),
@@ -76,6 +79,7 @@ __all__ = [
     "read_results",
     "report",
     "run_all",
+    "run_request",
     "sweep",
     "unlearn",
 ]

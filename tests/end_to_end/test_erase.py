@@ -20,10 +20,11 @@ from conftest import Call
 from knowundo.data.benchmarks.embedded import general_records
 from knowundo.data.encoding import encode
 from knowundo.data.records import Record
-from knowundo.erasure.erase import Erased, erase
+from knowundo.erasure.erase import run_request
 from knowundo.erasure.leaks import Leaks
 from knowundo.erasure.request import ErasureRequest
 from knowundo.erasure.request_log import LOG_FILE, earlier_rows, read_log
+from knowundo.erasure.result import Erased
 from knowundo.modeling.adapters import Adaptation, adaptation_of
 from knowundo.modeling.model import Model
 from knowundo.modeling.variant import ModelVariant
@@ -139,7 +140,7 @@ def test_the_lists_say_what_was_made(known: Known, first: Erased) -> None:
 def test_the_same_request_again_does_nothing_again(known: Known, first: Erased) -> None:
     before = {p: p.stat().st_mtime_ns for p in first.run.out.rglob("*.parquet")}
     rows = first.run.out.parent / "rows.jsonl"
-    erase(ErasureRequest(str(known.folder), rows, first.run.out, form="merged", sets=QUICK))
+    run_request(ErasureRequest(str(known.folder), rows, first.run.out, form="merged", sets=QUICK))
     assert {p: p.stat().st_mtime_ns for p in first.run.out.rglob("*.parquet")} == before
 
 
@@ -245,7 +246,7 @@ def test_a_second_request_asks_the_first_again(
         ),
         retention=write(tmp_path / "stay.jsonl", stay),
     )  # fmt: skip
-    done = erase(request)
+    done = run_request(request)
     assert done.exported is not None, done.verdict
     assert done.exported.form == "merged"
     assert done.relapsed == []
@@ -294,7 +295,7 @@ def test_an_adapter_learns_to_answer_otherwise(
         retention=write(tmp_path / "stay.jsonl", stay),
         sets=QUICK,
     )  # fmt: skip
-    done = erase(request)
+    done = run_request(request)
     assert done.exported is not None, done.verdict
     taught = re.search(r"; (\d) of 4 of its questions are answered as taught", done.verdict)
     assert taught is not None
@@ -334,7 +335,7 @@ def test_documents_are_judged_by_their_tokens(
     listed = tmp_path / "documents.jsonl"
     rows = [{"text": f"{r.question}\n\n{r.answer}"} for r in facts]
     listed.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    done = erase(ErasureRequest("embedded", listed, tmp_path / "out", sets=QUICK))
+    done = run_request(ErasureRequest("embedded", listed, tmp_path / "out", sets=QUICK))
     assert done.check.level is not None
     assert len(done.check.verbatim) + len(done.check.known) >= 2
     before, after = (
@@ -353,7 +354,12 @@ def test_documents_are_judged_by_their_tokens(
 BAD: dict[str, tuple[list[dict[str, Any]], tuple[str, ...], str]] = {
     "columns": ([{"q": "Who?", "a": "He."}], ("--columns", "question=Q"), "rows.jsonl"),
     "empty": ([], (), "rows.jsonl"),
-    "kind": ([{"question": "Who?"}], (), "rows.jsonl, line 1"),
+    "kind": ([{"answer": "He."}], (), "rows.jsonl, line 1"),
+    "a question that it cannot answer": (
+        [{"question": "Who?"}],
+        (),
+        "rows.jsonl: the model answers none of its 1 questions confidently (first 'Who?': ",
+    ),
     "both lists": (
         [{"question": "Who is Ada Lovelace?", "answer": "She is a poet."}],
         ("--retention", "rows.jsonl"),

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from erasure_facts import change, score_tables
+from knowundo.data.lists.rows import row_source
 from knowundo.erasure.facts import ScorePair, _ordinary_text, _retention, command_of
 from knowundo.erasure.request import ErasureRequest
 
@@ -67,3 +68,15 @@ def test_the_command_is_that_of_the_request() -> None:
     ]  # fmt: skip
     bare = ErasureRequest("m", Path("rows.jsonl"), Path("out"))
     assert command_of(bare) == "knowundo erase --model m --unlearn rows.jsonl --out out"
+
+
+def test_a_request_of_objects_is_repeated_by_its_call() -> None:
+    rows = row_source([("Who?", "She.")], "rows")
+    request = ErasureRequest(
+        "my/model", rows, Path("out"), retention=Path("stay.csv"), adapter=Path("a"),
+        sets=("seed=1",), redact=True,
+    )  # fmt: skip
+    assert command_of(request) == (
+        "erase('my/model', None, rows, retention='stay.csv', out='out', sets=['seed=1'], "
+        "redact=True, adapter='a')"
+    )

@@ -13,13 +13,15 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from exports.runs import adopting, answers, own_answers, prompts, tiny
 from knowundo.errors import BadInput, KnowUndoError
 from knowundo.exports.export import export
+from knowundo.modeling.variant import ModelVariant
 from knowundo.pipeline.memorization import memorize
 from knowundo.runs.run import Run
+from tiny_run import tiny_run
 
 ELSEWHERE = """
 import json, sys, torch
@@ -139,3 +141,21 @@ def test_a_model_that_says_something_else_is_not_left(
     assert list(tmp_path.iterdir()) == []
     monkeypatch.undo()
     assert own_answers(done, "m")  # the run takes its model from the disk again
+
+
+def test_a_loaded_base_is_merged_in_a_copy(toy_base: str, tmp_path: Path) -> None:
+    """The run goes on with the base and the LoRA as they are, after either form."""
+    net = AutoModelForCausalLM.from_pretrained(toy_base, dtype=torch.float32)
+    before = {name: value.clone() for name, value in net.state_dict().items()}
+    tokenizer = AutoTokenizer.from_pretrained(toy_base)
+    run = tiny_run(tmp_path / "run", None, "memorize.epochs=2", model=net, tokenizer=tokenizer)
+    memorize(run)
+    state = run.model.state()
+    for form in ("merged", "adapter", "merged"):
+        exported = export(run, "memorized", tmp_path / form, form=form)  # type: ignore[arg-type]
+        assert exported.largest_difference < 1e-3
+        run.model.use(ModelVariant("memorized", "memorized", run.memorized))
+        assert all(value.equal(state[name]) for name, value in run.model.state().items())
+        named = run.model.causal_lm().named_parameters()
+        base = {n.replace(".base_layer", ""): value for n, value in named if "lora_" not in n}
+        assert all(base[name].equal(before[name]) for name in base)

@@ -15,7 +15,7 @@ from knowundo.cli.options import AsJson, Redact, Sets, quiet
 from knowundo.errors import plain
 
 if TYPE_CHECKING:
-    from knowundo.erasure.erase import Erased
+    from knowundo.erasure.result import Erased
     from knowundo.errors import MethodsFailed
 
 
@@ -122,7 +122,7 @@ def erase(
     knowundo erase --model MODEL --unlearn rows.jsonl --out DIR
     """
     from knowundo.data.lists.files import parse_columns
-    from knowundo.erasure.erase import erase as run_request
+    from knowundo.erasure.erase import run_request
     from knowundo.erasure.request import ErasureRequest
     from knowundo.errors import MethodsFailed
     from knowundo.progress import RichReporter

@@ -1,8 +1,9 @@
-"""erase(): remove a user's own list from a user's own model, in one call.
+"""run_request(): remove a user's own list from a user's own model.
 
     request = ErasureRequest("path/to/model", Path("rows.jsonl"), out=Path("runs/request-1"))
-    print(erase(request).verdict)
+    print(run_request(request).verdict)
 
+The command line calls it, and so does `knowundo.erase` for loaded objects (python.py).
 It reads the list, says what the model knows of it, makes what the user does not have (rows that
 must stay, the same questions in other words), and then is a run like any other: localize, unlearn,
 evaluate, report, in `out`. The model is exported to `out/model`, with the log of requests.
@@ -14,7 +15,7 @@ import shutil
 import time
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from knowundo.erasure.facts import collect, record, with_export
 from knowundo.erasure.given import GivenLists, read_given
@@ -36,6 +37,7 @@ from knowundo.erasure.request_log import (
     weight_hashes,
     write_log,
 )
+from knowundo.erasure.result import Erased
 from knowundo.erasure.verdict import Verdict, exact_before, judge
 from knowundo.exports.export import Exported, export
 from knowundo.exports.merging import refuse_merge
@@ -55,29 +57,7 @@ from knowundo.storage.integrity import unseal
 from knowundo.storage.locks import exclusive
 
 
-class Erased(NamedTuple):
-    """What came of a request.
-
-    Attributes:
-        run: the run that did it.
-        results: its results.
-        check: what the list held, and what the model knew of it before.
-        exported: the exported model. `None` if the list is still known, or the model collapsed.
-        log: all requests that the exported model has been through.
-        relapsed: numbers of earlier requests that are known again.
-        verdict: whether the list is gone, in one line.
-    """
-
-    run: Run
-    results: Results
-    check: ListCheck
-    exported: Exported | None
-    log: RequestLog
-    relapsed: list[int]
-    verdict: str
-
-
-def erase(request: ErasureRequest, reporter: Reporter | None = None) -> Erased:
+def run_request(request: ErasureRequest, reporter: Reporter | None = None) -> Erased:
     """Erase a list from a model, check that it is gone, and export the model.
 
     Args:
@@ -116,7 +96,9 @@ def erase(request: ErasureRequest, reporter: Reporter | None = None) -> Erased:
         if exported is not None:
             facts = with_export(facts, exported, time.monotonic() - began)
             results = record(run, results, facts, redact=request.redact)
-    return Erased(run, results, check, exported, log, verdict.relapsed, str(verdict))
+    return Erased(
+        run, results, check, exported, log, verdict.relapsed, str(verdict), request.loaded
+    )
 
 
 def _load(
@@ -126,7 +108,8 @@ def _load(
     if recipe.model.dtype == "auto":
         dtype = settle_dtype(recipe, request.out, reporter).model.dtype
         given = amend(given, [f"model.dtype={dtype}"])
-    model = adopting_model(parse_recipe(given, "--set"))
+    base = None if request.loaded is None else request.loaded.base
+    model = adopting_model(parse_recipe(given, "--set"), base)
     if "encoding" not in given["data"]:
         style = "chat" if model.tokenizer.chat_template else "plain"
         given = amend(given, [f"data.encoding={style}"])
@@ -145,7 +128,9 @@ def _prepare(
     if "epochs" not in given["unlearn"]:
         given = amend(given, [f"unlearn.epochs={check.epochs}"])
     recipe = parse_recipe(given, "--set")
-    run = Run(recipe, request.out, given=given, reporter=maker.reporter, model=maker.model)
+    # The base in memory hands over the model that was opened of it.
+    model = maker.model if request.loaded is None else request.loaded.base
+    run = Run(recipe, request.out, given=given, reporter=maker.reporter, model=model)
     return run, check
 
 

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from knowundo.data.lists.reading import MADE
+from knowundo.data.lists.rows import RowSource
 from knowundo.erasure.list_check import ListCheck
 from knowundo.erasure.request import ERASED, ErasureRequest
 from knowundo.erasure.request_log import weight_hashes
@@ -33,7 +34,7 @@ from knowundo.scoring.table import read_scores
 from knowundo.storage.artifacts import read_manifest
 from knowundo.storage.files import file_hash
 
-GENERATED, REWORDED = MADE
+GENERATED, REWORDED, _ = MADE
 # The column of answers that are exactly the true one.
 EXACT = "exact_match"
 
@@ -162,9 +163,12 @@ def record(run: Run, results: Results, facts: ErasureResults, *, redact: bool) -
 
 
 def command_of(request: ErasureRequest) -> str:
-    """The command that makes a request, quoted for a POSIX shell."""
+    """The command that makes a request, quoted for a POSIX shell; of objects, the Python call."""
+    sources = (request.unlearn, request.retention, request.val)
+    if request.loaded is not None or any(isinstance(source, tuple) for source in sources):
+        return _call_of(request)
     words = ["knowundo", "erase", "--model", request.model, "--unlearn", str(request.unlearn)]
-    options: Mapping[str, Path | str | None] = {
+    options: Mapping[str, Any] = {
         "--adapter": request.adapter,
         "--retention": request.retention,
         "--val": request.val,
@@ -179,6 +183,25 @@ def command_of(request: ErasureRequest) -> str:
     words += [word for assignment in request.sets for word in ("--set", assignment)]
     words += ["--redact"] * request.redact
     return shlex.join([*words, "--out", str(request.out)])
+
+
+def _call_of(request: ErasureRequest) -> str:
+    """The Python call that makes a request; objects have the names of the parameters."""
+
+    def shown(source: RowSource | None, name: str) -> str:
+        return repr(str(source)) if isinstance(source, Path) else name
+
+    first = [repr(request.model), "None"] if request.loaded is None else ["model", "tokenizer"]
+    given: dict[str, Any] = {"out": str(request.out), "general": request.general}
+    given |= {"columns": dict(request.columns), "route": request.route, "form": request.form}
+    given |= {"answer_with": request.answer_with, "earlier": [str(f) for f in request.earlier]}
+    given |= {"sets": list(request.sets), "redact": request.redact}
+    if request.loaded is None and request.adapter is not None:
+        given["adapter"] = str(request.adapter)
+    lists = {"retention": request.retention, "val": request.val}
+    options = [f"{n}={shown(source, n)}" for n, source in lists.items() if source is not None]
+    options += [f"{n}={value!r}" for n, value in given.items() if value and value != "auto"]
+    return f"erase({', '.join([*first, shown(request.unlearn, 'rows'), *options])})"
 
 
 def _state(verdict: Verdict) -> State:

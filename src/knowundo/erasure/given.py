@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from knowundo.data.general import read_general
 from knowundo.data.lists.reading import read_list
+from knowundo.data.lists.rows import RowSource
 from knowundo.data.records import Record
 from knowundo.erasure.request import ErasureRequest
 
@@ -24,7 +24,8 @@ class GivenLists:
 def read_given(request: ErasureRequest) -> GivenLists:
     """Read the user's files, each checked for itself.
 
-    Ids get their scope and split in front, so that two files may both count from 1.
+    Ids get their scope and split in front, so that two files may both count from 1. A question of
+    the unlearn or the retention list may lack its answer, which is then empty: see answering.py.
 
     Args:
         request: names the files and their columns.
@@ -33,8 +34,10 @@ def read_given(request: ErasureRequest) -> GivenLists:
         BadInput: see `data.lists.reading.read_list`.
     """
 
-    def rows(path: Path, scope: str, split: str) -> list[Record]:
-        found = read_list(path, scope=scope, split=split, columns=request.columns)
+    def rows(source: RowSource, scope: str, split: str) -> list[Record]:
+        found = read_list(
+            source, scope=scope, split=split, columns=request.columns, unanswered=split == "train"
+        )
         head = f"{scope}/{split}/"
         return [replace(r, id=head + r.id.removeprefix(head)) for r in found]
 

@@ -26,6 +26,7 @@ class ListCheck:
         nameless: name of a list → number of rows that name no subject.
         not_known: ids of unlearn rows that it does not know, and that need not go.
         level: token accuracy on rows that cannot be known, in [0, 1].
+        answered: ids of rows that came as a question alone; the answer is the model's own.
         epochs: passes of unlearning, from the number of rows when the lists were made.
     """
 
@@ -39,6 +40,7 @@ class ListCheck:
     known: list[str] = field(default_factory=list)
     nameless: dict[str, int] = field(default_factory=dict)
     not_known: list[str] = field(default_factory=list)
+    answered: list[str] = field(default_factory=list)
     level: float | None = None
     epochs: int | None = None
 
@@ -58,6 +60,8 @@ class ListCheck:
     def lines(self) -> list[str]:
         """What was found, in sentences for a person."""
         said = [self._sizes(name) for name in self.rows]
+        if self.answered:
+            said.append(f"rows without an answer, which got the model's own: {some(self.answered)}")
         if self.repeated:
             said.append(f"repeated rows, counted once: {some([b for _, b in self.repeated])}")
         if self.similar:

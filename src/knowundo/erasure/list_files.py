@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from knowundo.data.lists.reading import write_list
+from knowundo.data.lists.rows import RowSource
 from knowundo.erasure.given import GivenLists
 from knowundo.erasure.list_check import ListCheck
 from knowundo.erasure.lists import ListMaker
@@ -50,7 +51,7 @@ def prepare_lists(
             )
         say(f"lists: already there, used as they are ({folder})")
         check = _read_check(folder / "check.json")
-    elif request.out.exists() and any(not p.name.startswith(".") for p in request.out.iterdir()):
+    elif _holds_something(request):
         raise BadInput(f"{request.out}: holds something else; name another directory with --out")
     else:
         check = _make(request, maker, read, inputs)
@@ -62,17 +63,29 @@ def prepare_lists(
     return check
 
 
+def _holds_something(request: ErasureRequest) -> bool:
+    """True if there is anything in the directory beside the adapter that was handed in."""
+    if not request.out.exists():
+        return False
+    found = [path for path in request.out.iterdir() if not path.name.startswith(".")]
+    return any(path != request.adapter for path in found)
+
+
 def _make(
     request: ErasureRequest, maker: ListMaker, read: GivenLists, inputs: list[Any]
 ) -> ListCheck:
     """Make the lists and write them."""
     folder, say, began = request.out / "lists", maker.reporter.say, time.monotonic()
-    check, lists = maker.lists(read, str(request.unlearn), str(request.val))
+    places = [place_of(request.unlearn, "rows"), place_of(request.val, "val")]
+    check, lists = maker.lists(read, *places)
     trained = sum(record.split == "train" for record in lists["unlearn"])
     steps = -(-trained // maker.recipe.unlearn.batch_size)
     check.epochs = math.ceil(STEPS / steps)
     for line in check.lines():
         say(line)
+    for record in [] if request.redact else [*lists["unlearn"], *lists["retention"]]:
+        if record.id in check.answered:
+            say(f"{record.id}: {record.question} → {record.answer}")
     seconds = round(time.monotonic() - began, 2)
     with new_folder(folder, inputs, seconds=seconds) as aside:
         for name, records in lists.items():
@@ -93,13 +106,27 @@ def _read_check(file: Path) -> ListCheck:
 
 def _inputs(request: ErasureRequest, given: dict[str, Any]) -> list[Any]:
     """What the lists are made of."""
-    files = [request.unlearn, request.retention, request.val]
+    sources: list[RowSource | None] = [request.unlearn, request.retention, request.val]
     if request.general is not None and Path(request.general).is_file():
-        files.append(Path(request.general))
-    hashes = [None if file is None else file_hash(file) for file in files]
-    models = [request.model] if request.adapter is None else [request.model, str(request.adapter)]
-    weights = [input_hash(file) for model in models for file in base_files(model)]
+        sources.append(Path(request.general))
+    hashes = [None if source is None else _hash(source) for source in sources]
+    names = [] if request.loaded is not None else [request.model]
+    names += [] if request.adapter is None else [str(request.adapter)]
+    weights: list[Any] = [input_hash(file) for name in names for file in base_files(name)]
+    if request.loaded is not None:
+        weights.append(request.loaded.base.identity())
     return [
         hashes, weights, request.model, request.general, dict(request.columns),
         given["data"], given.get("seed", 0),
     ]  # fmt: skip
+
+
+def _hash(source: RowSource) -> str:
+    if isinstance(source, Path):
+        return file_hash(source)
+    return fingerprint([row.values for row in source])
+
+
+def place_of(source: RowSource | None, name: str) -> str:
+    """What messages call a list: its file, or a name."""
+    return str(source) if isinstance(source, Path) else name

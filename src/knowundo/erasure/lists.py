@@ -12,6 +12,7 @@ from knowundo.data.encoding import fitting
 from knowundo.data.lists.subjects import with_subjects
 from knowundo.data.neighbours import mostly_english, reworded, unknowable
 from knowundo.data.records import Record, check_records
+from knowundo.erasure.answering import ask
 from knowundo.erasure.checks import (
     LEFT,
     ask_model,
@@ -83,10 +84,12 @@ class ListMaker:
             val_place: likewise of the file of other questions.
 
         Raises:
-            BadInput: a row stands in two lists, the model knows none of them, or answers of the
-                list or of the file of other questions can be guessed.
+            BadInput: a row stands in two lists, the model knows none of them, answers none of the
+                questions alone, or answers of the list or of the file of other questions can be
+                guessed.
         """
         check = ListCheck()
+        given = self._answered(given, check, place)
         unlearn, check.repeated = without_repeats(self.whole(given.unlearn))
         val = self.whole(given.val or [])
         stay = None if given.retention is None else self.whole(given.retention)
@@ -121,6 +124,39 @@ class ListMaker:
         }
         check_records([record for records in lists.values() for record in records])
         return check, lists
+
+    def _answered(self, given: GivenLists, check: ListCheck, place: str) -> GivenLists:
+        """The lists with the model's own answers to questions that came without one."""
+        unlearn = self._with_answers(given.unlearn, check, place)
+        retention = given.retention
+        if retention is not None:
+            retention = self._with_answers(retention, check, "retention")
+        return replace(given, unlearn=unlearn, retention=retention)
+
+    def _with_answers(
+        self, records: Sequence[Record], check: ListCheck, place: str
+    ) -> list[Record]:
+        """The records, without questions that the model does not answer confidently."""
+        bare = [record for record in records if not record.answer]
+        if not bare:
+            return list(records)
+        found = {one.record.id: one for one in ask(self.model, bare, self.encode, seed=self.seed)}
+        for one in found.values():
+            if not one.confident:
+                self.reporter.say(
+                    f"{one.record.id}: '{one.record.question}' has no answer, and the model is not "
+                    f"confident of its own ({one.figures}); left out: give the answer, or remove it"
+                )
+        check.answered += [name for name, one in found.items() if one.confident]
+        kept = [found[r.id].record if r.id in found else r for r in records
+                if r.id not in found or found[r.id].confident]  # fmt: skip
+        if not kept:
+            one = next(iter(found.values()))
+            raise BadInput(
+                f"{place}: the model answers none of its {len(found)} questions confidently (first "
+                f"'{one.record.question}': {one.figures}); give the answers, or other questions"
+            )
+        return kept
 
     def _refuse_guesses(self, rows: Sequence[Record], place: str) -> None:
         """Refuse a list that could never pass, as its answers are what the model guesses."""

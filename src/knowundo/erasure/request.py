@@ -7,7 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from knowundo.data.lists.rows import RowSource
 from knowundo.data.records import Record
+from knowundo.erasure.loaded import LoadedModel
 from knowundo.errors import BadInput
 from knowundo.exports.merging import BESIDE, need_room
 from knowundo.exports.model_card import Form
@@ -31,14 +33,14 @@ class ErasureRequest:
     """What is to be erased, and from which model.
 
     Attributes:
-        model: `embedded`, a folder, or a name on the hub.
-        unlearn: file of the rows that must go: .jsonl, .json, .csv or .parquet.
+        model: `embedded`, a folder, or a name on the hub; the name of `loaded` if there is one.
+        unlearn: file of the rows that must go: .jsonl, .json, .csv or .parquet; or the rows.
         out: directory of the run.
         adapter: folder of an adapter of that model which knows the list. If `None`, the model
             itself knows it.
-        retention: file of rows that must stay. If `None`, the model itself makes them.
-        val: file of other questions about what must go. If `None`, the list's questions are
-            reworded.
+        retention: file of rows that must stay, or the rows. If `None`, the model itself makes them.
+        val: file of other questions about what must go, or the rows. If `None`, the list's
+            questions are reworded.
         general: file of texts that must stay as likely as they are. If `None`, the model writes
             some.
         columns: names of the files' columns, for those that are named otherwise.
@@ -52,14 +54,15 @@ class ErasureRequest:
         earlier: directories of earlier requests' runs, if they were moved.
         sets: keys of the recipe to override, such as `unlearn.lr=1e-4`.
         redact: leave the list's answers out of the report.
+        loaded: the model, if its owner has loaded it. If `None`, it is loaded by its name.
     """
 
     model: str
-    unlearn: Path
+    unlearn: RowSource
     out: Path
     adapter: Path | None = None
-    retention: Path | None = None
-    val: Path | None = None
+    retention: RowSource | None = None
+    val: RowSource | None = None
     general: str | None = None
     columns: Mapping[str, str] = field(default_factory=dict)
     route: Route = "auto"
@@ -68,6 +71,7 @@ class ErasureRequest:
     earlier: tuple[Path, ...] = ()
     sets: tuple[str, ...] = ()
     redact: bool = False
+    loaded: LoadedModel | None = None
 
     @property
     def start(self) -> str:
@@ -87,6 +91,8 @@ def recipe_of(request: ErasureRequest) -> dict[str, Any]:
     given = read_preset("recipes", "erase")
     given["data"] |= {"source": str(request.out / "lists")}
     given["model"]["base"] = request.model
+    if request.loaded is not None:
+        given["model"] |= _fixed(request)
     given["memorize"]["adopt"] = request.start
     if request.adapter is None:
         given["model"]["adaptation"] = "full" if request.route == "full" else "lora"
@@ -107,6 +113,22 @@ def recipe_of(request: ErasureRequest) -> dict[str, Any]:
             }
         ]
     return amend(given, request.sets)
+
+
+def _fixed(request: ErasureRequest) -> dict[str, str]:
+    """Keys of a recipe that a loaded model decides.
+
+    Raises:
+        BadInput: one of them is overridden.
+    """
+    assert request.loaded is not None
+    for key in ("base", "device", "dtype", "quantization", "attention"):
+        if any(text.partition("=")[0].strip() == f"model.{key}" for text in request.sets):
+            raise BadInput(
+                f"--set model.{key}: the model is loaded already; load it in the way that it "
+                "should be, or name its folder instead"
+            )
+    return request.loaded.base.section
 
 
 def check_request(request: ErasureRequest, recipe: Recipe, unlearn: list[Record]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import shutil
 from collections.abc import Sequence
+from copy import copy, deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from knowundo.modeling.loading import LoadingOptions
 from knowundo.modeling.model import Model
 from knowundo.modeling.variant import ModelVariant
 from knowundo.modeling.weights import describe
+from knowundo.runs.memory_base import MemoryBase
 from knowundo.runs.run import BOTH, Run
 
 GIB = 2**30
@@ -93,9 +95,15 @@ def probe_rows(run: Run) -> list[list[int]]:
 
 
 def take_variant(run: Run, variant: ModelVariant, form: Form) -> Model:
-    """The variant, out of the run's hands: writing it takes the model apart."""
+    """The variant, out of the run's hands: writing it takes the model apart.
+
+    A base that its owner has loaded cannot be loaded again, so a LoRA is merged into a copy of it.
+    """
     model = run.model
     run.release_model()
+    if form == "merged" and isinstance(run.base, MemoryBase) and isinstance(model.net, PeftModel):
+        model = copy(model)
+        model.net = deepcopy(model.net)
     if form == "merged" and model.options.quantization is not None:
         run.reporter.say(
             f"{variant.name}: weights of 4 bits take no LoRA in; it is merged into the base as it "

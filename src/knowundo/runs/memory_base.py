@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
@@ -36,7 +36,8 @@ class MemoryBase:
             tokenizer: Its tokenizer.
 
         Raises:
-            BadInput: There is no tokenizer, or the dtype is none that is trained in.
+            BadInput: There is no tokenizer, the dtype is none that is trained in, or weights are
+                offloaded.
         """
         if tokenizer is None:
             raise BadInput("a model in memory needs its tokenizer; give tokenizer=…")
@@ -48,15 +49,24 @@ class MemoryBase:
                 f"model.base '{self.name}': its weights are {dtype}; call .to(torch.bfloat16) or "
                 ".to(torch.float32)"
             )
+        if any(parameter.is_meta for parameter in net.parameters()):
+            raise BadInput(
+                f"model.base '{self.name}': some of its weights are offloaded and not in memory; "
+                "load it without device_map='auto', or in 4 bits"
+            )
         self._net: Any = net
         self._tokenizer, self._dtype = tokenizer, dtype
         self._identity = [_weights_hash(net), _tokenizer_hash(tokenizer)]
         self.opened: Model | None = None
 
+    @property
+    def section(self) -> dict[str, str]:
+        """Keys of a recipe's `model` that the model in memory decides."""
+        return {"base": self.name, "device": str(self._net.device), "dtype": self._dtype}
+
     def settle(self, recipe: Recipe, out: Path, reporter: Reporter) -> Recipe:
         """The recipe with name, device and dtype of the model."""
-        own = {"base": self.name, "device": str(self._net.device), "dtype": self._dtype}
-        return recipe.model_copy(update={"model": recipe.model.model_copy(update=own)})
+        return recipe.model_copy(update={"model": recipe.model.model_copy(update=self.section)})
 
     def open(self, recipe: Recipe, adaptation: Adaptation, adapters: Sequence[Path] = ()) -> Model:
         """The base as it was handed in, ready for training what `adaptation` says.
@@ -93,14 +103,19 @@ class MemoryBase:
 
 
 def _weights_hash(net: PreTrainedModel) -> str:
-    """sha256 of config and weights, in the order of their names."""
+    """sha256 of config and weights."""
     settings = net.config.to_dict()
     # Where it was loaded from, and by which version, changes nothing that it computes.
     for name in ("_name_or_path", "transformers_version"):
         settings.pop(name, None)
+    return tensors_hash(settings, net.state_dict())
+
+
+def tensors_hash(settings: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]) -> str:
+    """sha256 (hex) of settings and tensors, in the order of their names."""
     digest = hashlib.sha256(fingerprint(settings).encode())
     # Tensors are hashed one by one: a copy of all of them on the CPU may not fit.
-    for name, value in sorted(net.state_dict().items()):
+    for name, value in sorted(tensors.items()):
         digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
         raw = value.detach().cpu().contiguous().flatten().view(torch.uint8)
         digest.update(raw.numpy().data)

@@ -10,18 +10,24 @@ from typing import Any
 from knowundo.data.lists.conversations import conversation_record
 from knowundo.data.lists.files import read_rows, rename_columns
 from knowundo.data.lists.row import SHAPES, ListRow, string_of
+from knowundo.data.lists.rows import RowSource
 from knowundo.data.records import SPLITS, Record
 from knowundo.errors import BadInput, unknown
 from knowundo.storage.files import write_text
 
 # Subsets of rows that the package generated begin with these; whoever edits a list sees which ones.
-MADE = ("generated", "reworded")
+MADE = ("generated", "reworded", "answered")
 
 
 def read_list(
-    path: Path, *, scope: str, split: str, columns: Mapping[str, str] = {}
+    source: RowSource,
+    *,
+    scope: str,
+    split: str,
+    columns: Mapping[str, str] = {},
+    unanswered: bool = False,
 ) -> list[Record]:
-    """Records of a .jsonl, .json, .csv, .tsv or .parquet file.
+    """Records of a .jsonl, .json, .csv, .tsv or .parquet file, or of rows in memory.
 
     A row is, in this order of its keys: a conversation `messages` whose last two turns are question
     and answer; `question` and `answer`; `prompt` and `completion`; KnowUnDo's `text` (the question)
@@ -33,10 +39,12 @@ def read_list(
     of Windows and old Macs become newlines. Texts stay as they are, without newlines at their end.
 
     Args:
-        path: The file; text is UTF-8, with or without a byte order mark.
+        source: The file; text is UTF-8, with or without a byte order mark. Or rows in memory.
         scope: Of all rows.
         split: Of rows that name none.
         columns: Our names → the file's.
+        unanswered: A row may be a `question` alone, without the key `answer`; the record's answer
+            is empty then.
 
     Returns:
         A record per row, in their order.
@@ -44,11 +52,14 @@ def read_list(
     Raises:
         BadInput: No such file, no rows, malformed, or a row that is none of these; says where.
     """
-    rows = rename_columns(path, read_rows(path), columns)
+    if isinstance(source, Path):
+        rows = rename_columns(source, read_rows(source), columns)
+    else:
+        rows = rename_columns(Path("rows"), list(source), columns)
     records: list[Record] = []
     places: dict[str, str] = {}
     for number, row in enumerate(rows):
-        record = _record(row, scope, split, number)
+        record = _record(row, scope, split, number, unanswered)
         if record.id in places:
             raise BadInput(
                 f"{row.place}: id '{record.id}' is also that of {places[record.id]}; "
@@ -59,9 +70,9 @@ def read_list(
     return records
 
 
-def _record(row: ListRow, scope: str, split: str, number: int) -> Record:
+def _record(row: ListRow, scope: str, split: str, number: int, unanswered: bool) -> Record:
     place, values = row
-    turns, question, answer = _shape(row)
+    turns, question, answer = _shape(row, unanswered)
     split = _name(row, "split") or split
     if split not in SPLITS:
         raise BadInput(f"{place}: {unknown('split', split, SPLITS)}")
@@ -84,8 +95,11 @@ def _record(row: ListRow, scope: str, split: str, number: int) -> Record:
     )
 
 
-def _shape(row: ListRow) -> tuple[tuple[tuple[str, str], ...], str | None, str]:
-    """Earlier turns, question and answer; a document has `None` for a question."""
+def _shape(row: ListRow, unanswered: bool) -> tuple[tuple[tuple[str, str], ...], str | None, str]:
+    """Earlier turns, question and answer; a document has `None` for a question.
+
+    The answer is empty if there is none and that is allowed.
+    """
     place, values = row
     if "messages" in values:
         *turns, (asker, question), (speaker, answer) = conversation_record(row, "messages", least=2)
@@ -99,7 +113,10 @@ def _shape(row: ListRow) -> tuple[tuple[tuple[str, str], ...], str | None, str]:
     for first, second in (("question", "answer"), ("prompt", "completion"), ("text", "labels")):
         if second in values or (first in values and first != "text"):
             turns = conversation_record(row, "turns") if "turns" in values else []
-            return tuple(turns), _said(values, first, place), _said(values, second, place)
+            question = _said(values, first, place)
+            if unanswered and (first, second in values) == ("question", False):
+                return tuple(turns), question, ""
+            return tuple(turns), question, _said(values, second, place)
     if "text" not in values:
         has = ", ".join(repr(key[:40]) for key in list(values)[:12]) or "nothing"
         raise BadInput(f"{place}: not a known kind of row; it has {has}, but {SHAPES}")
