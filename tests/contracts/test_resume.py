@@ -1,4 +1,4 @@
-"""Killed at any checkpoint, or between two, all work goes on to the bits of work that was not."""
+"""Killed at any checkpoint, or between two, work resumes to the bits of undisturbed work."""
 
 from __future__ import annotations
 
@@ -151,7 +151,7 @@ def rule_of(rows: Rows) -> StoppingRule:
 def test_unlearning(
     toy_base: str, toy_rows: Rows, tmp_path: Path, kills: Kills, method: str, kind: str
 ) -> None:
-    """Both methods read the memorized model, which is no longer there when training goes on."""
+    """Both methods read the memorized model, which is no longer there when training resumes."""
     settings: dict[str, Any] = {"method": method, "lr": 5e-3}
     settings["work"] = partial(unlearn, rule=rule_of(toy_rows))
     settings["keep_every"] = 4

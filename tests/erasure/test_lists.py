@@ -86,7 +86,7 @@ def test_the_file_of_other_questions_is_guarded_too(
 def test_a_model_that_writes_no_texts_is_said_and_taken(
     toy: Model, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Without them the perplexity of ordinary text is not measured; all else goes on."""
+    """Without them the perplexity of ordinary text is not measured; everything else is."""
     monkeypatch.setattr(
         "knowundo.erasure.generated_rows.complete", lambda *_, **__: [("", True)] * 3
     )

@@ -315,7 +315,7 @@ def test_adapters_with_several_tokenizers_get_the_bases(toy_base: str, tmp_path:
 
 
 @pytest.mark.parametrize("name", ["use_rslora", "use_dora", "embeddings"])
-def test_it_is_handed_over_as_peft_reads_it(name: str, toy_base: str, tmp_path: Path) -> None:
+def test_it_is_exported_as_peft_reads_it(name: str, toy_base: str, tmp_path: Path) -> None:
     from knowundo.exports.adapters import write_adapter
 
     folder = write(toy_base, tmp_path / "adapter", **HANDED_ON[name])

@@ -58,7 +58,7 @@ def test_no_base(tmp_path: Path) -> None:
         choose(str(tmp_path / "nothing"), "cpu")
 
 
-def test_a_run_goes_on_as_it_was_begun(
+def test_a_run_resumes_with_the_dtype_it_began_with(
     toy_base: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The recipe that it writes says what was chosen, and nothing is measured a second time."""

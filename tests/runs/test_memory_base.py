@@ -63,7 +63,7 @@ def test_its_work_is_taken_up_by_the_same_model_only(toy_base: str, tmp_path: Pa
 
 
 @pytest.mark.parametrize("kind", ["lora", "full"])
-def test_it_is_opened_again_as_it_was_handed_in(toy_base: str, tmp_path: Path, kind: str) -> None:
+def test_it_is_opened_again_as_it_was_given(toy_base: str, tmp_path: Path, kind: str) -> None:
     run = tiny_run(tmp_path, None, "model.adaptation=full", **loaded(toy_base))
     model = run.model
     model.copy_initial(model.parameters())

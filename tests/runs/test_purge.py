@@ -70,7 +70,7 @@ def test_purge_keeps_a_redacted_report(out: Path) -> None:
     assert "report.html" not in holdings(out)
 
 
-def test_purge_killed_in_the_middle_goes_on(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_killed_purge_is_resumed(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before, remove, calls = read_seal(out).files["memorized"], shutil.rmtree, 0
 
     def killed(path: Any, *args: Any, **options: Any) -> None:

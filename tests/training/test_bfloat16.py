@@ -44,7 +44,7 @@ def test_steps_are_those_of_a_parameter_of_bfloat16() -> None:
     assert high.dtype == torch.float32
 
 
-def test_steps_go_on_from_a_state_that_was_read_into_float32() -> None:
+def test_steps_resume_from_a_state_that_was_read_into_float32() -> None:
     found = []
     for interrupted in (False, True):
         _, parameter = pair()

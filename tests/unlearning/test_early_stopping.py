@@ -67,7 +67,7 @@ def test_the_target_ends_training_only_above_the_floor(
     assert (stopping.stopped, stopping.step) == ("target", 2)
 
 
-def test_a_dip_that_heals_goes_on_and_one_that_does_not_ends(
+def test_training_continues_after_a_dip_that_recovers_and_ends_after_another(
     toy: Model, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     healing = [(1.0, 0.9), (0.9, 0.5), (0.8, 0.55), (0.7, 0.6), (0.6, 0.65), (0.6, 0.7)]

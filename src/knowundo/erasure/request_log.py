@@ -79,7 +79,7 @@ def earlier_rows(log: RequestLog, runs: Sequence[Path]) -> tuple[list[Record], l
 
     Args:
         log: the requests.
-        runs: directories to look in, beside those that the log names.
+        runs: directories to search, beside those that the log names.
 
     Returns:
         Records of scope unlearn, split probe and subset `request-<number>`; and a line for every

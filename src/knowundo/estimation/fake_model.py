@@ -118,7 +118,7 @@ def _faked(net: Any) -> Any:
             made[id(tensor)] = tensor, empty
         return made[id(tensor)][1]
 
-    # Batches stay real, so that code may look at lengths and ids.
+    # Batches stay real, so that code may read lengths and ids.
     with FakeTensorMode(allow_non_fake_inputs=True):
         for module in net.modules():
             for place in (module._parameters, module._buffers, vars(module)):

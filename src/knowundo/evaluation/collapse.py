@@ -42,7 +42,7 @@ def collapsed(table: pd.DataFrame, before: pd.DataFrame | None) -> str | None:
 
     Args:
         table: rows of `score_adapters`.
-        before: the same of the model that it was made from; none: its text is not compared.
+        before: the same of the model that it was made from. If `None`, its text is not compared.
     """
     said = table[table["scope"].isin(_KEPT)]["said"].dropna()
     share = float(said.map(repeats_itself).mean()) if len(said) else 0.0

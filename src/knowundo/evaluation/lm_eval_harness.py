@@ -39,7 +39,7 @@ def task_manager(folder: str | Path | None) -> Any:
         try:
             yaml.compose(file.read_text())  # the harness passes over a file that it cannot read
         except (yaml.YAMLError, UnicodeDecodeError) as error:
-            raise BadInput(f"{file}: not YAML ({reason_of(error)}); mend it") from None
+            raise BadInput(f"{file}: not YAML ({reason_of(error)}); fix it") from None
     return _index(place.resolve(), files)
 
 
@@ -73,7 +73,7 @@ def load_tasks(manager: Any, tasks: Sequence[str]) -> list[Any]:
             ValueError,
         ) as error:  # fmt: skip
             raise BadInput(
-                f"general task '{name}': cannot be loaded ({reason_of(error)}); mend its file, or "
+                f"general task '{name}': cannot be loaded ({reason_of(error)}); fix its file, or "
                 "put its data within reach"
             ) from error
         if twice := seen & set(part["tasks"]):
@@ -121,7 +121,7 @@ def run_harness(model: Model, batch_size: int, progress: Progress | None) -> Any
                 progress(self.answered, self.asked)
 
         def get_model_info(self) -> dict[str, Any]:
-            return {}  # it would look the weights up on the hub
+            return {}  # it would request the weights from the hub
 
     # The harness gives a tokenizer without a padding token one: ours stays as it is.
     tokenizer = copy.deepcopy(model.tokenizer)

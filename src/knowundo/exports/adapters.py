@@ -52,7 +52,7 @@ def _target_modules(net: torch.nn.Module) -> list[str]:
 
 
 _TENSOR = re.compile(r"base_model\.model\.(.+)\.lora_([AB])\.weight")
-# What vLLM's loader refuses, or does not look at and would compute without.
+# What vLLM's loader refuses, or ignores and would compute without.
 _PLAIN_LORA = (
     "modules_to_save", "use_dora", "use_rslora", "lora_bias", "rank_pattern", "alpha_pattern",
     "layer_replication", "target_parameters", "trainable_token_indices",

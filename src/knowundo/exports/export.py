@@ -1,4 +1,4 @@
-"""export(): one model of a run, handed over as a folder that plain peft or transformers loads.
+"""export(): one model of a run as a folder that plain peft or transformers loads.
 
 adapter: peft's LoRA layout, which vLLM's loader reads too; the base is named, not copied.
 merged:  the LoRA added to the base's weights, or all weights where they were trained, in shards.
@@ -50,7 +50,7 @@ from knowundo.storage.locks import alone
 
 
 class Exported(NamedTuple):
-    """What was handed over."""
+    """What was exported."""
 
     folder: Path
     form: Form
@@ -81,7 +81,7 @@ def export(
         run: a run whose model is made.
         variant: memorized, retain, or an unlearned variant.
         to: the folder; an earlier export there is replaced, anything else is left alone.
-        form: none: adapter for a LoRA, merged for all weights.
+        form: `adapter` or `merged`. If `None`, adapter for a LoRA, and merged for all weights.
         shard_size: most bytes of one file of merged weights, such as 500MB or 5GB.
         beside: writes further files into the folder, once the model is in it.
         push_to_hub: id of a repository; made private if it does not exist, and uploaded to.
@@ -157,7 +157,10 @@ def _chosen(run: Run, name: str) -> ModelVariant:
     found = {v.name: v for v in run.variants() if v.role in ("memorized", "retain", "unlearned")}
     if name in found:
         if found[name].folder is None:
-            raise BadInput(f"variant {name}: the base itself; there is nothing to hand over")
+            raise BadInput(
+                f"variant {name}: this is the base itself, so there is nothing to export; name a "
+                "trained model"
+            )
         return found[name]
     if name in {planned.name for planned in run.recipe.unlearn.variants}:
         raise BadInput(

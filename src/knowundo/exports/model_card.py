@@ -27,7 +27,7 @@ Form = Literal["adapter", "merged"]
 
 def variant_folder(variant: ModelVariant) -> Path:
     """The folder of a model that is not the base."""
-    assert variant.folder is not None  # only the base has none, and it is not handed over
+    assert variant.folder is not None  # only the base has none, and it is not exported
     return variant.folder
 
 

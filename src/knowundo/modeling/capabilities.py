@@ -1,8 +1,8 @@
 """What the forward of a model allows, found by trials on a few short rows.
 
 transformers names no such abilities, and a name would not hold for code of a model's own: a layer
-that looks back by other means than attention mixes packed rows, a mask that is ignored lets padding
-be seen. So each ability is tried against rows that have a forward of their own, once.
+that reads earlier tokens by other means than attention mixes packed rows, a mask that is ignored
+lets padding be seen. So each ability is tried against rows that have a forward of their own, once.
 """
 
 from __future__ import annotations

@@ -90,7 +90,7 @@ def load_recipe(
         The recipe, and the keys as they were given.
 
     Raises:
-        BadInput: names the key and the mend.
+        BadInput: names the key and how to fix it.
     """
     given = amend(_read_given(config), sets)
     return parse_recipe(given, config or "--set"), given

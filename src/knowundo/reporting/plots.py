@@ -154,18 +154,21 @@ def _place(tensor: dict[str, Any], layers: list[str], modules: list[str]) -> tup
     return layers.index(_layer(tensor)), modules.index(module)
 
 
-def watched(results: Results) -> go.Figure | None:
-    """Token accuracy while training, and the moment that was kept; None: nobody looked."""
+def evaluation_steps(results: Results) -> go.Figure | None:
+    """Token accuracy at every evaluation step, and the step that was kept.
+
+    `None` if no model was evaluated during training.
+    """
     seen = [variant for variant in results.variants if variant.trajectory]
     if not seen:
         return None
     figure = make_subplots(rows=1, cols=len(seen), subplot_titles=[v.name for v in seen])
     for column, variant in enumerate(seen, start=1):
-        steps = [look["step"] for look in variant.trajectory]
+        steps = [evaluation["step"] for evaluation in variant.trajectory]
         for scope, colour in (("unlearn", _INK), ("retention", _TARGET)):
             figure.add_scatter(
                 x=steps,
-                y=[100 * look[scope] for look in variant.trajectory],
+                y=[100 * evaluation[scope] for evaluation in variant.trajectory],
                 mode="lines+markers",
                 marker={"size": 5},
                 name=scope,

@@ -18,7 +18,7 @@ from plotly.graph_objects import Figure
 from plotly.offline import get_plotlyjs
 
 from knowundo.data.records import redacted
-from knowundo.reporting.plots import heat_map, paths, trade_off, training_curves, watched
+from knowundo.reporting.plots import evaluation_steps, heat_map, paths, trade_off, training_curves
 from knowundo.reporting.sentences import findings
 from knowundo.reporting.tables import (
     COLUMNS,
@@ -63,10 +63,10 @@ def write_report(path: Path, results: Results, material: Material, *, redact: bo
     environment = Environment(
         loader=PackageLoader("knowundo", "reporting"), autoescape=True, undefined=StrictUndefined
     )
-    tried_rates, looks = paths(results), watched(results)
+    tried_rates, evaluated = paths(results), evaluation_steps(results)
     figures = {
         "paths": _html(tried_rates) if tried_rates else None,
-        "looks": _html(looks) if looks else None,
+        "evaluation_steps": _html(evaluated) if evaluated else None,
         "trade_off": _html(trade_off(results), script=True),
         "heat_map": _html(heat_map(material.tensors, material.located))
         if material.tensors

@@ -201,7 +201,7 @@ class Run(RunDirectory):
         return ModelVariant("memorized", "memorized", folder)
 
     def never_saw(self) -> ModelVariant:
-        """The model that shows what never having seen the unlearn scope looks like."""
+        """The model that never saw the unlearn scope: the reference for what unlearning aims at."""
         if self.recipe.memorize.retain_model:
             return ModelVariant("retain", "retain", self.retain)
         return ModelVariant("base", "base")

@@ -46,7 +46,7 @@ class Checkpoint:
 
         Args:
             folder: made when the first state is written.
-            inputs: what the job depends on; a state of other inputs is not gone on from.
+            inputs: what the job depends on; a state of other inputs is not resumed from.
         """
         self.folder, self.inputs = folder, fingerprint(inputs)
         self._began = self._last = time.monotonic()

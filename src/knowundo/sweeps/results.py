@@ -94,7 +94,8 @@ def read_result(
 def _recipe(run: Run, plan: Plan, best: Trial, region: str | None) -> str:
     """YAML of the variant with a trial's settings; with the stop too, if the recipe has none.
 
-    What counted was the best look, and without a stop the last step would be kept instead.
+    What counted was the best evaluation step, and without a stop the last step would be kept
+    instead.
     """
     taken = plan.model_dump(exclude={"guess"}, exclude_none=True)
     taken |= {"lr": best.lr, "arguments": best.arguments, "name": f"{plan.name}-swept"}
@@ -142,7 +143,7 @@ def _figure(result: SweepResult) -> go.Figure:
     figure.update_layout(
         template="plotly_white",
         font={"family": "system-ui, sans-serif", "size": 13},
-        title=f"Sweep of {result.variant}: best look of each trial, train rows",
+        title=f"Sweep of {result.variant}: best evaluation step of each trial, train rows",
         height=560,
         xaxis={"title": "forgotten: percent of the way to not knowing", "range": [-3, 103]},
         yaxis={"title": "lost: points of retention accuracy"},

@@ -48,8 +48,9 @@ def sweep(
     region's JSON. The base is loaded once; afterwards the model is the memorized one.
 
     Args:
-        run: its recipe's `unlearn.stop` says how trials are evaluated; none: the stop's defaults.
-        name: of the variant; none: the only one.
+        run: its recipe's `unlearn.stop` says how trials are evaluated. If `None`,
+            the defaults of `Stop`.
+        name: of the variant. If `None`, the only one.
         trials: in all, those of earlier calls included; failed ones do not count.
         timeout: seconds after which no further trial begins.
         ranges: low and high ends that replace the derived ones, by name: see `derive_space`.

@@ -132,7 +132,7 @@ class EarlyStopping:
 
     def _evaluate(self) -> Evaluation:
         training = self.model.net.training
-        self.model.net.eval()  # no dropout, and so no random numbers: training goes on unchanged
+        self.model.net.eval()  # no dropout, and so no random numbers: training stays the same
         unlearn = token_accuracy(self.model, self.rule.unlearn)
         retention = token_accuracy(self.model, self.rule.retention)
         self.model.net.train(training)

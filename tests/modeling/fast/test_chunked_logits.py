@@ -62,9 +62,9 @@ def test_numbers_by_token_are_those_of_all_logits(
         (lambda half: half.divergence_from(before), plain_divergence),
     ]
     for fast, plain in losses:
-        (value, slopes), (expected, wanted) = found(fast), found(plain)
+        (value, found_gradients), (expected, wanted) = found(fast), found(plain)
         torch.testing.assert_close(value, expected, rtol=1e-9, atol=1e-12)
-        near(slopes, wanted)
+        near(found_gradients, wanted)
     half = Half(batch, hidden_states(model, batch), live_head(model))
     assert torch.equal(half.right, half.logits.argmax(-1) == batch.targets)
 

@@ -131,7 +131,7 @@ def test_what_did_not_fit_is_gone_before_it_is_tried_again(
 def test_unlearning_in_the_middle(
     toy_base: str, toy_rows: Rows, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It goes on from the step at which memory ran out, not from the start."""
+    """It resumes at the step at which memory ran out, not from the start."""
     settings: dict[str, Any] = {
         "method": "ascent_plus_kl_divergence", "lr": 1e-3, "epochs": 4, "batch_size": 4,
         "accumulation": 1,

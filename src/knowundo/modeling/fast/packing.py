@@ -1,7 +1,7 @@
 """Rows of many lengths in one forward without padding: each token passes the layers once.
 
 So do tokens that several rows begin with: a template's, or a question's with many answers. All
-tokens of a batch lie in one row; only attention, which must not look from one row into another,
+tokens of a batch form one row; only attention, which must not reach from one row into another,
 sees them row by row. Padding on the right costs it little, and needs no mask: attention is causal.
 """
 
@@ -23,7 +23,7 @@ NAME = "packed_sdpa"
 
 @dataclass
 class Packing:
-    """Where the tokens of a batch lie, handed through a model to its attention layers."""
+    """Where the tokens of a batch are, handed through a model to its attention layers."""
 
     filled: torch.Tensor  # [tokens], their cells
     packed: torch.Tensor  # [rows, longest], the token of each cell
@@ -156,7 +156,7 @@ def packed_states(decoder: Any, batch: Batch, times: int = 1) -> tuple[torch.Ten
     return states, packing
 
 
-# What configs call the tokens that a local layer looks back on.
+# What configs call the number of earlier tokens that a local layer attends to.
 _WINDOWS = ("sliding_window", "attention_chunk_size", "attention_window_size", "window_size")
 
 

@@ -29,9 +29,9 @@ class Column:
     key: str
     group: str
     title: str
-    metric: str | None = None  # of val rows; none: a task, the tasks' mean or the seconds
+    metric: str | None = None  # of val rows; `None` for a task, the tasks' mean and seconds
     scope: str | None = None
-    published: str | None = None  # the published figure's name; none: the paper has no such
+    published: str | None = None  # the published figure's name; `None` if there is none
 
 
 TASKS = tuple(
