@@ -39,6 +39,7 @@ def evaluate(run: Run) -> Results:
     model = describe(run.model)
     _check_given(run)
     run.claim()
+    # Each group is an artifact of its own: a killed evaluation resumes with the group it was in.
     scored: dict[str, Scored] = {}
     for group in scoring_groups(run):
         scored |= score_group(run, group)

@@ -19,7 +19,7 @@ from knowundo.storage.locks import alone
 @alone
 def localize(run: Run) -> None:
     """Find the region by gradients, or take a given one; and draw the control regions."""
-    inputs = run.localize_inputs()
+    inputs = run.localize_inputs()  # refuses a missing memorized model before anything is written
     run.claim()
     with run.artifact(run.regions, inputs) as job:
         if job.done:
@@ -59,5 +59,7 @@ def _given_region(run: Run, file: Path) -> dict[str, Any]:
     name = next(iter(run.recipe.localize.localizers))
     sizes = {tensor: parameter.numel() for tensor, parameter in parameters.items()}
     draws, seed = run.recipe.localize.draws, run.recipe.seed
+    # Variants name their region by its localizer. Under that name they need not know that it was
+    # given, and the controls are drawn for it as for a located one.
     located = {name: regions.read_region(file, parameters)}
     return {"tensors": [], **with_controls(located, sizes, draws=draws, seed=seed)}

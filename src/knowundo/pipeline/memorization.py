@@ -48,6 +48,8 @@ def _adopt(run: Run, source: Path) -> None:
     with run.artifact(run.memorized, run.memorize_inputs(BOTH)) as job:
         if job.done:
             return
+        # Scored once, so that the report can say how much of the list was known to begin with:
+        # what a model never knew cannot be unlearned.
         rows = teacher_forced(run.model, [r for s in BOTH for r in run.encoded(s, TRAIN_VAL)])
         known = sum(row["token_accuracy"] == 1 for row in rows.values()) / len(rows)
         run.reporter.say(f"memorized: {source} is taken as it is; it knows {known:.0%} of the rows")

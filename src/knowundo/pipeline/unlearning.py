@@ -95,6 +95,7 @@ def _unlearn_waiting(run: Run, waiting: Sequence[tuple[Plan, ArtifactJob]]) -> N
     for plan, job in waiting:
         with job:
             _unlearn_one(run, prepared, plan, job)
+    # Whoever uses the run's model next finds the memorized one, as if nothing had been waiting.
     prepared.start.restore()
 
 

@@ -104,6 +104,7 @@ class ArtifactJob:
             RuntimeError: The block ended well and wrote nothing, though there was work to do.
         """
         if kind is not None:
+            # The checkpoint stays: the next call of the stage resumes from it.
             self._stack.__exit__(kind, error, trace)
         elif not self.done:
             self._finish()
@@ -117,9 +118,11 @@ class ArtifactJob:
         # The seal of an older artifact goes first: with it, a process killed after the folder took
         # its place would leave a whole artifact that seems to be another one's.
         unseal(self._directory.out, str(self.path.relative_to(self._directory.out)))
-        self._stack.close()
+        self._stack.close()  # writes the manifest and renames the folder into its place
         self._directory.seal(self.path)
         self.done = True
+        # Last: killed before this line, the next call finds a whole artifact and ignores the
+        # checkpoint. The other order would lose the work if the seal failed.
         if not self._shared:
             self._directory.clear(self.checkpoint)
 
@@ -137,4 +140,5 @@ def shared_checkpoint(
     """
     checkpoint = directory.checkpoint(path, inputs)
     yield checkpoint
+    # No `finally`: after an exception the checkpoint is what the next call resumes from.
     directory.clear(checkpoint)

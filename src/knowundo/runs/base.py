@@ -125,6 +125,8 @@ def adopting_model(recipe: Recipe, base: Base | None = None) -> Model:
         BadInput: What is taken over is not what the recipe would train.
     """
     section, adopted = recipe.model, str(recipe.memorize.adopt)
+    # An adopted adapter fixes the shape: unlearning changes the very tensors that know the records.
+    # Where the base itself knows them, nothing is fixed, and the recipe says what is trained.
     if base_knows(recipe):
         kind = "lora" if section.adaptation == "auto" else section.adaptation
         known = Adaptation(kind, section.rank, section.alpha)
@@ -162,7 +164,9 @@ def tokenizer_of(
     taken = next((folder for folder, kind in found.items() if kind is not None), None)
     if taken is None:
         return None, None
-    if len(set(found.values())) == 1:
+    if (
+        len(set(found.values())) == 1
+    ):  # also no adapter without one: those were trained with the base's
         return str(taken), f"{taken}: its own tokenizer and chat template are used, not the base's"
     return None, (
         f"{taken}: has a tokenizer or chat template of its own, and other adapters have others; "

@@ -56,6 +56,8 @@ class RunDirectory:
         """
         if not is_done(artifact, inputs):
             return False
+        # The manifest shows that files and inputs fit each other. Only the seal shows that the
+        # folder is not another artifact that was copied here together with its manifest.
         check_seal(self.out, artifact)
         return True
 
@@ -80,6 +82,7 @@ class RunDirectory:
     def clear(self, checkpoint: Checkpoint) -> None:
         """Remove a checkpoint whose artifact is there, and folders that are empty then."""
         checkpoint.clear()
+        # A finished run has no folder `checkpoints`, so one that is there can be resumed.
         for folder in checkpoint.folder.parents:
             if folder == self.out or not folder.exists() or any(folder.iterdir()):
                 return

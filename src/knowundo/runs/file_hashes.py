@@ -11,6 +11,8 @@ from knowundo.storage.files import file_hash
 
 def input_hash(file: Path) -> str:
     """sha256 of a file that is only read; a base of many gigabytes is read once a process."""
+    # Size and time of change belong to the key: a file that is replaced while the process lives, as
+    # in a notebook, is hashed again.
     stat = file.stat()
     return _hashed(file.resolve(), stat.st_size, stat.st_mtime_ns)
 

@@ -43,6 +43,7 @@ def common_inputs(run: Run) -> list[Any]:
 def memorize_inputs(run: Run, scopes: Sequence[str]) -> list[Any]:
     """What the memorized model (both scopes) or the retain model (retention) is made of."""
     section = run.recipe.memorize
+    # The hash of the base is among the common inputs already.
     if base_knows(run.recipe) and list(scopes) == list(BOTH):
         return run.inputs("adopt", "base")
     if section.adopt is not None and list(scopes) == list(BOTH):
@@ -56,6 +57,7 @@ def localize_inputs(run: Run) -> list[Any]:
     """What the regions are made of; the localizers' source code too, as it may be a user's own."""
     section = run.effective["localize"]
     code: list[Any] = [get("localizer", name).source for name in section["localizers"]]
+    # A given region is an input by its names: where the file is, and how it is formatted, is not.
     if section["adopt"] is not None:
         code = [regions.read_names(Path(section["adopt"]))]
     return run.inputs("localize", section, code, run.made(run.memorized, "memorize"))
@@ -86,6 +88,7 @@ def score_inputs(run: Run, variant: ModelVariant) -> list[Any]:
     """What a variant's scores are made of."""
     section = run.recipe.evaluate
     weights: dict[str, str] | None = None
+    # A given model has no manifest of this run, so its files are hashed as they are.
     if variant.role == "given" and variant.folder is not None:
         weights = {file.name: file_hash(file) for file in base_files(str(variant.folder))}
     elif variant.folder is not None:
@@ -110,6 +113,7 @@ def check_current(run: Run) -> None:
     checks = [(run.memorized, "memorize", lambda: memorize_inputs(run, BOTH))]
     if run.recipe.memorize.retain_model:
         checks.append((run.retain, "memorize", lambda: memorize_inputs(run, ("retention",))))
+    # Models can be scored before any region is located.
     if (run.regions / MANIFEST).exists():
         checks.append((run.regions, "localize", lambda: localize_inputs(run)))
     for folder, stage, inputs in checks:

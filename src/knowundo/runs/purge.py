@@ -74,9 +74,11 @@ def purge(out: Path, reporter: Reporter | None = None) -> dict[str, str]:
     Raises:
         BadInput: There is no run, or another process works in it.
     """
+    # Asked before the lock is taken, which would create the directory of a wrong name.
     holdings(out)
     with exclusive(out, reporter):
         held = read_seal(out)
+        # What an interrupted purge removed stands in the seal only: its files are gone.
         done = dict(held.purged)
         for name in holdings(out):
             path = out / name

@@ -71,6 +71,7 @@ def write_recipe_file(out: Path, given: dict[str, Any], effective: dict[str, Any
         True if it was written.
     """
     file = out / RECIPE
+    # `given` stays as it was at first, though a later call may give the same recipe by other keys.
     if file.exists() and read_recipe_file(file)["effective"] == effective:
         return False
     write_text(file, yaml.safe_dump({"given": given, "effective": effective}, sort_keys=False))

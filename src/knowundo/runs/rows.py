@@ -37,6 +37,7 @@ class EncodedRows:
 
     def held(self, chosen: Chosen) -> list[Encoded] | None:
         """Rows that were encoded before for the run's own model."""
+        # A copy of the list: a stage may sort or extend what it gets.
         return None if chosen not in self._held else list(self._held[chosen])
 
     def hold(self, chosen: Chosen, rows: Sequence[Encoded]) -> None:

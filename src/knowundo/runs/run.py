@@ -89,6 +89,7 @@ class Run(RunDirectory):
         self.recipe = self.base.settle(recipe, out, self.reporter)
         self._model = model.opened if isinstance(model, MemoryBase) else model
         self._rows = EncodedRows(self.recipe, self.reporter)
+        # From cheap to expensive: names first, then the directory, and only then all records.
         check(self.recipe)
         refuse_other_recipe(out, self.effective)
         check_records(self.records)

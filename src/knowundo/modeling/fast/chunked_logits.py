@@ -49,6 +49,7 @@ class _EagerGradient(torch.autograd.Function):
     ) -> tuple[torch.Tensor, ...]:
         found, gradients = [], []
         for part, *rest in _portions(size, states, given):
+            # A graph of one portion only: it is freed before the logits of the next are made.
             with torch.enable_grad():
                 leaf = part.detach().requires_grad_()
                 value, *others = function(leaf, *rest)
@@ -63,6 +64,7 @@ class _EagerGradient(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grown: torch.Tensor, *_: Any) -> tuple[torch.Tensor | None, ...]:
         (gradients,) = ctx.saved_tensors
+        # Tokens do not depend on each other, so the chain rule is one factor per token.
         nothing = [None] * (len(ctx.needs_input_grad) - 1)
         return (grown[:, None] * gradients).to(gradients.dtype), *nothing
 
@@ -88,6 +90,8 @@ def by_token(
         made: tuple[torch.Tensor, ...] = _EagerGradient.apply(states, function, size, *given)
         return made
     parts = _portions(size, states, given)
+    # A trained head needs gradients of its weights, summed over all portions: autograd does that,
+    # and checkpointing keeps it from holding the logits of every portion until then.
     if len(parts) > 1 and torch.is_grad_enabled():
         found = [checkpoint(function, *part, use_reentrant=False) for part in parts]
     else:

@@ -104,12 +104,13 @@ def attention(
     """transformers' SDPA; on packed tokens, row by row."""
     if packing is None:
         return sdpa_attention_forward(module, query, key, value, attention_mask, **options)
-    packing.used += 1
+    packing.used += 1  # how a caller finds out that attention is not replaced by code of its own
     window, longest = options.get("sliding_window"), packing.packed.shape[1]
     if window is not None:
         packing.windows.add(int(window))
     seen = None
     if window is not None and window < longest:
+        # SDPA's `is_causal` knows no window, so a mask says both: causal, and not further back.
         ones = torch.ones(longest, longest, dtype=torch.bool, device=query.device)
         seen = ones.tril().triu(1 - window)[None, None]
     dtype = query.dtype
@@ -143,6 +144,7 @@ def packed_states(decoder: Any, batch: Batch, times: int = 1) -> tuple[torch.Ten
     packed = batch.packed + first[:, None] * len(batch.filled)
     again = (batch.again + first * batch.ids.numel()).flatten()
     packing = Packing(filled, packed.flatten(0, 1), again)
+    # Positions count within a row, as if each row had a forward of its own.
     cells = torch.arange(batch.ids.shape[1], device=batch.ids.device).expand_as(batch.ids)
     output = decoder(
         input_ids=batch.ids.flatten()[batch.filled].repeat(times)[None],

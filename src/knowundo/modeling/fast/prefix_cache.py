@@ -69,7 +69,7 @@ class PrefixCache:
 
         def take(_: Any, given: tuple[Any, ...], named: dict[str, Any]) -> None:
             entered.append((given[0] if given else named["hidden_states"])[0])
-            raise _Reached
+            raise _Reached  # the layers above would be computed for nothing
 
         decoder = self.model.causal_lm().get_decoder()  # type: ignore[operator]
         hook = self.layers[self.first].register_forward_pre_hook(take, with_kwargs=True)
@@ -79,6 +79,7 @@ class PrefixCache:
                 with suppress(_Reached):
                     packed_states(decoder, part.to(self.model.device))
                 states = entered.pop()
+                # By row, not by batch: later batches combine the same rows in other ways.
                 for row, tokens in zip(part.encoded, part.packed, strict=True):
                     self.states[row] = states[tokens[: len(row.ids)]]
         finally:
@@ -88,8 +89,10 @@ class PrefixCache:
     def standing_in(self, batch: Batch) -> Iterator[None]:
         """Within it, a forward of these rows, which are held, skips the layers below."""
         places = batch.mask.flatten().cumsum(0) - 1
+        # A batch with shared prefixes has fewer tokens than its rows: `filled` picks one cell each.
         held = torch.cat([self.states[row] for row in batch.encoded])[places[batch.filled]][None]
         below = self.layers[: self.first]
+        # accelerate sets `forward` on instances too, and finds its own again afterwards.
         before = [vars(layer).get("forward") for layer in below]
 
         def skip(*given: Any, **named: Any) -> Any:
