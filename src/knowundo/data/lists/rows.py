@@ -29,7 +29,7 @@ def is_question(text: str) -> bool:
 
 
 def row_source(given: str | Path | Sequence[Row], name: str) -> RowSource:
-    """A file, or rows with their places, from what a program handed over.
+    """A file, or rows with their places, from what a program gave.
 
     A text alone is a path if it has neither a space nor a question mark at its end, or if there is
     such a file; otherwise it is a single row.
