@@ -145,10 +145,10 @@ def test_code_in_a_base_runs_only_when_asked(
 
 def test_remote_code_is_told(capsys: pytest.CaptureFixture[str]) -> None:
     off = parse_recipe({"model": {"base": "some/base"}}, "r.yaml")
-    say_remote_code(off, RichReporter())
+    say_remote_code(off.model, RichReporter())
     assert capsys.readouterr().err == ""
     on = parse_recipe({"model": {"base": "some/base", "trust_remote_code": True}}, "r.yaml")
-    say_remote_code(on, RichReporter())
+    say_remote_code(on.model, RichReporter())
     assert "code from 'some/base' runs on this machine" in capsys.readouterr().err
 
 

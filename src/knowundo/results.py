@@ -156,6 +156,8 @@ class Hardware(TypedDict, total=False):
     """Number of logical cores."""
     threads: int
     """Number of threads that torch used."""
+    device: str
+    """Device of the models: cpu, cuda or mps."""
     gpu: str | None
     """Name of the GPU. Null if there is none."""
 

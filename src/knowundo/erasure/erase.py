@@ -48,7 +48,7 @@ from knowundo.progress import Reporter
 from knowundo.recipes.reading import amend, parse_recipe
 from knowundo.recipes.schema import Recipe
 from knowundo.results import Results
-from knowundo.runs.base import adopting_model, say_remote_code, settle_dtype
+from knowundo.runs.base import MACHINE, adopting_model, say_remote_code, settle_machine
 from knowundo.runs.checks import check as check_names
 from knowundo.runs.run import Run
 from knowundo.storage.artifacts import MANIFEST, read_manifest
@@ -76,7 +76,7 @@ def run_request(request: ErasureRequest, reporter: Reporter | None = None) -> Er
     check_request(request, recipe, read.unlearn)
     log = read_log(Path(request.start))
     earlier, missing = earlier_rows(log, request.earlier)
-    say_remote_code(recipe, reporter)
+    say_remote_code(recipe.model, reporter)
     given, model = _load(request, given, recipe, reporter)
     maker = ListMaker(parse_recipe(given, "--set"), model, reporter, earlier)
     del model
@@ -105,9 +105,8 @@ def _load(
     request: ErasureRequest, given: dict[str, Any], recipe: Recipe, reporter: Reporter
 ) -> tuple[dict[str, Any], Model]:
     """The model that knows the list, and the recipe's keys with dtype and encoding settled."""
-    if recipe.model.dtype == "auto":
-        dtype = settle_dtype(recipe, request.out, reporter).model.dtype
-        given = amend(given, [f"model.dtype={dtype}"])
+    settled = settle_machine(recipe, request.out, reporter).model
+    given = amend(given, [f"model.{key}={getattr(settled, key)}" for key in MACHINE])
     base = None if request.loaded is None else request.loaded.base
     model = adopting_model(parse_recipe(given, "--set"), base)
     if "encoding" not in given["data"]:

@@ -53,6 +53,8 @@ class LoadingOptions:
         scored_only: Nothing is trained, so 4-bit weights may stand in for all of them.
         tokenizer: A folder whose tokenizer takes the place of the base's, such as an adapter's. If
             `None`, the base's own.
+        threads: Of torch, in this process. If `None`, one for each physical core, or as many as
+            `KNOWUNDO_THREADS` says.
     """
 
     device: str = "cpu"
@@ -63,6 +65,7 @@ class LoadingOptions:
     gradient_checkpointing: bool = False
     scored_only: bool = False
     tokenizer: str | None = None
+    threads: int | None = None
 
     def torch_device(self) -> torch.device:
         """The device as torch's.
@@ -73,12 +76,16 @@ class LoadingOptions:
         try:
             device = torch.device(self.device)
         except RuntimeError:
-            raise BadInput(f"model.device '{self.device}': not a device; say cpu or cuda") from None
+            raise BadInput(
+                f"model.device '{self.device}': not a device; say auto, cpu, cuda or mps"
+            ) from None
         if device.type == "cuda" and not torch.cuda.is_available():
             raise BadInput(
                 f"model.device '{self.device}': torch finds no GPU here; say cpu, or install a "
                 "build of torch for this machine's GPU"
             )
+        if device.type == "mps" and not torch.backends.mps.is_available():
+            raise BadInput(f"model.device '{self.device}': torch finds no Apple GPU here; say cpu")
         return device
 
 

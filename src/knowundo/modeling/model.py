@@ -18,6 +18,7 @@ from knowundo.errors import BadInput
 from knowundo.modeling.adapters import Adaptation, adaptation_of
 from knowundo.modeling.capabilities import Capabilities
 from knowundo.modeling.fast.linear import quicken
+from knowundo.modeling.hardware import use_threads
 from knowundo.modeling.loading import LoadedBase, LoadingOptions, adopt_base, load_base
 from knowundo.modeling.lora_layers import add_lora, has_shape
 from knowundo.modeling.notes import Notes
@@ -26,8 +27,6 @@ from knowundo.modeling.snapshots import INITIAL, Snapshot, Snapshots
 from knowundo.modeling.variant import ModelVariant
 from knowundo.modeling.weights import load_state
 
-# One thread count everywhere: the same bytes need the same number of threads.
-THREADS = 2
 # Tokens that one backward pass holds at least, on a CPU and on a GPU; with narrow layers, so many
 # that each activation has as many numbers.
 CPU_TOKENS, GPU_TOKENS, SMALL = 256, 2048, 2**18
@@ -77,7 +76,8 @@ class Model:
         Raises:
             BadInput: The base cannot be loaded, or not in the way that is asked for.
         """
-        torch.set_num_threads(THREADS)
+        given = base.options if isinstance(base, LoadedBase) else options
+        use_threads(given.threads if given is not None else None)
         self.adaptation, self.notes = adaptation or Adaptation(), notes or Notes()
         self._capabilities: Capabilities | None = None
         loaded = base

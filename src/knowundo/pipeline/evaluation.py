@@ -120,6 +120,7 @@ def _results(
 ) -> Results:
     rows, evaluation = _evaluated(run, scored, progress)
     around = surroundings()
+    around["hardware"]["device"] = run.recipe.model.device
     counts: dict[str, int] = {}
     for record in run.records:
         key = f"{record.scope}/{record.split}"

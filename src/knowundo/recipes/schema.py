@@ -60,10 +60,15 @@ class ModelSection(_Section):
     """Scale of the LoRA, alpha / rank."""
     dropout: float = Field(0.0, ge=0, lt=1)
     """Dropout on the LoRA's input during training."""
-    device: str = "cpu"
-    """Device of the model: cpu or cuda."""
-    dtype: Literal["float32", "bfloat16", "float64", "auto"] = "float32"
-    """dtype of the weights. auto: bfloat16 if this machine is faster with it, which is measured."""
+    device: str = "auto"
+    """Device of the model: cpu, cuda or mps. auto: cuda if there is such a GPU, else mps, else
+    cpu."""
+    dtype: Literal["float32", "bfloat16", "float64", "auto"] = "auto"
+    """dtype of the weights. auto: bfloat16 if the base is stored in 16 bits and the device is
+    faster with it, else float32."""
+    threads: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
+    """Threads of torch. auto: one for each physical core, or as many as the environment variable
+    KNOWUNDO_THREADS says."""
     quantization: Literal["nf4"] | None = None
     """Quantize the base to 4 bits (bitsandbytes NF4); only a LoRA is trained then."""
     attention: Literal["eager", "sdpa", "flash_attention_2"] | None = None

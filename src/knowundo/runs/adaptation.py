@@ -27,7 +27,7 @@ BITS_PER_PARAMETER = 0.5
 
 def open_model(run: Run) -> Model:
     """The base of a run in memory; what training may change is decided here."""
-    say_remote_code(run.recipe, run.reporter)
+    say_remote_code(run.recipe.model, run.reporter)
     section = run.recipe.model
     if run.recipe.memorize.adopt is not None:
         return adopting_model(run.recipe, run.base)

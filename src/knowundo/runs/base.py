@@ -11,13 +11,22 @@ from knowundo.errors import BadInput
 from knowundo.modeling.adapters import Adaptation, adaptation_of
 from knowundo.modeling.base import base_files, hub_commit, own_tokenizer, same_base
 from knowundo.modeling.dtype import choose
+from knowundo.modeling.hardware import (
+    THREADS,
+    automatic_device,
+    automatic_threads,
+    physical_cores,
+    threads_wanted,
+)
 from knowundo.modeling.loading import LoadingOptions
 from knowundo.modeling.model import Model
 from knowundo.progress import Reporter
-from knowundo.recipes.schema import Recipe
+from knowundo.recipes.schema import ModelSection, Recipe
 from knowundo.runs.file_hashes import input_hash, named_files
-from knowundo.runs.recipe_file import read_recipe_file
+from knowundo.runs.recipe_file import RECIPE, read_recipe_file
 
+# Keys of `model` that may be auto, each settled with those before it.
+MACHINE = ("device", "threads", "dtype")
 TRAIN_VAL, BOTH = ("train", "val"), ("unlearn", "retention")
 
 
@@ -27,39 +36,78 @@ def base_knows(recipe: Recipe) -> bool:
     return adopted is not None and same_base(adopted, recipe.model.base)
 
 
-def say_remote_code(recipe: Recipe, reporter: Reporter) -> None:
+def say_remote_code(section: ModelSection, reporter: Reporter) -> None:
     """Tell plainly where somebody else's code is about to run."""
-    if recipe.model.trust_remote_code:
+    if section.trust_remote_code:
         reporter.say(
-            f"model.trust_remote_code is on: Python code from '{recipe.model.base}' runs on this "
+            f"model.trust_remote_code is on: Python code from '{section.base}' runs on this "
             "machine, with all rights of this user"
         )
 
 
-def settle_dtype(recipe: Recipe, out: Path, reporter: Reporter) -> Recipe:
-    """The recipe with a dtype, where it leaves that to the machine: measured now, or as `out` says.
+def settle_machine(recipe: Recipe, out: Path, reporter: Reporter) -> Recipe:
+    """The recipe with device, dtype and threads, where it leaves them to the machine.
 
-    A run that was begun is resumed with the dtype that it began with.
+    A run that was begun is resumed with those that it began with, because results differ by
+    rounding with others: `out` says which.
+
+    Raises:
+        BadInput: The base's config cannot be read, or `KNOWUNDO_THREADS` is no number.
     """
-    section, file = recipe.model, out / "recipe.yaml"
-    if section.dtype != "auto":
-        return recipe
-    if file.is_file():
-        dtype = read_recipe_file(file)["effective"]["model"]["dtype"]
-    else:
-        code = section.trust_remote_code
-        dtype, why = choose(section.base, section.device, trust_remote_code=code)
+    section, file = recipe.model, out / RECIPE
+    auto = [key for key in MACHINE if getattr(section, key) == "auto"]
+    held = read_recipe_file(file)["effective"].get("model", {}) if file.is_file() else {}
+    chosen = {key: held[key] for key in auto if key in held}
+    if "threads" in chosen:
+        _say_threads(chosen["threads"], reporter)
+    for key in auto:
+        if key not in chosen:
+            chosen[key] = _automatic(key, section.model_copy(update=chosen), reporter)
+    return recipe.model_copy(update={"model": section.model_copy(update=chosen)})
+
+
+def _automatic(key: str, section: ModelSection, reporter: Reporter) -> Any:
+    """What `auto` means here for one of `MACHINE`; the section's earlier ones are settled."""
+    if key == "device":
+        return automatic_device()
+    if key == "threads":
+        return automatic_threads()
+    if section.adaptation == "full":
+        # AdamW's small steps would be lost in weights of bfloat16.
+        return "float32"
+    say_remote_code(section, reporter)
+    dtype, why = choose(
+        section.base,
+        section.device,
+        threads=int(section.threads),
+        trust_remote_code=section.trust_remote_code,
+    )
+    if dtype != "float32":
         reporter.say(f"model.dtype auto: {dtype}; {why}")
-    return recipe.model_copy(update={"model": section.model_copy(update={"dtype": dtype})})
+    return dtype
+
+
+def _say_threads(held: int, reporter: Reporter) -> None:
+    """Tell where a run is resumed with another number of threads than a new one would have."""
+    wanted = threads_wanted()
+    if (wanted or physical_cores()) != held:
+        other = f"{THREADS}={wanted}" if wanted else f"this machine's {physical_cores()} cores"
+        reporter.say(
+            f"model.threads: {held}, with which this run was begun, not {other}: the same bits "
+            "need the same number of threads"
+        )
 
 
 def model_options(recipe: Recipe) -> dict[str, Any]:
     """Arguments of `Model` that say how a recipe's base is loaded and held."""
     names = (
         "device", "dtype", "trust_remote_code",
-        "quantization", "attention", "gradient_checkpointing",
+        "quantization", "attention", "gradient_checkpointing", "threads",
     )  # fmt: skip
-    loading = LoadingOptions(**{name: getattr(recipe.model, name) for name in names})
+    asked = {name: getattr(recipe.model, name) for name in names}
+    if unsettled := [name for name in MACHINE if asked[name] == "auto"]:
+        raise ValueError(f"model.{unsettled[0]} is auto; call settle_machine first")
+    loading = LoadingOptions(**asked)
     return {"seed": recipe.seed, "options": loading}
 
 
@@ -93,8 +141,8 @@ class NamedBase:
         self.name = name
 
     def settle(self, recipe: Recipe, out: Path, reporter: Reporter) -> Recipe:
-        """The recipe with a dtype: see `settle_dtype`."""
-        return settle_dtype(recipe, out, reporter)
+        """The recipe with device, dtype and threads: see `settle_machine`."""
+        return settle_machine(recipe, out, reporter)
 
     def open(self, recipe: Recipe, adaptation: Adaptation, adapters: Sequence[Path] = ()) -> Model:
         """Load the base, with the tokenizer that adapters bring if they do."""

@@ -13,9 +13,11 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from knowundo.errors import BadInput
 from knowundo.modeling.adapters import Adaptation
+from knowundo.modeling.hardware import use_threads
 from knowundo.modeling.model import Model
 from knowundo.progress import Reporter
 from knowundo.recipes.schema import ModelSection, Recipe
+from knowundo.runs.base import settle_machine
 from knowundo.storage.files import fingerprint
 
 
@@ -65,8 +67,9 @@ class MemoryBase:
         return {"base": self.name, "device": str(self._net.device), "dtype": self._dtype}
 
     def settle(self, recipe: Recipe, out: Path, reporter: Reporter) -> Recipe:
-        """The recipe with name, device and dtype of the model."""
-        return recipe.model_copy(update={"model": recipe.model.model_copy(update=self.section)})
+        """The recipe with name, device and dtype of the model, and a number of threads."""
+        section = recipe.model.model_copy(update=self.section)
+        return settle_machine(recipe.model_copy(update={"model": section}), out, reporter)
 
     def open(self, recipe: Recipe, adaptation: Adaptation, adapters: Sequence[Path] = ()) -> Model:
         """The base as it was handed in, ready for training what `adaptation` says.
@@ -91,6 +94,7 @@ class MemoryBase:
             seed=recipe.seed,
             gradient_checkpointing=checkpointing,
         )
+        use_threads(int(recipe.model.threads))
         return self.opened
 
     def identity(self) -> list[Any]:

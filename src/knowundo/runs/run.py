@@ -16,6 +16,7 @@ from knowundo.data.records import Record, check_records
 from knowundo.errors import BadInput
 from knowundo.modeling import regions
 from knowundo.modeling.adapters import Adaptation
+from knowundo.modeling.hardware import use_threads
 from knowundo.modeling.model import Model
 from knowundo.modeling.variant import ModelVariant
 from knowundo.progress import Reporter
@@ -87,6 +88,7 @@ class Run(RunDirectory):
         self.base: Base = model if isinstance(model, MemoryBase) else NamedBase(recipe.model.base)
         # First: what the base or the machine decides belongs to the recipe that is compared below.
         self.recipe = self.base.settle(recipe, out, self.reporter)
+        use_threads(int(self.recipe.model.threads))
         self._model = model.opened if isinstance(model, MemoryBase) else model
         self._rows = EncodedRows(self.recipe, self.reporter)
         # From cheap to expensive: names first, then the directory, and only then all records.
