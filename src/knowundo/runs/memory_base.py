@@ -94,7 +94,8 @@ class MemoryBase:
             seed=recipe.seed,
             gradient_checkpointing=checkpointing,
         )
-        use_threads(int(recipe.model.threads))
+        threads = recipe.model.threads
+        use_threads(None if threads == "auto" else threads)
         return self.opened
 
     def identity(self) -> list[Any]:
