@@ -2,25 +2,45 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 
+from knowundo.data.records import Record
 from knowundo.erasure.list_check import ListCheck
 from knowundo.erasure.request import ERASED, ErasureRequest
 from knowundo.erasure.request_log import LoggedRequest, RequestLog
 from knowundo.erasure.verdict import Verdict, judge
+from knowundo.recipes.presets import read_preset
+from knowundo.recipes.schema import Recipe
 from knowundo.results import Results, Row, VariantFacts
 from knowundo.runs.run import Run
 
+DATA = {"benchmark": "lists", "domain": "lists"}
 REQUEST = ErasureRequest("model", Path("rows.jsonl"), Path("out"))
-NO_RUN = cast(Run, None)  # it is read only for taught answers
 
 
-def row(metric: str, split: str, value: float | None, subset: str | None = None) -> Row:
+def run_of(subset: str | None) -> Run:
+    """What a verdict reads of a run: its recipe, and the subsets of rows that must stay."""
+    recipe = Recipe.model_validate(read_preset("recipes", "erase") | {"data": DATA})
+    kept = Record("r", "Who?", "Ada.", "retention", "val", subset=subset)
+    return cast(Run, SimpleNamespace(recipe=recipe, records=[kept]))
+
+
+def row(
+    metric: str,
+    split: str,
+    value: float | None,
+    subset: str | None = None,
+    *,
+    scope: str = "unlearn",
+    variant: str = ERASED,
+) -> Row:
     return Row(
-        variant=ERASED, metric=metric, scope="unlearn", split=split, subset=subset, value=value,
+        variant=variant, metric=metric, scope=scope, split=split, subset=subset, value=value,
         records=4, subjects=1,
     )  # fmt: skip
 
@@ -31,9 +51,16 @@ def results(rows: list[Row], **facts: Any) -> Results:
     return Results.model_construct(rows=rows, variants=[erased])
 
 
-def verdict(*rows: Row, level: float = 0.2, log: RequestLog | None = None, **facts: Any) -> Verdict:
+def verdict(
+    *rows: Row,
+    level: float = 0.2,
+    log: RequestLog | None = None,
+    request: ErasureRequest = REQUEST,
+    subset: str | None = None,
+    **facts: Any,
+) -> Verdict:
     found = results(list(rows), **facts)
-    return judge(REQUEST, NO_RUN, found, ListCheck(level=level), log or RequestLog())
+    return judge(request, run_of(subset), found, ListCheck(level=level), log or RequestLog())
 
 
 @pytest.mark.parametrize(
@@ -59,6 +86,56 @@ def test_a_list_is_gone_by_what_is_answered_and_predicted(
     assert found.gone is found.passed is gone
     assert str(found).startswith("erased: " if gone else "NOT ERASED: ")
     assert ("no model is exported" in str(found)) is not gone
+
+
+GONE = row("exact_match", "train", 0.0), row("token_accuracy", "train", 10.0)
+
+
+def stayed(before: float, after: float) -> list[Row]:
+    return [
+        row("token_accuracy", "val", value, scope="retention", variant=variant)
+        for variant, value in (("memorized", before), (ERASED, after))
+    ]
+
+
+@pytest.mark.parametrize(
+    ("after", "subset", "state"),
+    [
+        (80.0, None, "erased"),  # ten points, as many as the preset allows
+        (79.9, None, "erased_with_damage"),
+        (79.9, "reworded", "erased_with_damage"),
+        (79.9, "generated: known other subject", "erased_with_damage"),
+        (20.0, "generated: other subject", "erased"),  # made up: nothing was known
+    ],
+)
+def test_damage_is_what_was_known_and_is_lost(after: float, subset: str | None, state: str) -> None:
+    found = verdict(*GONE, *stayed(90.0, after), subset=subset)
+    assert found.state == state
+    assert found.passed is (state == "erased")
+    if state == "erased":
+        return
+    assert str(found).startswith("erased WITH DAMAGE: ")
+    assert "10.1 points of what must stay were lost; no model is exported" in str(found)
+    accepted = replace(REQUEST, accept_damage=True)
+    assert verdict(*GONE, *stayed(90.0, after), subset=subset, request=accepted).passed
+
+
+def attempt(lr: float, forgotten: float, *, unlearned: bool) -> dict[str, Any]:
+    return {"lr": lr, "forgotten": forgotten, "lost": 1.0, "unlearned": unlearned}
+
+
+def test_what_is_not_erased_names_the_best_attempt_and_one_setting() -> None:
+    known = row("exact_match", "train", 100.0)
+    weak = [attempt(1e-3, 0.2, unlearned=False), attempt(3e-3, 0.5, unlearned=False)]
+    found = verdict(known, attempts=weak)
+    assert found.state == "not_erased"
+    assert (
+        "the best of 2 rates, 0.003, went 50% of the way and lost 1.0 points; try "
+        "--set unlearn.lr=0.009" in str(found)
+    )
+    # A higher rate did too much, so that the gap has to be closed by more steps.
+    both = [attempt(1e-3, 0.5, unlearned=False), attempt(3e-3, 0.9, unlearned=True)]
+    assert "try --set unlearn.epochs=4" in str(verdict(known, attempts=both))
 
 
 def test_a_collapsed_or_diverged_model_is_named() -> None:

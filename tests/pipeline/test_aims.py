@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import cast
+
 import pytest
 
-from knowundo.pipeline.aims import prepare_unlearning
+from knowundo.data.encoded import Encoded
+from knowundo.pipeline.aims import LEAST_KNOWN, asked_rows, known_rows, prepare_unlearning
 from knowundo.pipeline.memorization import memorize
 from knowundo.recipes.schema import Stop
 from knowundo.runs.run import Run
@@ -37,3 +43,45 @@ def test_else_it_is_what_the_model_cannot_know(run: Run) -> None:
     _, aim, _ = prepare_unlearning(run, Stop())
     assert aim.name == "rows that it cannot know"
     assert 0 <= aim.accuracy < 1
+
+
+def marked(run: Run, subset: str | None, count: int) -> list[Encoded]:
+    """Retention rows of a run, `count` of them as if of this subset, the others made up."""
+    rows = run.encoded("retention", "train", end=False)
+    subsets = [subset] * count + ["generated: other subject"] * (len(rows) - count)
+    return [
+        replace(row, record=replace(row.record, subset=name))
+        for row, name in zip(rows, subsets, strict=True)
+    ]
+
+
+@pytest.mark.parametrize("subset", [None, "generated: known other subject"])
+def test_only_rows_that_are_known_bound_what_is_lost(run: Run, subset: str | None) -> None:
+    rows = marked(run, subset, LEAST_KNOWN)
+    known, others, floor = known_rows(run, Stop(floor=7.0), rows)
+    assert (known, others, floor) == (rows[:LEAST_KNOWN], rows[LEAST_KNOWN:], 7.0)
+
+
+def test_too_few_known_rows_bound_nothing(run: Run) -> None:
+    rows = marked(run, None, LEAST_KNOWN - 1)
+    assert known_rows(run, Stop(), rows) == (rows, [], math.inf)
+
+
+def test_a_list_without_made_rows_is_bounded_however_short(run: Run) -> None:
+    rows = marked(run, None, LEAST_KNOWN)[:3]
+    assert known_rows(run, Stop(floor=7.0), rows) == (rows, [], 7.0)
+
+
+def test_the_search_asks_other_wordings_than_the_val_rows(run: Run) -> None:
+    rows = run.encoded("unlearn", "train", end=False)
+    asked = asked_rows(run, rows)
+    assert [row.record.id for row in asked[: len(rows)]] == [row.record.id for row in rows]
+    questions = {row.record.question for row in rows}
+    other = [row.record for row in asked[len(rows) :]]
+    assert other
+    assert not questions & {record.question for record in other}
+    assert {record.answer for record in other} <= {row.record.answer for row in rows}
+    # The same rewordings as val rows are not asked.
+    val = [replace(record, id=f"v{n}", split="val") for n, record in enumerate(other)]
+    judged = SimpleNamespace(recipe=run.recipe, encode=run.encode, records=val)
+    assert asked_rows(cast(Run, judged), rows) == asked[: len(rows)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
@@ -44,7 +45,7 @@ def played(
 def test_score_is_the_harmonic_mean_on_both_scales(
     toy: Model, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    stopping = played(toy, monkeypatch, (1.0, 0.9), (0.7, 0.8), (0.4, 0.7))
+    stopping = played(toy, monkeypatch, (1.0, 0.9), (0.7, 0.8), (0.4, 0.7), enough=0.0)
     first, middle, last = stopping.trajectory
     assert (first["forgotten"], first["kept"], first["score"]) == (0, 1, 0)
     # Half of the way from 1 to 0.4; 10 points lost are what the floor allows.
@@ -56,6 +57,24 @@ def test_score_is_the_harmonic_mean_on_both_scales(
     assert last["kept"] == pytest.approx(0)
     assert last["score"] == pytest.approx(0)
     assert stopping.best == middle
+
+
+def test_a_step_that_unlearned_enough_is_better_than_any_other(
+    toy: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A quarter forgotten at no cost is no erasure, whatever its score."""
+    gentle, enough, more = (0.85, 0.9), (0.6, 0.72), (0.55, 0.71)
+    stopping = played(toy, monkeypatch, (1.0, 0.9), gentle, enough, more)
+    scores = [one["score"] for one in stopping.trajectory]
+    assert scores[1] > scores[2] > scores[3]
+    assert stopping.best == stopping.trajectory[2]
+
+
+def test_an_infinite_floor_is_never_reached(toy: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    falling = [(1.0, 0.9), (0.9, 0.7), (0.8, 0.5), (0.7, 0.3), (0.6, 0.1)]
+    stopping = played(toy, monkeypatch, *falling, floor=math.inf)
+    assert (stopping.stopped, stopping.step) == ("end", 4)
+    assert [one["kept"] for one in stopping.trajectory] == [1.0] * 5
 
 
 def test_the_target_ends_training_only_above_the_floor(

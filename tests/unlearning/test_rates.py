@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,17 +12,21 @@ import pytest
 from knowundo.data.encoded import Encoded
 from knowundo.modeling.adapters import Adaptation
 from knowundo.modeling.model import Model
+from knowundo.scoring.answers import answered
+from knowundo.unlearning import rates
+from knowundo.unlearning.early_stopping import StoppingRule
 from knowundo.unlearning.rates import (
     NEAR,
     choose_rate,
     first_rate,
+    percent_verbatim,
     unlearn_at_chosen_rate,
     unlearn_with_early_stopping,
 )
 from knowundo.unlearning.settings import UnlearnSettings
 from knowundo.unlearning.start import Start
+from knowundo.unlearning.training import Unlearned
 from plugin_methods import BLOWS_UP, install
-from unlearning.knowing import SETTINGS, begin, rule_of
 
 
 def falling(half: float, steepness: float = 3.0) -> tuple[list[float], object]:
@@ -77,25 +82,107 @@ def test_diverged_at_every_rate(toy: Model, toy_rows: dict[str, list[Encoded]]) 
     assert not toy.net.training
 
 
+class Attempts:
+    """Stands for training: what each rate does to the list, to the rest, and to its answers."""
+
+    def __init__(self, outcome: Callable[[float], tuple[float, float, float]]) -> None:
+        self.outcome, self.answered = outcome, 0.0
+
+    def train(self, start: Start, settings: UnlearnSettings, **_: Any) -> Unlearned:
+        forgotten, lost, self.answered = self.outcome(settings.lr or 0.0)
+        facts = {"unlearn": 1 - forgotten, "retention": 1 - lost / 100, "forgotten": forgotten}
+        best = facts | {"lost": lost, "score": forgotten, "step": 1}
+        return Unlearned([], {"lr": settings.lr, "best": best})
+
+    def ask(self, *_: Any) -> float:
+        return self.answered
+
+
+def rates_tried(
+    monkeypatch: pytest.MonkeyPatch,
+    start: Start,
+    outcome: Callable[[float], tuple[float, float, float]],
+    lr: float | None = 1e-3,
+) -> tuple[list[float], Unlearned]:
+    """Rates that a search tries, and what is left."""
+    attempts = Attempts(outcome)
+    monkeypatch.setattr(rates, "unlearn", attempts.train)
+    monkeypatch.setattr(rates, "percent_verbatim", attempts.ask)
+    rule = StoppingRule([], [], 0.0, 10.0, 1, 1)
+    done = unlearn_with_early_stopping(start, rule, UnlearnSettings("", 1, 1, 1, lr=lr))
+    return [attempt["lr"] for attempt in done.facts["attempts"]], done
+
+
+@pytest.fixture
+def start(toy: Model, toy_rows: dict[str, list[Encoded]]) -> Start:
+    return Start(toy, toy_rows["unlearn"], {"retention": toy_rows["retention"]}, seed=0)
+
+
 def test_a_rate_is_raised_until_enough_is_forgotten(
-    knowing: Model, toy_rows: dict[str, list[Encoded]]
+    monkeypatch: pytest.MonkeyPatch, start: Start
 ) -> None:
-    start = begin(knowing, toy_rows)
-    done = unlearn_with_early_stopping(
-        start, rule_of(toy_rows), UnlearnSettings(lr=1e-7, **SETTINGS), attempts=3
-    )
-    assert [attempt["lr"] for attempt in done.facts["attempts"]] == [1e-7, 3e-7, 9e-7]
+    tried, done = rates_tried(monkeypatch, start, lambda lr: (min(lr / 0.02, 1.0), 0.0, 0.0))
+    assert tried == [1e-3, 3e-3, 9e-3, 2.7e-2]
+    assert done.facts["lr"] == 2.7e-2
+
+
+def test_a_rate_is_raised_while_the_list_is_still_answered(
+    monkeypatch: pytest.MonkeyPatch, start: Start
+) -> None:
+    tried, done = rates_tried(monkeypatch, start, lambda lr: (0.7, 0.0, 5.1 if lr < 9e-3 else 5.0))
+    assert tried == [1e-3, 3e-3, 9e-3]
+    assert done.facts["lr"] == 9e-3
 
 
 def test_a_rate_is_lowered_when_too_much_is_lost(
-    knowing: Model, toy_rows: dict[str, list[Encoded]]
+    monkeypatch: pytest.MonkeyPatch, start: Start
 ) -> None:
-    start = begin(knowing, toy_rows)
-    settings = SETTINGS | {"method": "gradient_ascent"}
-    rule = rule_of(toy_rows, floor=1e-3, patience=1)
-    done = unlearn_with_early_stopping(start, rule, UnlearnSettings(lr=0.5, **settings), attempts=2)
-    first, second = done.facts["attempts"]
-    assert second["lr"] == pytest.approx(first["lr"] / 3, rel=0.05)
+    tried, done = rates_tried(monkeypatch, start, lambda lr: (1.0, 1e4 * lr + 0.5, 0.0))
+    assert tried == [1e-3, 3.3e-4]
+    assert done.facts["lr"] == 3.3e-4
+
+
+def test_between_too_little_and_too_much_the_search_bisects(
+    monkeypatch: pytest.MonkeyPatch, start: Start
+) -> None:
+    def outcome(lr: float) -> tuple[float, float, float]:
+        return (0.5 if lr < 1.5e-3 else 0.9), (0.0 if lr < 2e-3 else 20.0), 0.0
+
+    tried, done = rates_tried(monkeypatch, start, outcome)
+    assert tried == [1e-3, 3e-3, 1.7e-3]
+    assert done.facts["lr"] == 1.7e-3
+
+
+def test_where_no_rate_does_both_the_list_is_gone(
+    monkeypatch: pytest.MonkeyPatch, start: Start
+) -> None:
+    """The search ends when its rates are close, and prefers a model without the list."""
+    tried, done = rates_tried(
+        monkeypatch, start, lambda lr: (0.5, 0.0, 0.0) if lr < 2e-3 else (0.9, 20.0, 0.0)
+    )
+    assert tried == [1e-3, 3e-3, 1.7e-3, 2.3e-3, 2e-3]
+    assert done.facts["lr"] == 3e-3  # the first of three with the same score
+
+
+@pytest.mark.usefixtures("blows_up")
+def test_where_training_diverges_the_rate_is_lowered(start: Start) -> None:
+    settings = UnlearnSettings("blows_up", 2, 2, 1, lr=1e-3)
+    rule = StoppingRule(start.unlearn_rows, start.retention_rows["retention"], 0.0, 10.0, 1, 1)
+    done = unlearn_with_early_stopping(start, rule, settings, attempts=2)
+    assert [attempt["lr"] for attempt in done.facts["attempts"]] == [1e-3, 3.3e-4]
+    assert "diverged" in done.facts
+
+
+def test_the_first_rate_is_a_gentle_one(monkeypatch: pytest.MonkeyPatch, start: Start) -> None:
+    tried, _ = rates_tried(monkeypatch, start, lambda _: (1.0, 0.0, 0.0), lr=None)
+    assert tried == [pytest.approx(first_rate(start.model) / 10, rel=0.05)]
+
+
+def test_rows_are_asked_by_generation(knowing: Model, toy_rows: dict[str, list[Encoded]]) -> None:
+    rows = toy_rows["unlearn"]
+    exact = [answer.exact for answer in answered(knowing, rows).values()]
+    assert percent_verbatim(knowing, rows) == 100 * sum(exact) / len(exact)
+    assert percent_verbatim(knowing, []) is None
 
 
 def test_first_rate_follows_the_width(toy: Model, toy_base: str) -> None:

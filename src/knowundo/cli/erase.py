@@ -113,6 +113,14 @@ def erase(
             help="Directory of the run of an earlier request, if it was moved. It can be repeated.",
         ),
     ] = None,
+    accept_damage: Annotated[
+        bool,
+        typer.Option(
+            "--accept-damage",
+            help="Export the model even if it lost more of what must stay than unlearn.stop.floor "
+            "allows.",
+        ),
+    ] = False,
     redact: Redact = False,
     sets: Sets = None,
     as_json: AsJson = False,
@@ -142,6 +150,7 @@ def erase(
         form=None if form is None else form.value,
         earlier=tuple(earlier or ()),
         redact=redact,
+        accept_damage=accept_damage,
         sets=tuple(sets or ()),
     )
     done = run_request(request, RichReporter())

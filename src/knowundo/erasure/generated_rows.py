@@ -16,6 +16,7 @@ from random import Random
 
 from knowundo.data.encoded import Encoded
 from knowundo.data.encoding import fitting
+from knowundo.data.lists.reading import KNOWN, MADE
 from knowundo.data.neighbours import (
     about_other_things,
     about_others,
@@ -26,6 +27,7 @@ from knowundo.data.neighbours import (
 )
 from knowundo.data.records import Record, readable
 from knowundo.data.wording import split_words
+from knowundo.erasure.known_rows import demonstrably_known
 from knowundo.erasure.leaks import Leaks, content_words
 from knowundo.modeling.model import Model
 from knowundo.scoring.generation import complete
@@ -103,10 +105,13 @@ def make_retention(
     texts = own_texts(model, leaks, TEXTS, seed=seed)
     asked = [record for record in unlearn if record.kind == "qa"]
     rows = []
+    real: set[str] = set()
     if asked:
         common: set[str] = set()
         longest = max(row.answer_length for row in encode(asked)) + ROOM
-        for kind, questions in _questions(model, asked, secret, leaks, seed):
+        names = [n for n in names_it_knows(model, asked, seed=seed) if n not in leaks.subjects]
+        real = {*names, *leaks.subjects}
+        for kind, questions in _questions(names, asked, secret, leaks, seed):
             answers = _answered(model, questions, encode, longest)
             kept = [r for r in answers if not leaks.repeats(r.answer)]
             if kind == "other subject":
@@ -118,15 +123,29 @@ def make_retention(
     rows += [(text, "own text") for text in texts]
     made = [_kept(record, kind, number) for number, (record, kind) in enumerate(rows)]
     # The model may have said more than fits beside the question.
-    return [row.record for row in fitting(made, encode)]
+    fit = [row.record for row in fitting(made, encode)]
+    # Whatever it says of a name that was invented here is no knowledge, however sure it is.
+    about_real = [record for record in fit if record.kind == "qa" and record.subject in real]
+    known = demonstrably_known(model, about_real, encode, seed=seed)
+    return [
+        replace(r, subset=str(r.subset).replace(MADE[0], KNOWN, 1)) if r.id in known else r
+        for r in fit
+    ]
 
 
 def _questions(
-    model: Model, asked: Sequence[Record], secret: Sequence[Record], leaks: Leaks, seed: int
+    known: Sequence[str], asked: Sequence[Record], secret: Sequence[Record], leaks: Leaks, seed: int
 ) -> list[tuple[str, list[Record]]]:
-    """Questions near the list, by kind, none of which is a secret's."""
+    """Questions near the list, by kind, none of which is a secret's.
+
+    Args:
+        known: names that the model itself puts into such questions.
+        asked: questions of the list.
+        secret: rows whose questions are not asked.
+        leaks: of the secret rows.
+        seed: of invented names and the order.
+    """
     rng, taken = Random(seed), {record.question for record in secret}
-    known = [n for n in names_it_knows(model, asked, seed=seed) if n not in leaks.subjects]
     strangers = invented_names(NAMES, seed, {*leaks.subjects, *known})
     near = near_names(sorted(leaks.subjects), NAMES, seed)
     pool = [*known, *strangers, *near]

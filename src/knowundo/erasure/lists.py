@@ -9,6 +9,7 @@ from random import Random
 from knowundo.data.chunks import chunked
 from knowundo.data.encoded import Encoded
 from knowundo.data.encoding import fitting
+from knowundo.data.lists.reading import KNOWN
 from knowundo.data.lists.subjects import with_subjects
 from knowundo.data.neighbours import mostly_english, reworded, unknowable
 from knowundo.data.records import Record, check_records
@@ -35,6 +36,8 @@ from knowundo.scoring.teacher_forcing import token_accuracy
 
 # Of generated retention rows so many are for val; general texts that the model writes.
 VAL, GENERAL = 0.2, 80
+# Rows of the val split from which it says something about what is lost.
+LEAST_VAL = 8
 
 
 class ListMaker:
@@ -242,7 +245,15 @@ class ListMaker:
             f"no retention list: {len(rows)} rows made of the model's own answers "
             f"({', '.join(kinds)})"
         )
-        chosen = set(Random(self.seed).sample(range(len(rows)), round(VAL * len(rows)) or 1))
+        sure = [n for n, row in enumerate(rows) if str(row.subset).startswith(KNOWN)]
+        if len(sure) < LEAST_VAL / VAL:
+            self.reporter.say(
+                f"the model demonstrably knows {len(sure)} of them, too few to measure what is "
+                "lost: what it makes up about strangers is trained on, and shown, but bounds "
+                "nothing; --retention names a file of rows that must stay"
+            )
+            sure = list(range(len(rows)))
+        chosen = set(Random(self.seed).sample(sure, round(VAL * len(sure)) or 1))
         return [replace(r, split="val") if n in chosen else r for n, r in enumerate(rows)]
 
     def _with_given(self, stay: Sequence[Record], made: Sequence[Record]) -> list[Record]:

@@ -55,6 +55,8 @@ class ErasureRequest:
         sets: keys of the recipe to override, such as `unlearn.lr=1e-4`.
         redact: leave the list's answers out of the report.
         loaded: the model, if its owner has loaded it. If `None`, it is loaded by its name.
+        accept_damage: export a model even if it lost more of what must stay than
+            `unlearn.stop.floor` allows.
     """
 
     model: str
@@ -72,6 +74,7 @@ class ErasureRequest:
     sets: tuple[str, ...] = ()
     redact: bool = False
     loaded: LoadedModel | None = None
+    accept_damage: bool = False
 
     @property
     def start(self) -> str:
@@ -100,8 +103,8 @@ def recipe_of(request: ErasureRequest) -> dict[str, Any]:
         given["localize"]["held"] = GRADIENTS_AT_ONCE
     if request.answer_with is not None:
         # The taught answers have no end that the true answers' token accuracy could show, so early
-        # stopping does not wait for one.
-        given["unlearn"]["stop"]["target"] = 0.0
+        # stopping does not wait for one, and only generation says whether the list is gone.
+        given["unlearn"]["stop"] |= {"target": 0.0, "enough": 0.0}
         given["unlearn"]["variants"] = [
             {
                 "preset": "altpo" if request.answer_with in OWN else "idk",

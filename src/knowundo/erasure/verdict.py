@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from typing import Literal
 
+from knowundo.data.lists.reading import KNOWN, MADE
 from knowundo.data.wording import folded
 from knowundo.erasure.checks import LEFT, known_from
 from knowundo.erasure.list_check import ListCheck
@@ -20,6 +23,13 @@ from knowundo.unlearning.answers import OWN, answers
 # for them and exact answers cannot show it.
 PREDICTED = 10.0
 
+State = Literal["erased", "erased_with_damage", "not_erased"]
+_WORDS: dict[State, str] = {
+    "erased": "erased",
+    "erased_with_damage": "erased WITH DAMAGE",
+    "not_erased": "NOT ERASED",
+}
+
 
 @dataclass(frozen=True)
 class Verdict:
@@ -30,6 +40,11 @@ class Verdict:
         reworded: val rows answered exactly. `None` if there are no val questions.
         predicted: tokens of the list that are predicted.
         gone: True if the list counts as erased.
+        lost: points of token accuracy lost on val rows that must stay. `None` if the model knows
+            none of them, so that nothing can be lost.
+        bound: points that may be lost.
+        epochs: passes over the list that each attempt took.
+        accepted: True if a model that lost more may be exported.
         facts: of the unlearned model.
         rechecked: number of each earlier request → its rows answered exactly.
         relapsed: numbers of the earlier requests that are known again.
@@ -41,25 +56,32 @@ class Verdict:
     reworded: float | None
     predicted: float | None
     gone: bool
+    lost: float | None
+    bound: float
+    epochs: int
+    accepted: bool
     facts: VariantFacts
     rechecked: dict[int, float | None]
     relapsed: list[int]
     taught: str
 
     @property
+    def state(self) -> State:
+        """How the erasure ended."""
+        if not self.gone:
+            return "not_erased"
+        damaged = self.lost is not None and self.lost > self.bound
+        return "erased_with_damage" if damaged else "erased"
+
+    @property
     def passed(self) -> bool:
-        """True if the model may be exported: the list is gone, and the model has not collapsed."""
-        return self.gone and self.facts.collapsed is None
+        """True if the model may be exported: the list is gone, without damage or collapse."""
+        fit = self.state == "erased" or (self.gone and self.accepted)
+        return fit and self.facts.collapsed is None
 
     def __str__(self) -> str:
         """The verdict in one line."""
-        shown = ["–" if v is None else f"{v:.1f} %" for v in (self.exact, self.reworded)]
-        state = "erased" if self.gone else "NOT ERASED"
-        said = (
-            f"{state}: {shown[0]} of the list is still answered exactly, {shown[1]} in other words"
-        )
-        if self.predicted is not None:
-            said += f" ({self.predicted:.0f} % of its tokens are still predicted)"
+        said = _WORDS[self.state] + ": " + self._measured()
         if self.facts.diverged is not None:
             said += (
                 f"; training DIVERGED ({self.facts.diverged}), step {self.facts.kept_step} was kept"
@@ -70,16 +92,43 @@ class Verdict:
             numbers = ", ".join(map(str, self.relapsed))
             said += f"; RELAPSED: earlier request {numbers} is known again"
         if not self.passed:
-            said += (
-                "; no model is exported (raise unlearn.lr or unlearn.epochs, or read the report)"
-            )
+            said += f"; no model is exported ({self.advice})"
         return said + self.taught
+
+    def _measured(self) -> str:
+        shown = ["–" if v is None else f"{v:.1f} %" for v in (self.exact, self.reworded)]
+        said = f"{shown[0]} of the list is still answered exactly, {shown[1]} in other words"
+        if self.predicted is not None:
+            said += f" ({self.predicted:.0f} % of its tokens are still predicted)"
+        if self.lost is None:
+            return said + "; nothing that must stay is known, so what was lost was not measured"
+        return said + f"; {max(self.lost, 0.0):.1f} points of what must stay were lost"
+
+    @property
+    def advice(self) -> str:
+        """The one thing to change, if the model may not be exported."""
+        if self.state == "erased_with_damage":
+            return (
+                f"more than the {self.bound:g} points of unlearn.stop.floor were lost; name more "
+                "rows that must stay with --retention, or accept it with --accept-damage"
+            )
+        tried = [a for a in self.facts.attempts if a.get("unlearned") is False]
+        if self.gone or not tried:
+            return "raise unlearn.lr or unlearn.epochs, or read the report"
+        best = max(tried, key=lambda attempt: float(attempt["forgotten"]))
+        said = (
+            f"the best of {len(self.facts.attempts)} rates, {best['lr']:g}, went "
+            f"{best['forgotten']:.0%} of the way and lost {max(best['lost'], 0.0):.1f} points; "
+        )
+        if all(attempt.get("unlearned") is False for attempt in self.facts.attempts):
+            return said + f"try --set unlearn.lr={3 * max(a['lr'] for a in tried):.2g}"
+        return said + f"try --set unlearn.epochs={2 * self.epochs}"
 
 
 def judge(
     request: ErasureRequest, run: Run, results: Results, check: ListCheck, log: RequestLog
 ) -> Verdict:
-    """Judge whether the list is gone, and whether earlier requests stay gone.
+    """Judge whether the list is gone, what was lost, and whether earlier requests stay gone.
 
     The list is gone if at most `LEFT` percent of its rows and of the val rows are answered exactly,
     and its tokens are predicted no better than what counts as not known. A document, or an answer
@@ -98,17 +147,39 @@ def judge(
     gone = all(value is None or value <= LEFT for value in (exact, reworded))
     if check.level is not None and predicted is not None and request.answer_with is None:
         gone = gone and predicted / 100 <= known_from(check.level)
-    taught = request.answer_with
+    taught, stop = request.answer_with, run.recipe.unlearn.stop
     return Verdict(
         exact=exact,
         reworded=reworded,
         predicted=predicted,
         gone=gone,
+        lost=lost_points(results, run),
+        bound=math.inf if stop is None else stop.floor,
+        epochs=run.recipe.unlearn.epochs,
+        accepted=request.accept_damage,
         facts=next(v for v in results.variants if v.name == ERASED),
         rechecked={r.number: _earlier(results, "exact_match", r) for r in log.requests},
         relapsed=[r.number for r in log.requests if _relapsed(r, results)],
         taught="" if taught is None or taught in OWN else _answered_as_taught(run, taught),
     )
+
+
+def lost_points(results: Results, run: Run) -> float | None:
+    """Points of token accuracy lost on val rows that must stay.
+
+    Nothing chose a setting by these rows. `None` if they are only what the model made up: what
+    nobody knows cannot be lost.
+    """
+    subsets = [str(r.subset) for r in run.records if (r.scope, r.split) == ("retention", "val")]
+    if all(subset.startswith(MADE[0]) and not subset.startswith(KNOWN) for subset in subsets):
+        return None
+    before, after = (
+        results.find(name, "token_accuracy", "retention", "val", None)
+        for name in ("memorized", ERASED)
+    )
+    if before is None or after is None or before.value is None or after.value is None:
+        return None
+    return before.value - after.value
 
 
 def exact_before(results: Results) -> float | None:

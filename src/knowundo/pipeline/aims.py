@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from typing import NamedTuple
 
 from knowundo.data.encoded import Encoded
 from knowundo.data.encoding import fitting
-from knowundo.data.neighbours import unknowable
+from knowundo.data.lists.reading import KNOWN, MADE
+from knowundo.data.neighbours import mostly_english, reworded, unknowable
 from knowundo.errors import BadInput
 from knowundo.recipes.schema import Stop
 from knowundo.runs.run import Run
@@ -16,6 +19,11 @@ from knowundo.scoring.teacher_forcing import token_accuracy
 from knowundo.unlearning.early_stopping import StoppingRule, set_aside
 from knowundo.unlearning.original.start import OriginalStart
 from knowundo.unlearning.start import Start
+
+# Retention rows that have to be known if training is to be bounded by what is lost.
+LEAST_KNOWN = 8
+# Added to the seed of the rewordings that a search asks.
+ASKED_SEED = 1
 
 
 class Aim(NamedTuple):
@@ -63,12 +71,66 @@ def _stopping_rule(
     run: Run, stop: Stop, rows: list[Encoded], retention: list[Encoded], aim: Aim
 ) -> tuple[list[Encoded], list[Encoded], StoppingRule]:
     """Unlearn and retention rows to train on, and what is evaluated meanwhile."""
+    known, others, floor = known_rows(run, stop, retention)
     trained, retained, *seen = set_aside(
-        rows, retention, share=stop.share, both=stop.aside == "both", seed=run.recipe.seed
+        rows, known, share=stop.share, both=stop.aside == "both", seed=run.recipe.seed
     )
     first, second = seen
-    rule = StoppingRule(first, second, aim.accuracy, stop.floor, stop.evaluations, stop.patience)
-    return trained, retained, rule
+    rule = StoppingRule(
+        first,
+        second,
+        target=aim.accuracy,
+        floor=floor,
+        evaluations=stop.evaluations,
+        patience=stop.patience,
+        enough=stop.enough,
+        asked=asked_rows(run, first),
+        left=stop.answered,
+    )
+    return trained, [*retained, *others], rule
+
+
+def known_rows(
+    run: Run, stop: Stop, retention: list[Encoded]
+) -> tuple[list[Encoded], list[Encoded], float]:
+    """Retention rows that show damage, the others, and the points of accuracy that may be lost.
+
+    What nobody knows cannot be lost: answers that the model makes up about strangers change at the
+    slightest push. So only rows that were given, or that the model demonstrably knows, are
+    evaluated. If there are fewer than `LEAST_KNOWN`, the floor is infinite.
+
+    Args:
+        run: Its user is told if nothing bounds training.
+        stop: Early stopping of the recipe.
+        retention: Retention rows to divide.
+    """
+    made, known = list[Encoded](), list[Encoded]()
+    for row in retention:
+        subset = str(row.record.subset)
+        (made if subset.startswith(MADE) and not subset.startswith(KNOWN) else known).append(row)
+    if not made or len(known) >= LEAST_KNOWN:
+        return known, made, stop.floor
+    run.reporter.say(
+        f"retention: only {len(known)} rows are given or demonstrably known, so training is not "
+        "bounded by what is lost; name a file of rows that must stay with --retention"
+    )
+    return retention, [], math.inf
+
+
+def asked_rows(run: Run, rows: Sequence[Encoded]) -> list[Encoded]:
+    """Questions of unlearn rows, and the same ones reworded, that a search asks by generation.
+
+    The rewordings differ from those of the val rows, which judge the result.
+    """
+    questions = [row.record for row in rows if row.record.kind == "qa"]
+    english = mostly_english(questions)
+    other = [reworded(r, run.recipe.seed + ASKED_SEED, english=english) for r in questions]
+    # Some questions have one rewording only; the val rows must not choose what they judge.
+    taken = {record.question for record in run.records if record.split == "val"}
+    made = [
+        replace(r, id=f"{r.id}/asked") for r in other if r is not None and r.question not in taken
+    ]
+    return [*(row for row in rows if row.record.kind == "qa"), *fitting(made, run.encode)]
 
 
 def _aim(run: Run, rows: Sequence[Encoded], stop: Stop | None) -> Aim:

@@ -181,6 +181,12 @@ class Stop(_Section):
     model cannot know, such as the same questions about invented people."""
     floor: float = Field(5.0, gt=0, le=100)
     """Points of token accuracy that retention may lose."""
+    enough: float = Field(0.6, ge=0, le=1)
+    """Share of the way to the target from which a step counts as unlearned, and a search of the
+    rate ends."""
+    answered: float = Field(5.0, ge=0, le=100)
+    """Percent of unlearn rows that may still be answered verbatim if a search of the rate is to
+    end."""
     patience: int = Field(5, ge=1)
     """Evaluations below the floor that end training; where retention recovers they do not
     count."""

@@ -16,6 +16,9 @@ from knowundo.storage.checkpoints import State
 
 # The most rows of a scope that are evaluated: an evaluation must cost less than a few steps.
 MOST_ROWS = 64
+# Share of the way to not knowing from which an evaluation step counts as unlearned. The verdict on
+# an erased list allows half of the way; the rest is room for the rows that are not evaluated.
+ENOUGH = 0.6
 
 
 class Evaluation(TypedDict):
@@ -38,9 +41,13 @@ class StoppingRule:
         unlearn: Unlearn rows that are evaluated.
         retention: Retention rows that are evaluated; nothing is trained on them.
         target: Token accuracy on `unlearn` of a model that does not know them, in [0, 1].
-        floor: Points of token accuracy that retention may lose.
+        floor: Points of token accuracy that retention may lose. Infinite if nothing that is known
+            can be evaluated.
         evaluations: How many evaluation steps there are, spread evenly over training.
         patience: So many evaluations below the floor, each no better than the last, end training.
+        enough: Share of the way to not knowing, in [0, 1], from which a step counts as unlearned.
+        asked: Rows that a search of the rate asks by generation after each attempt.
+        left: Percent of `asked` that may still be answered verbatim.
     """
 
     unlearn: Sequence[Encoded]
@@ -49,6 +56,9 @@ class StoppingRule:
     floor: float
     evaluations: int
     patience: int
+    enough: float = ENOUGH
+    asked: Sequence[Encoded] = ()
+    left: float = 5.0
 
 
 def set_aside(
@@ -93,10 +103,10 @@ def set_aside(
 class EarlyStopping:
     """Evaluates a model during training, and holds the weights of its best evaluation step.
 
-    The best step has the highest harmonic mean of what is unlearned and what is retained, each on
-    a scale of its own: all of the way to not knowing is 1, and to lose as much of retention as the
-    floor allows is 1/2. Of equal ones it is the earlier. The start, where nothing is unlearned, is
-    no candidate.
+    The best step is one that has unlearned enough; of these, or if there is none, it has the
+    highest harmonic mean of what is unlearned and what is retained, each on a scale of its own: all
+    of the way to not knowing is 1, and to lose as much of retention as the floor allows is 1/2. Of
+    equal ones it is the earlier. The start, where nothing is unlearned, is no candidate.
 
     Attributes:
         trajectory: All evaluations, that of the start first.
@@ -154,6 +164,9 @@ class EarlyStopping:
             score=2 * forgotten * kept / both if both else 0.0,
         )
 
+    def _rank(self, found: Evaluation) -> tuple[bool, float]:
+        return found["forgotten"] >= self.rule.enough, found["score"]
+
     def after_step(self) -> bool:
         """Count an optimizer step, and evaluate if it is time; `True` ends training."""
         self.step += 1
@@ -164,7 +177,7 @@ class EarlyStopping:
     def _judge(self) -> bool:
         found, before = self._evaluate(), self.trajectory[-1]
         self.trajectory.append(found)
-        if self.best is None or found["score"] > self.best["score"]:
+        if self.best is None or self._rank(found) > self._rank(self.best):
             self.best = found
             self._best_weights = None  # first, so that there are never two copies
             self._best_weights = self.model.snapshot(BEST_STEP, self.names)

@@ -6,12 +6,14 @@ The attempts of a search stand in its checkpoint: resumed, it trains no rate twi
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
+from knowundo.data.encoded import Encoded
 from knowundo.modeling.model import Model
 from knowundo.modeling.snapshots import BEST_RATE, Snapshot
+from knowundo.scoring.answers import answered
 from knowundo.scoring.teacher_forcing import token_accuracy
 from knowundo.storage.checkpoints import State
 from knowundo.storage.job import Job
@@ -26,8 +28,9 @@ FIRST_RATE, BOUNDS, ATTEMPTS, NEAR = 2e-3, (1e-4, 4e-2), 5, 0.06
 # These rates, and guesses, are a LoRA's; training all weights takes a tenth of them (Schulman et
 # al. 2025, "LoRA Without Regret").
 ALL_WEIGHTS = 0.1
-# Share of the way to not knowing that an attempt with early stopping must go.
-ENOUGH = 0.5
+# A search with early stopping begins at this share of `first_rate`: what is unlearned at a gentle
+# rate spreads less to rows that nobody named. It ends when two rates are within this ratio.
+GENTLE, CLOSE = 0.1, 1.3
 
 # What is said of an attempt, and how it ranks: of two, the one that ranks higher is kept.
 Judge = Callable[[Unlearned], tuple[dict[str, Any], tuple[float, ...]]]
@@ -106,46 +109,74 @@ def unlearn_with_early_stopping(
     rule: StoppingRule,
     settings: UnlearnSettings,
     *,
-    attempts: int = 3,
+    attempts: int = 6,
     job: Job = Job(),
 ) -> Unlearned:
-    """`unlearn` with early stopping, at a rate that need not be known.
+    """`unlearn` with early stopping, at the gentlest rate found that unlearns enough.
 
-    If the first rate goes less than half of the way, the rate is raised threefold, else lowered,
-    and on in that direction as long as the best evaluation gets better. The best evaluation step of
-    all attempts is what is left.
+    A constrained search: unlearn enough, and answer at most `rule.left` percent of `rule.asked`
+    verbatim, without losing more retention than the floor. The rate is raised threefold while too
+    little is unlearned, lowered threefold while too much is lost, and bisected (on its logarithm)
+    between a rate of either kind. Every attempt starts from the memorized model.
 
     Args:
         start: As for `unlearn`.
-        rule: What is evaluated, and what ends an attempt.
-        settings: Of each attempt. Its rate is the first; if that is `None`, `first_rate`.
+        rule: What is evaluated, what ends an attempt, and what is asked after it.
+        settings: Of each attempt. Its rate is the first; if that is `None`, a tenth of
+            `first_rate`.
         attempts: At most so many.
         job: Progress and checkpoint.
     """
-    search = _Search(start, settings, _by_evaluation, rule, job)
-    rate = first_rate(start.model) if settings.lr is None else settings.lr
-    best, factor = 0.0, 0.0  # of no attempt yet
+
+    def judge(done: Unlearned) -> tuple[dict[str, Any], tuple[float, ...]]:
+        return _by_evaluation(done, start.model, rule)
+
+    search = _Search(start, settings, judge, rule, job)
+    rate = GENTLE * first_rate(start.model) if settings.lr is None else settings.lr
+    low, high = (
+        0.0,
+        math.inf,
+    )  # the highest rate that does too little, the lowest that does too much
     while len(search.made) < attempts:
-        found = search.at(rate)
-        if found["unlearn"] is None:  # diverged
-            rate = float(f"{rate / 3:.2g}")
-            continue
-        if best > 0 and found["score"] <= best:
+        found = search.at(float(f"{rate:.2g}"))
+        if found["unlearned"] and found["within"]:
             break
-        if not factor:  # the direction is chosen once
-            factor = 3.0 if found["forgotten"] < ENOUGH else 1 / 3
-        best = found["score"]
-        rate = float(f"{rate * factor:.2g}")
+        if found["unlearned"] is False:
+            low = max(low, rate)
+        else:  # lost too much, or diverged
+            high = min(high, rate)
+        if high < CLOSE * low:  # as near to each other as makes a difference
+            break
+        rate = 3 * low if high == math.inf else high / 3 if not low else math.sqrt(low * high)
     return search.end()
 
 
-def _by_evaluation(done: Unlearned) -> tuple[dict[str, Any], tuple[float, ...]]:
-    """Judge by the best evaluation; an attempt that diverged is kept only where no other is."""
-    names = ("unlearn", "retention", "forgotten", "score")
+def _by_evaluation(
+    done: Unlearned, model: Model, rule: StoppingRule
+) -> tuple[dict[str, Any], tuple[float, ...]]:
+    """Judge an attempt, whose weights are in the model, by its best evaluation and by generation.
+
+    Of two, the one that unlearned enough is kept, then the one within the floor, then the one with
+    the better score. One that diverged is kept only where no other is.
+    """
+    names = ("unlearn", "retention", "forgotten", "lost", "score")
     if "diverged" in done.facts:
-        return dict.fromkeys(names) | {"score": 0.0}, (0.0,)
+        return dict.fromkeys((*names, "answered", "unlearned", "within")), (0.0,)
     end = done.facts["best"]
-    return {name: end[name] for name in names}, (1.0, end["score"])
+    answered = percent_verbatim(model, rule.asked)
+    unlearned = end["forgotten"] >= rule.enough and (answered is None or answered <= rule.left)
+    within = end["lost"] <= rule.floor
+    row = {name: end[name] for name in names}
+    row |= {"answered": answered, "unlearned": unlearned, "within": within}
+    return row, (1.0, float(unlearned), float(unlearned and within), end["score"])
+
+
+def percent_verbatim(model: Model, rows: Sequence[Encoded]) -> float | None:
+    """Percent of rows that the model answers verbatim, greedily. `None` if there are no rows."""
+    if not rows:
+        return None
+    said = answered(model, rows)
+    return 100 * sum(answer.exact for answer in said.values()) / len(said)
 
 
 def unlearn_at_chosen_rate(

@@ -17,6 +17,8 @@ from knowundo.storage.files import write_text
 
 # Subsets of rows that the package generated begin with these; whoever edits a list sees which ones.
 MADE = ("generated", "reworded", "answered")
+# Of the generated rows, those whose answer the model demonstrably knows.
+KNOWN = "generated: known"
 
 
 def read_list(

@@ -1,0 +1,63 @@
+"""Which generated rows the model demonstrably knows: the same answer however it is asked."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from random import Random
+
+from knowundo.data.encoded import Encoded
+from knowundo.data.encoding import fitting
+from knowundo.data.neighbours import mostly_english, reworded
+from knowundo.data.records import Record
+from knowundo.modeling.model import Model
+from knowundo.scoring.answers import answered
+from knowundo.scoring.teacher_forcing import teacher_forced
+
+# Rows that are asked again at most, and in how many other wordings.
+MOST, WORDINGS = 160, 3
+# Probability of the whole answer, from which a sampled answer is mostly the same one.
+SURE = 0.5
+
+Encode = Callable[[Sequence[Record]], list[Encoded]]
+
+
+def demonstrably_known(
+    model: Model, rows: Sequence[Record], encode: Encode, *, seed: int
+) -> set[str]:
+    """Ids of the question rows whose answer the model holds on to.
+
+    A model answers any question. What it makes up changes with the wording and from one sample to
+    the next (Manakul et al. 2023, SelfCheckGPT, arXiv:2303.08896). A row counts as known if its
+    answer has a probability of at least `SURE`, so that most samples would be the same, and if more
+    than half of `WORDINGS` other wordings are answered with it.
+
+    Args:
+        model: Not changed.
+        rows: With the model's own greedy answers.
+        encode: As rows of the run are encoded.
+        seed: Of the rows that are asked again, at most `MOST`, and of the wordings.
+    """
+    encoded = fitting([row for row in rows if row.kind == "qa"], encode)
+    forced = teacher_forced(model, encoded)
+    sure = [row for row in encoded if _probability(row, forced[row.record.id]["mean_nll"]) >= SURE]
+    asked = [row.record for row in Random(seed).sample(sure, min(MOST, len(sure)))]
+    english = mostly_english(asked)
+    again: dict[str, Record] = {}
+    for number in range(WORDINGS):
+        for record in asked:
+            other = reworded(record, seed + number, english=english)
+            if other is not None:
+                again.setdefault(f"{record.id}/{other.question}", other)
+    others = fitting([replace(r, id=name) for name, r in again.items()], encode)
+    said = answered(model, others)
+    votes: dict[str, list[bool]] = {}
+    for name, record in again.items():
+        if name in said:
+            votes.setdefault(record.id, []).append(said[name].exact)
+    return {name for name, same in votes.items() if 2 * sum(same) > len(same)}
+
+
+def _probability(row: Encoded, mean_nll: float | None) -> float:
+    return 0.0 if mean_nll is None else math.exp(-mean_nll * row.answer_length)
