@@ -2,7 +2,7 @@
 PYTHON ?= python3
 PIP = .venv/bin/pip install --quiet --disable-pip-version-check --no-compile --constraint constraints.txt
 
-.PHONY: demo test test-all coverage fuzz faults bench bench-scaling lint format clean
+.PHONY: demo test test-all coverage fuzz faults erase-matrix bench bench-scaling lint format clean
 
 demo: .venv/runtime
 	.venv/bin/knowundo demo
@@ -31,6 +31,11 @@ fuzz: .venv/dev
 
 faults: .venv/dev
 	.venv/bin/python perf/faults.py --kills 50 --rooms 10
+
+# Hours; a finished cell is not run again. Real data is read from DATA, where that folder is there.
+DATA = ../shared/data
+erase-matrix: .venv/dev
+	.venv/bin/python perf/erase_matrix.py --out runs/erase-matrix --data $(DATA)
 
 # Nothing else may run on the machine meanwhile; about an hour.
 bench: .venv/dev

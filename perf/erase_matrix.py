@@ -1,7 +1,8 @@
 """Erase lists from models that nobody tuned for, with defaults, and judge by plain transformers.
 
-    python perf/erase_matrix.py --out runs/erase-matrix --data ../shared/data
+    make erase-matrix
     python perf/erase_matrix.py --out runs/erase-matrix --only llama/numbers
+    python perf/erase_matrix.py --out runs/erase-matrix --data FOLDER    # with tofu/ and knowundo/
 
 Each cell is an architecture, a kind of data, a list size, with or without a retention list, a route
 and a seed. A finished cell is a JSON file in `--out` and is not run again; the table is made of all
@@ -30,7 +31,10 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 # Tokens of a document that are given, and that must follow, at each place that is asked.
 GIVEN, ASKED = 24, 16
-GOAL = {"listed": 2.0, "unlisted": 5.0}  # points of exact answers that may be lost
+# Cells of this architecture chose the constants of the search, so that no figure counts them.
+CHOSE = "llama"
+# Kinds of data that are read from the folder `--data`, with their place in it.
+READ = {"authors": "tofu", "privacy": "knowundo"}
 
 
 @dataclass(frozen=True)
@@ -192,6 +196,7 @@ def _percent(hits: Sequence[bool]) -> float | None:
 
 def show(found: Sequence[dict[str, Any]]) -> str:
     """The table, a line a cell, and the figures that the goal is stated in."""
+    found = sorted(found, key=lambda row: row["architecture"] == CHOSE)
     lines = ["| cell | before | after | listed lost | unlisted lost | s | said |", "|" + "---|" * 7]
     for row in found:
         after, lost = row.get("after", {}), row.get("lost", {})
@@ -200,14 +205,24 @@ def show(found: Sequence[dict[str, Any]]) -> str:
         shown += [f"{lost[n]:.0f}" if n in lost else "–" for n in ("listed", "unlisted")]
         said = "" if row["exit"] == 0 else row["said"].replace("|", "/")[:160]
         lines.append(f"| {name} | {' | '.join(map(str, shown))} | {row['seconds']:.0f} | {said} |")
-    erased = [row for row in found if row.get("after", {}).get("unlearn", 100) <= 5]
-    lines.append(f"\n{len(erased)} of {len(found)} erased; {sum(r['traceback'] for r in found)} "
-                 "tracebacks.")  # fmt: skip
-    for name in ("listed", "unlisted"):
-        lost = [row["lost"][name] for row in erased]
+    counted = [row for row in found if row["architecture"] != CHOSE]
+    erased = [row for row in counted if row.get("after", {}).get("unlearn", 100) <= 5]
+    lines.append(
+        f"\n{len(erased)} of {len(counted)} erased ({CHOSE}, whose cells chose the constants, is "
+        f"left out); {sum(r['traceback'] for r in found)} tracebacks."
+    )
+    for name, given in (("listed", True), ("unlisted", True), ("unlisted", False)):
+        lost = [row["lost"][name] for row in erased if row["retention"] is given]
+        where = f"{name}, {'with' if given else 'without'} a retention list"
         if len(lost) > 1:
-            worst = quantiles(lost, n=20)[-1]
-            lines.append(f"{name}: median {median(lost):.1f} points lost, 95th centile {worst:.1f}")
+            worst = quantiles(lost, n=20, method="inclusive")[-1]
+            lines.append(
+                f"{where}: median {median(lost):.1f} % lost, 95th percentile {worst:.1f} % "
+                f"(n = {len(lost)})"
+            )
+    if counted:
+        seconds = [row["seconds"] for row in counted]
+        lines.append(f"wall time: median {median(seconds):.0f} s, longest {max(seconds):.0f} s")
     return "\n".join(lines)
 
 
@@ -224,13 +239,17 @@ def main() -> None:
     results.mkdir(parents=True, exist_ok=True)
     knowundo = [sys.executable, "-c", "from knowundo.cli import main; main()"]
     for cell in cells(given.seeds):
+        if cell.data in READ and not (given.data / READ[cell.data]).is_dir():
+            continue
         file = results / f"{cell.name}.json"
         if given.show or file.exists() or given.only.replace("/", "-") not in cell.name:
             continue
         found = run_cell(cell, given.out, given.data, knowundo)
         file.write_text(json.dumps(found, indent=1))
-        print(f"{cell.name}: {found['seconds']} s, exit {found['exit']}: {found['said'][:200]}")
-        sys.stdout.flush()
+        after = found.get("after", {}).get("unlearn")
+        print(
+            f"{cell.name}: {found['seconds']} s, exit {found['exit']}, {after} % left", flush=True
+        )
     print(show([json.loads(file.read_text()) for file in sorted(results.glob("*.json"))]))
 
 

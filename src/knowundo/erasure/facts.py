@@ -22,7 +22,6 @@ from knowundo.erasure_results import (
     EarlierRequest,
     ErasureResults,
     ErasureSettings,
-    State,
 )
 from knowundo.evaluation.result_rows import EARLIER
 from knowundo.exports.export import Exported
@@ -105,7 +104,7 @@ def collect(
     attempts = verdict.facts.attempts
     return ErasureResults(
         variant=ERASED,
-        state=_state(verdict),
+        state=verdict.state,
         sentence=str(verdict),
         rows=len(listed.before),
         subjects=int(listed.before["subject"].nunique()),
@@ -181,7 +180,7 @@ def command_of(request: ErasureRequest) -> str:
     words += [word for name, value in options.items() if value for word in (name, str(value))]
     words += [word for folder in request.earlier for word in ("--earlier", str(folder))]
     words += [word for assignment in request.sets for word in ("--set", assignment)]
-    words += ["--redact"] * request.redact
+    words += ["--redact"] * request.redact + ["--accept-damage"] * request.accept_damage
     return shlex.join([*words, "--out", str(request.out)])
 
 
@@ -196,18 +195,13 @@ def _call_of(request: ErasureRequest) -> str:
     given |= {"columns": dict(request.columns), "route": request.route, "form": request.form}
     given |= {"answer_with": request.answer_with, "earlier": [str(f) for f in request.earlier]}
     given |= {"sets": list(request.sets), "redact": request.redact}
+    given |= {"accept_damage": request.accept_damage}
     if request.loaded is None and request.adapter is not None:
         given["adapter"] = str(request.adapter)
     lists = {"retention": request.retention, "val": request.val}
     options = [f"{n}={shown(source, n)}" for n, source in lists.items() if source is not None]
     options += [f"{n}={value!r}" for n, value in given.items() if value and value != "auto"]
     return f"erase({', '.join([*first, shown(request.unlearn, 'rows'), *options])})"
-
-
-def _state(verdict: Verdict) -> State:
-    if not verdict.gone:
-        return "not_erased"
-    return "erased" if verdict.passed else "erased_with_damage"
 
 
 def _retention(pair: ScorePair) -> dict[str, Any]:

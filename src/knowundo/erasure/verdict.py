@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
 
 from knowundo.data.lists.reading import KNOWN, MADE
 from knowundo.data.wording import folded
@@ -12,6 +11,7 @@ from knowundo.erasure.checks import LEFT, known_from
 from knowundo.erasure.list_check import ListCheck
 from knowundo.erasure.request import ERASED, ErasureRequest
 from knowundo.erasure.request_log import LoggedRequest, RequestLog
+from knowundo.erasure_results import State
 from knowundo.evaluation.result_rows import EARLIER
 from knowundo.reporting.sentences import RELAPSE
 from knowundo.results import Results, VariantFacts
@@ -23,7 +23,6 @@ from knowundo.unlearning.answers import OWN, answers
 # for them and exact answers cannot show it.
 PREDICTED = 10.0
 
-State = Literal["erased", "erased_with_damage", "not_erased"]
 _WORDS: dict[State, str] = {
     "erased": "erased",
     "erased_with_damage": "erased WITH DAMAGE",
@@ -70,14 +69,21 @@ class Verdict:
         """How the erasure ended."""
         if not self.gone:
             return "not_erased"
-        damaged = self.lost is not None and self.lost > self.bound
+        damaged = self.facts.collapsed is not None or self._lost_too_much
         return "erased_with_damage" if damaged else "erased"
 
     @property
+    def _lost_too_much(self) -> bool:
+        return self.lost is not None and self.lost > self.bound
+
+    @property
     def passed(self) -> bool:
-        """True if the model may be exported: the list is gone, without damage or collapse."""
-        fit = self.state == "erased" or (self.gone and self.accepted)
-        return fit and self.facts.collapsed is None
+        """True if the model may be exported: the list is gone, and damage is accepted if any.
+
+        A collapsed model is never exported.
+        """
+        fit = self.accepted or not self._lost_too_much
+        return self.gone and fit and self.facts.collapsed is None
 
     def __str__(self) -> str:
         """The verdict in one line."""
@@ -107,7 +113,7 @@ class Verdict:
     @property
     def advice(self) -> str:
         """The one thing to change, if the model may not be exported."""
-        if self.state == "erased_with_damage":
+        if self.gone and self._lost_too_much:
             return (
                 f"more than the {self.bound:g} points of unlearn.stop.floor were lost; name more "
                 "rows that must stay with --retention, or accept it with --accept-damage"

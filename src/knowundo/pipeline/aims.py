@@ -107,7 +107,7 @@ def known_rows(
     made, known = list[Encoded](), list[Encoded]()
     for row in retention:
         subset = str(row.record.subset)
-        (made if subset.startswith(MADE) and not subset.startswith(KNOWN) else known).append(row)
+        (made if subset.startswith(MADE[0]) and not subset.startswith(KNOWN) else known).append(row)
     if not made or len(known) >= LEAST_KNOWN:
         return known, made, stop.floor
     run.reporter.say(
