@@ -31,7 +31,7 @@ def finished(monkeypatch: pytest.MonkeyPatch, *, exported: bool, verdict: str) -
     def erase(request: Any, reporter: Any) -> SimpleNamespace:
         return done
 
-    monkeypatch.setattr("knowundo.erasure.erase.erase", erase)
+    monkeypatch.setattr("knowundo.erasure.erase.run_request", erase)
 
 
 def test_the_verdict_leads_and_is_said_once(

@@ -46,6 +46,7 @@ class ErasureOptions(TypedDict, total=False):
     earlier: Sequence[Path]
     sets: Sequence[str]
     redact: bool
+    accept_damage: bool
     copy: bool
     reporter: Reporter
 
