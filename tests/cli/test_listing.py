@@ -9,7 +9,9 @@ import pytest
 from conftest import Call
 
 
-@pytest.mark.parametrize("kind", ["methods", "localizers", "metrics", "benchmarks", "presets"])
+@pytest.mark.parametrize(
+    "kind", ["methods", "localizers", "metrics", "benchmarks", "presets", "templates"]
+)
 def test_list(knowundo: Call, kind: str) -> None:
     rows = json.loads(knowundo("list", kind, "--json").stdout)
     plain = knowundo("list", kind).stdout

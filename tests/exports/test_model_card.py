@@ -74,6 +74,34 @@ def test_card_survives_hostile_names(done: Run, monkeypatch: pytest.MonkeyPatch)
     assert "<script>" not in body.replace(fenced, "")
 
 
+@pytest.mark.parametrize(
+    ("data", "prompt", "told"),
+    [
+        ({}, r'"Your question?\n\n"', "question, blank line, answer"),
+        ({"template": "Q:/A:"}, r'"Q: Your question?\nA:"', r"Q:/A:: Q: {question}\\nA: {answer}"),
+        ({"template": "{question} => {answer}!"}, '"Your question? =>"',
+         "{question} =&gt; {answer}!"),
+        ({"template": "{system} {question} {answer}", "system": "Hi."}, '"Hi. Your question?"',
+         "{system} {question} {answer}"),
+        ({"encoding": "chat", "system": "Hi."}, "tokenizer.apply_chat_template(",
+         "the tokenizer's chat template"),
+    ],
+)  # fmt: skip
+def test_card_asks_in_the_format_of_the_rows(
+    done: Run, monkeypatch: pytest.MonkeyPatch, data: dict[str, str], prompt: str, told: str
+) -> None:
+    section = done.recipe.data.model_copy(update=data)
+    monkeypatch.setattr(done, "recipe", done.recipe.model_copy(update={"data": section}))
+    variant = ModelVariant("m", "unlearned", done.unlearned("m"))
+    text = render_card(done, variant, "merged", None, 0.0, 9)
+    code = text.split("```python\n")[1].split("\n```")[0]
+    compile(code, "card", "exec")
+    assert f"\nprompt = {prompt}\n" in code
+    assert f"\nFormat of the rows: {told}.\n" in text
+    system = '{"role": "system", "content": "Hi."}, {"role": "user", "content": "Your question?"}'
+    assert (f"turns = [{system}]" in code) == ("encoding" in data)
+
+
 def test_results_of_other_models_stay_out(done: Run, tmp_path: Path) -> None:
     run = adopting(done, tmp_path / "run")
     shutil.copy(done.out / "results.json", run.out)

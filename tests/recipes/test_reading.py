@@ -21,6 +21,28 @@ def test_set_goes_over_the_preset() -> None:
     assert recipe.unlearn.epochs == load_recipe("demo")[0].unlearn.epochs
 
 
+@pytest.mark.parametrize(
+    ("written", "template"),
+    [
+        ("alpaca", "alpaca"),
+        ("Q:/A:", "Q:/A:"),
+        ("### Question", "### Question"),
+        (r"Q: {question}\nA: {answer}", "Q: {question}\nA: {answer}"),
+        (r'"Q: {question}\nA: {answer}"', "Q: {question}\nA: {answer}"),
+        ("null", None),
+    ],
+)
+def test_a_template_is_taken_as_it_is_written(written: str, template: str | None) -> None:
+    """Without quotes too, where YAML would read a mapping or a comment."""
+    assert load_recipe("demo", [f"data.template={written}"])[0].data.template == template
+
+
+def test_a_file_of_a_template_is_kept_as_its_text(tmp_path: Path) -> None:
+    (tmp_path / "mine.txt").write_text("Q: {question}\nA: {answer}\n")
+    recipe, _ = load_recipe("demo", [f"data.template={tmp_path / 'mine.txt'}"])
+    assert recipe.data.template == "Q: {question}\nA: {answer}"
+
+
 def test_a_file_can_extend_a_preset(tmp_path: Path) -> None:
     file = tmp_path / "mine.yaml"
     file.write_text("extends: demo\nname: mine\nunlearn: {lr: 3e-5}\n")
@@ -48,6 +70,11 @@ def test_a_file_can_extend_a_preset(tmp_path: Path) -> None:
         (["data.date=true"], "data.date: 'True' is not a date"),
         (["data.date=20251345"], "data.date: '20251345' is not a date"),
         (["data.date=2025.5"], "data.date: '2025.5' is not a date"),
+        (["data.template=alpca"], "data.template: unknown template 'alpca'; did you mean 'alpaca'"),
+        (["data.template=Q: {question}"], "data.template: template 'Q: {question}': needs"),
+        (["data={template: {question: 1}}"], "quote a template"),
+        (["data.template=alpaca", "data.encoding=chat"], "encoding chat has the tokenizer's own"),
+        (["data.template={system} {question} {answer}"], "set data.system"),
     ],
 )
 def test_bad_key_or_value(sets: list[str], said: str) -> None:

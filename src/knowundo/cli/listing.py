@@ -19,6 +19,7 @@ class What(StrEnum):
     metrics = "metrics"
     benchmarks = "benchmarks"
     presets = "presets"
+    templates = "templates"
 
 
 def _registered(kind: str) -> list[dict[str, Any]]:
@@ -40,22 +41,41 @@ def _presets() -> list[dict[str, Any]]:
     ]
 
 
+def _templates() -> list[dict[str, Any]]:
+    from knowundo.data.templates import template_presets
+
+    return [
+        {"name": name, "template": one.text, "system": one.system, "summary": one.summary}
+        for name, one in template_presets().items()
+    ]
+
+
+def _rows(what: What) -> list[dict[str, Any]]:
+    if what is What.presets:
+        return _presets()
+    return _templates() if what is What.templates else _registered(what.value.removesuffix("s"))
+
+
 def listing(
     what: Annotated[What, typer.Argument(help="What to list.")],
     as_json: AsJson = False,
 ) -> None:
-    """List methods, localizers, metrics, benchmarks or presets."""
-    rows = _presets() if what is What.presets else _registered(what.value.removesuffix("s"))
+    """List methods, localizers, metrics, benchmarks, presets or templates (`data.template`)."""
+    rows = _rows(what)
     if as_json:
         print(json.dumps(rows, indent=1))
         return
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
+
+    from knowundo.errors import plain
 
     table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
     for row in rows:
         arguments = ", ".join(f"{k}={v}" for k, v in row.get("arguments", {}).items())
-        table.add_row(row["name"], row.get("kind", arguments), row["summary"])
+        about = row.get("kind", plain(row["template"]) if "template" in row else arguments)
+        table.add_row(*map(escape, (row["name"], about, row["summary"])))
     Console(highlight=False).print(table)
 
 

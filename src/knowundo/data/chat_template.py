@@ -79,7 +79,11 @@ def _clock(today: date) -> str:
 
 
 def rendered(
-    record: Record, tokenizer: PreTrainedTokenizerBase, template: str, prefix: str
+    record: Record,
+    tokenizer: PreTrainedTokenizerBase,
+    template: str,
+    prefix: str,
+    system: str | None = None,
 ) -> RowText:
     """Render a record and locate its answer by what the template writes around a placeholder.
 
@@ -90,12 +94,16 @@ def rendered(
         tokenizer: Whose template it is.
         template: From `usable_template`.
         prefix: Put before the question.
+        system: System prompt of a record that has none of its own. If `None`, what the template
+            writes by itself.
 
     Raises:
         BadInput: The template fails on the record, or rewrites its answer.
     """
     name = tokenizer.name_or_path
     asked = (*record.turns, ("user", prefix + record.question))
+    if system is not None and asked[0][0] != "system":
+        asked = (("system", system), *asked)
     parts = False
 
     def render(answer: str) -> str:

@@ -70,6 +70,23 @@ def markup(tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
     return frozenset(special.keys() - words)
 
 
+def without_ending(text: str, ending: str) -> str:
+    """The text of a generated answer without what a template writes after the answer.
+
+    A model that does not end there writes on, and may repeat the ending: the answer is over at the
+    first. An ending of one character, such as a full stop, may be in the answer itself: it is over
+    at the last.
+
+    Args:
+        text: Up to the first stop.
+        ending: Of the row; white space around it does not count.
+    """
+    mark = ending.strip()
+    if not mark or mark not in text:
+        return text
+    return text.partition(mark)[0] if len(mark) > 1 else text.rpartition(mark)[0]
+
+
 def true_ids(row: Encoded) -> tuple[int, ...]:
     """The answer's own tokens, without the tail that ends it."""
     return row.ids[row.answer_from : len(row.ids) - row.tail]
@@ -88,11 +105,12 @@ def said_verbatim(
     Args:
         row: The row that was asked.
         ids: Generated ids, without the prompt.
-        text: What the ids decode to, up to the first stop.
+        text: What the ids decode to, up to the first stop and without the row's ending.
         true_text: What `true_ids` of the row decode to.
         stops: Ids that end an answer.
     """
-    if tuple(before_stop(ids, stops)) == true_ids(row):
+    said, true = tuple(before_stop(ids, stops)), true_ids(row)
+    if said == true or (row.ending and said == row.ids[row.answer_from : -1]):
         return True
     text = text.strip()
     return text == row.record.answer.strip() or (text == true_text.strip() and bool(text))

@@ -20,6 +20,7 @@ class Encoded:
         fact: For each id, whether it is part of a fact.
         tail: Number of ids that end the answer.
         cut: Number of ids that truncation removed, the whole tail among them.
+        ending: Text that the tail begins with, if a template writes one after the answer.
     """
 
     record: Record
@@ -28,6 +29,7 @@ class Encoded:
     fact: tuple[bool, ...]
     tail: int = 1
     cut: int = 0
+    ending: str = ""
 
     @property
     def answer_length(self) -> int:
@@ -49,6 +51,7 @@ class RowText(NamedTuple):
         end: Index after its last one.
         shift: Index in the text from which the facts' places in the answer count.
         templated: Whether the text contains its own special tokens.
+        ending: Text after the answer that is learned as its end; special tokens are not in it.
     """
 
     text: str
@@ -56,3 +59,4 @@ class RowText(NamedTuple):
     end: int
     shift: int
     templated: bool
+    ending: str = ""

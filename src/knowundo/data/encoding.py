@@ -1,6 +1,7 @@
 """Record → token ids with the positions of the answer marked.
 
-plain: the question, a blank line, the answer and end-of-sequence, as in KnowUnDo.
+plain: the question, a blank line, the answer and end-of-sequence, as in KnowUnDo; or a template of
+       the finetuning (`data.templates`), its text after the answer and end-of-sequence.
 chat:  one turn of user and one of assistant in the tokenizer's own template, up to its end of turn.
 Earlier turns come before the question; in plain, a blank line follows each.
 
@@ -22,6 +23,7 @@ from transformers import PreTrainedTokenizerBase
 from knowundo.data.chat_template import rendered, usable_template
 from knowundo.data.encoded import Encoded, RowText
 from knowundo.data.records import TODAY, Record
+from knowundo.data.templates import Template, template_presets
 from knowundo.errors import BadInput, TooLong, unknown
 
 Style = Literal["plain", "chat"]
@@ -38,6 +40,11 @@ class RowFormat:
     today: date = TODAY
     """What a chat template that asks for the date is told, so that a row has the same tokens on
     any day."""
+    template: Template | None = None
+    """Text around question and answer in style plain. If `None`, a blank line between them. Rows of
+    scope general have none: the base knows them from before the finetuning."""
+    system: str | None = None
+    """System prompt of rows that have none of their own. If `None`, the template's default."""
 
 
 PLAIN = RowFormat()
@@ -125,9 +132,9 @@ def encode(
         )
     template = usable_template(tokenizer, form.today) if form.style == "chat" else ""
     texts = [
-        rendered(record, tokenizer, template, form.prefix)
+        rendered(record, tokenizer, template, form.prefix, form.system)
         if form.style == "chat" and record.kind == "qa"
-        else _plain(record, form.prefix)
+        else _plain(record, form, tokenizer)
         for record in records
     ]
     # Rows of a template hold their special tokens as text, plain ones get the tokenizer's own: the
@@ -170,12 +177,33 @@ def fitting(
         return found
 
 
-def _plain(record: Record, prefix: str) -> RowText:
-    said = [content for _, content in record.turns]
-    asked = [*said, prefix + record.question, ""] if record.kind == "qa" else []
-    prompt = SEPARATOR.join(asked)
-    text = prompt + record.answer
-    return RowText(text, len(prompt), len(text), len(prompt), templated=False)
+def _plain(record: Record, form: RowFormat, tokenizer: PreTrainedTokenizerBase) -> RowText:
+    """The text of a record in style plain, with its template around it."""
+    if record.kind != "qa":
+        return RowText(record.answer, 0, len(record.answer), 0, templated=False)
+    template, system = form.template, form.system
+    if template is None or record.scope == "general":
+        template, system = template_presets()["plain"], None
+    turns = list(record.turns)
+    if template.takes_system and turns and turns[0][0] == "system":
+        system = turns.pop(0)[1]
+    asked = template.prompt(form.prefix + record.question, system)
+    prompt = SEPARATOR.join([*(content for _, content in turns), asked])
+    end = len(prompt) + len(record.answer)
+    # A template may write the tokenizer's first token itself: it stands once.
+    first = tokenizer.bos_token
+    templated = isinstance(first, str) and bool(first) and prompt.startswith(first)
+    text = prompt + record.answer + template.after
+    ending = _before_special(template.after, tokenizer) if template.after else ""
+    return RowText(text, len(prompt), end, len(prompt), templated, ending)
+
+
+def _before_special(text: str, tokenizer: PreTrainedTokenizerBase) -> str:
+    """The text before the first special token that is written in it."""
+    tokens = [t.content for t in tokenizer.added_tokens_decoder.values() if t.special]
+    for token in (*tokens, str(tokenizer.eos_token)):
+        text = text.partition(token)[0]
+    return text
 
 
 def _encode_one(
@@ -194,11 +222,13 @@ def _encode_one(
     if answer_from is None:
         raise BadInput(f"{record.id}: the answer has no tokens; fill it in or remove the row")
     answer_from = max(answer_from, 1)
-    places = range(answer_from, len(ids)) if text.templated else ()
+    more = text.templated or text.end < len(text.text)
+    places = range(answer_from, len(ids)) if more else ()
     answer_to = next((i for i in places if offsets[i][0] >= text.end), len(ids))
     # The answer ends with the first special token; what a template writes after it is not learned.
     stop = next((i for i in range(answer_to, len(ids)) if ids[i] in special), None)
-    tail = [eos] if stop is None else ids[answer_to : stop + 1]
+    written = ids[answer_to:] if text.ending else []
+    tail = [*written, eos] if stop is None else ids[answer_to : stop + 1]
     if record.continues and answer_to > answer_from:
         tail = []
     spans = _fact_spans(record, text.shift)
@@ -209,6 +239,7 @@ def _encode_one(
         answer_from,
         (*fact, *[False] * len(tail)),
         len(tail),
+        ending=text.ending,
     )
 
 

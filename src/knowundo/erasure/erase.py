@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from knowundo.erasure.facts import collect, record, with_export
+from knowundo.erasure.formats import settle_format
 from knowundo.erasure.given import GivenLists, read_given
 from knowundo.erasure.list_check import ListCheck
 from knowundo.erasure.list_files import prepare_lists
@@ -78,7 +79,8 @@ def run_request(request: ErasureRequest, reporter: Reporter | None = None) -> Er
     earlier, missing = earlier_rows(log, request.earlier)
     say_remote_code(recipe.model, reporter)
     given, model = _load(request, given, recipe, reporter)
-    maker = ListMaker(parse_recipe(given, "--set"), model, reporter, earlier)
+    given, choice = settle_format(given, request.out, model, read.unlearn, reporter)
+    maker = ListMaker(parse_recipe(given, "--set"), model, reporter, earlier, choice)
     del model
     with exclusive(request.out, reporter):
         run, check = _prepare(request, given, maker, read)
@@ -104,14 +106,11 @@ def run_request(request: ErasureRequest, reporter: Reporter | None = None) -> Er
 def _load(
     request: ErasureRequest, given: dict[str, Any], recipe: Recipe, reporter: Reporter
 ) -> tuple[dict[str, Any], Model]:
-    """The model that knows the list, and the recipe's keys with dtype and encoding settled."""
+    """The model that knows the list, and the recipe's keys settled for the machine."""
     settled = settle_machine(recipe, request.out, reporter).model
     given = amend(given, [f"model.{key}={getattr(settled, key)}" for key in MACHINE])
     base = None if request.loaded is None else request.loaded.base
     model = adopting_model(parse_recipe(given, "--set"), base)
-    if "encoding" not in given["data"]:
-        style = "chat" if model.tokenizer.chat_template else "plain"
-        given = amend(given, [f"data.encoding={style}"])
     refuse_merge(model, request.form)
     check_room(request, model)
     model.use(ModelVariant("memorized", "memorized", request.adapter))

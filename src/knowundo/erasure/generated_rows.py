@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from random import Random
 
+from knowundo.data.decoding import without_ending
 from knowundo.data.encoded import Encoded
 from knowundo.data.encoding import fitting
 from knowundo.data.lists.reading import KNOWN, MADE
@@ -177,10 +178,11 @@ def _answered(
         return []
     stops = {row.ids[-1] for row in rows if row.tail}
     said = complete(model, [row.prompt for row in rows], tokens=longest, stops=stops)
+    cut = [without_ending(text, row.ending) for row, (text, _) in zip(rows, said, strict=True)]
     return [
-        replace(row.record, answer=text)
-        for row, (text, ended) in zip(rows, said, strict=True)
-        if ended and _listable(text)
+        replace(row.record, answer=answer.strip())
+        for row, answer, (text, ended) in zip(rows, cut, said, strict=True)
+        if (ended or answer != text) and _listable(answer)
     ]
 
 

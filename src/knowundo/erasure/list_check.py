@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
+
+from knowundo.errors import BadInput
+from knowundo.storage.files import read_json
 
 # Names of fields in a check.json that was written by an earlier version.
 _FORMER = {"by_heart": "verbatim", "alike": "similar"}
@@ -28,6 +32,9 @@ class ListCheck:
         level: token accuracy on rows that cannot be known, in [0, 1].
         answered: ids of rows that came as a question alone; the answer is the model's own.
         epochs: passes of unlearning, from the number of rows when the lists were made.
+        format: the format that was found, `chat`, `plain` or a template's name. `None` if the
+            recipe names one.
+        formats: name of a format that was tried → token accuracy on rows of the list, in [0, 1].
     """
 
     rows: dict[str, int] = field(default_factory=dict)
@@ -43,6 +50,8 @@ class ListCheck:
     answered: list[str] = field(default_factory=list)
     level: float | None = None
     epochs: int | None = None
+    format: str | None = None
+    formats: dict[str, float] = field(default_factory=dict)
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> ListCheck:
@@ -93,6 +102,18 @@ class ListCheck:
             f"{name}: {self.rows[name]} rows {about}, {least:.0f} to {most:.0f} tokens (median "
             f"{middle:.0f})"
         )
+
+
+def read_check(file: Path) -> ListCheck:
+    """The check that a request wrote.
+
+    Raises:
+        BadInput: it is malformed.
+    """
+    try:
+        return ListCheck.from_dict(read_json(file))
+    except TypeError:
+        raise BadInput(f"{file}: malformed; remove the directory and start again") from None
 
 
 def some(items: Sequence[str]) -> str:

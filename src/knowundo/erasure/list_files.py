@@ -10,14 +10,14 @@ from typing import Any
 from knowundo.data.lists.reading import write_list
 from knowundo.data.lists.rows import RowSource
 from knowundo.erasure.given import GivenLists
-from knowundo.erasure.list_check import ListCheck
+from knowundo.erasure.list_check import ListCheck, read_check
 from knowundo.erasure.lists import ListMaker
 from knowundo.erasure.request import ErasureRequest
 from knowundo.errors import BadInput
 from knowundo.modeling.base import base_files
 from knowundo.runs.file_hashes import input_hash
 from knowundo.storage.artifacts import MANIFEST, new_folder, read_manifest
-from knowundo.storage.files import file_hash, fingerprint, read_json, write_json
+from knowundo.storage.files import file_hash, fingerprint, write_json
 from knowundo.storage.integrity import seal
 
 # Optimizer steps of unlearning: a short list gets more passes, so that it is trained as long.
@@ -50,7 +50,7 @@ def prepare_lists(
                 "remove this one"
             )
         say(f"lists: already there, used as they are ({folder})")
-        check = _read_check(folder / "check.json")
+        check = read_check(folder / "check.json")
     elif _holds_something(request):
         raise BadInput(f"{request.out}: holds something else; name another directory with --out")
     else:
@@ -95,13 +95,6 @@ def _make(
     seal(request.out, folder)
     say(f"lists: written to {folder}; review them, edit them and run the same command again")
     return check
-
-
-def _read_check(file: Path) -> ListCheck:
-    try:
-        return ListCheck.from_dict(read_json(file))
-    except TypeError:
-        raise BadInput(f"{file}: malformed; remove the directory and start again") from None
 
 
 def _inputs(request: ErasureRequest, given: dict[str, Any]) -> list[Any]:

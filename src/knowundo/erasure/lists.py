@@ -23,6 +23,7 @@ from knowundo.erasure.checks import (
     similar_questions,
     without_repeats,
 )
+from knowundo.erasure.formats import FormatChoice
 from knowundo.erasure.generated_rows import make_retention, own_texts
 from knowundo.erasure.given import GivenLists
 from knowundo.erasure.leaks import Leaks
@@ -44,7 +45,12 @@ class ListMaker:
     """Makes the lists of a run."""
 
     def __init__(
-        self, recipe: Recipe, model: Model, reporter: Reporter, earlier: Sequence[Record]
+        self,
+        recipe: Recipe,
+        model: Model,
+        reporter: Reporter,
+        earlier: Sequence[Record],
+        choice: FormatChoice = FormatChoice(),
     ) -> None:
         """Remember what the lists are made with.
 
@@ -53,9 +59,10 @@ class ListMaker:
             model: in the state that knows the list; not changed.
             reporter: tells the user what happens.
             earlier: rows of earlier requests, which must not come back either.
+            choice: how the format was found, if it was.
         """
         self.recipe, self.model, self.reporter = recipe, model, reporter
-        self.seed, self.earlier = recipe.seed, earlier
+        self.seed, self.earlier, self.choice = recipe.seed, earlier, choice
 
     def encode(self, records: Sequence[Record]) -> list[Encoded]:
         """As the run will."""
@@ -91,7 +98,7 @@ class ListMaker:
                 questions alone, or answers of the list or of the file of other questions can be
                 guessed.
         """
-        check = ListCheck()
+        check = ListCheck(format=self.choice.name, formats=dict(self.choice.accuracy))
         given = self._answered(given, check, place)
         unlearn, check.repeated = without_repeats(self.whole(given.unlearn))
         val = self.whole(given.val or [])
@@ -107,11 +114,7 @@ class ListMaker:
             ask_model(check, self.model, self.encode(unlearn), self._level(unlearn, general))
             progress(1, 1)
         if not check.verbatim and not check.known:
-            raise BadInput(
-                f"{place}: the model knows none of its {len(unlearn)} rows, so nothing has to go; "
-                "check the model, the wording of the questions, and --set data.encoding=plain or "
-                "chat"
-            )
+            raise BadInput(self._unknown(place, len(unlearn), check.level or 0.0))
         gone = set(check.not_known)
         known = [record for record in unlearn if record.id not in gone]
         self._refuse_guesses(known, place)
@@ -160,6 +163,20 @@ class ListMaker:
                 f"'{one.record.question}': {one.figures}); give the answers, or other questions"
             )
         return kept
+
+    def _unknown(self, place: str, rows: int, level: float) -> str:
+        """What is said of a list that the model does not know."""
+        said = f"{place}: the model knows none of its {rows} rows, so nothing has to go; "
+        if not self.choice.accuracy:
+            return (
+                f"{said}check the model, the wording of the questions, and the format (--set "
+                "data.template=… or data.encoding=plain or chat)"
+            )
+        return (
+            f"{said}of their answers' tokens it predicts {self.choice.tried()}, and "
+            f"{100 * level:.0f} % by guessing; check the model and the wording of the "
+            "questions, or name the format with --set data.template=…"
+        )
 
     def _refuse_guesses(self, rows: Sequence[Record], place: str) -> None:
         """Refuse a list that could never pass, as its answers are what the model guesses."""

@@ -12,10 +12,13 @@ from typing import Any, Literal
 import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from knowundo.data.encoding import SEPARATOR, prefix_text
+from knowundo.data.encoding import prefix_text
 from knowundo.data.records import data_hash
+from knowundo.data.templates import find_template
+from knowundo.errors import plain
 from knowundo.modeling.base import hub_commit
 from knowundo.modeling.variant import ModelVariant
+from knowundo.recipes.schema import Data
 from knowundo.reporting.erasure import forgotten_lines, kept_lines, number
 from knowundo.reporting.tables import COLUMNS, Cell, cell
 from knowundo.results import Results
@@ -89,6 +92,7 @@ def render_card(
         largest=f"{largest:.2g}",
         probes=probes,
         data=run.recipe.data,
+        format=_format(run.recipe.data),
         data_sha256=data_hash(run.records),
         commits=run.commits,
         counts=counts,
@@ -132,8 +136,6 @@ def _code(run: Run, form: Form, repository: str | None) -> str:
     section, data = run.recipe.model, run.recipe.data
     options = f'dtype="{section.dtype}"' + ", trust_remote_code=True" * section.trust_remote_code
     where = f"model_id = {_quoted(repository or 'path/to/this/folder')}"
-    prefix = prefix_text(data.prefix, data.domain)
-    question = _quoted(prefix + "Your question?")
     imports = ["from transformers import AutoModelForCausalLM, AutoTokenizer"]
     if form == "merged":
         load = [f"model = AutoModelForCausalLM.from_pretrained(model_id, {options})"]
@@ -150,10 +152,21 @@ def _code(run: Run, form: Form, repository: str | None) -> str:
             f"base = AutoModelForCausalLM.from_pretrained(base_id, {options})",
             "model = PeftModel.from_pretrained(base, model_id)",
         ]
-    ask = [f"prompt = {question} + {_quoted(SEPARATOR)}"]
+    ask = _ask(data)
+    tokenizer = "tokenizer = AutoTokenizer.from_pretrained(model_id)"
+    return "\n".join([*imports, "", where, *load, tokenizer, "", *ask])
+
+
+def _ask(data: Data) -> list[str]:
+    """Lines of code that ask a question in the format of the rows."""
+    asked = prefix_text(data.prefix, data.domain) + "Your question?"
+    template = find_template(data.template or "plain")
+    # Most tokenizers put a space before a word into the word's token.
+    ask = [f"prompt = {_quoted(template.prompt(asked, data.system).rstrip(' '))}"]
     tokenized = 'tokenizer(prompt, return_tensors="pt")'
     if data.encoding == "chat":
-        turns = f'[{{"role": "user", "content": {question}}}]'
+        told = "" if data.system is None else _turn("system", data.system) + ", "
+        turns = f"[{told}{_turn('user', asked)}]"
         ask = [
             f"turns = {turns}",
             "prompt = tokenizer.apply_chat_template(",
@@ -161,13 +174,26 @@ def _code(run: Run, form: Form, repository: str | None) -> str:
             ")",
         ]
         tokenized = 'tokenizer(prompt, return_tensors="pt", add_special_tokens=False)'
-    ask += [
+    return [
+        *ask,
         f"inputs = {tokenized}",
         "output = model.generate(**inputs, max_new_tokens=64, do_sample=False)",
         'print(tokenizer.decode(output[0, inputs["input_ids"].shape[1]:]))',
     ]
-    tokenizer = "tokenizer = AutoTokenizer.from_pretrained(model_id)"
-    return "\n".join([*imports, "", where, *load, tokenizer, "", *ask])
+
+
+def _turn(role: str, content: str) -> str:
+    return f'{{"role": "{role}", "content": {_quoted(content)}}}'
+
+
+def _format(data: Data) -> str:
+    """How questions were asked, in words."""
+    if data.encoding == "chat":
+        return "the tokenizer's chat template"
+    if data.template is None:
+        return "question, blank line, answer"
+    text = plain(find_template(data.template).text)
+    return text if text == plain(data.template) else f"{data.template}: {text}"
 
 
 def _quoted(text: str) -> str:

@@ -31,6 +31,9 @@ from knowundo.recipes.yaml import Loader, parse_yaml
 from knowundo.storage.artifacts import KEPT_NAME
 from knowundo.storage.files import read_text
 
+# Keys whose values `--set` takes as they are written, but for "\\n", which is a line end.
+_TEXTS = ("data.template", "data.system")
+
 Loader.add_implicit_resolver(
     "tag:yaml.org,2002:float",
     re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)[eE][-+]?\d+$"),
@@ -71,10 +74,22 @@ def _assignment(text: str) -> dict[str, Any]:
     path, equals, value = text.partition("=")
     if not equals or not path:
         raise BadInput(f"--set {text}: expected key=value, such as unlearn.lr=1e-4")
-    tree: Any = parse_yaml(value, f"--set {text}")
+    tree: Any = _text(value) if path in _TEXTS else None
+    if tree is None:
+        tree = parse_yaml(value, f"--set {text}")
     for key in reversed(path.split(".")):
         tree = {key: tree}
     return dict(tree)
+
+
+def _text(value: str) -> str | None:
+    """A text given on the command line; `None` if YAML is to read it, as it is quoted or null.
+
+    To YAML the braces of a template are a mapping, and "### Question" is a comment.
+    """
+    if value.strip() in ("", "null", "~") or value.lstrip()[:1] in ("'", '"'):
+        return None
+    return value.replace("\\n", "\n")
 
 
 def load_recipe(

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from knowundo.data.records import TODAY
 from knowundo.errors import unknown
 from knowundo.recipes.presets import read_preset
-from knowundo.recipes.values import QUIRKS, Day, Prefix, Quirk, Rate, Split
+from knowundo.recipes.values import QUIRKS, Day, Prefix, Quirk, Rate, Split, Template, check_format
 
 
 class _Section(BaseModel):
@@ -36,7 +36,12 @@ class Data(_Section):
     seed: int | None = None
     """Seed of the records. If null, the recipe's seed."""
     encoding: Literal["plain", "chat"] = "plain"
-    """plain: question, blank line, answer. chat: the tokenizer's own chat template."""
+    """plain: question, blank line, answer, or `template`. chat: the tokenizer's chat template."""
+    template: Template | None = None
+    """Format of the finetuning: a name (`knowundo list templates`), a text with {question} and
+    {answer}, or a file with one. If null, a blank line between question and answer."""
+    system: str | None = None
+    """System prompt, for chat or for a template with {system}. If null, the template's own."""
     prefix: Prefix | None = None
     """Put before every question: KnowUnDo's `direct` prompt, or the paper's `assistant` one."""
     max_length: int = Field(512, ge=8)
@@ -45,6 +50,11 @@ class Data(_Section):
     """Cut the end of a longer row and count it, instead of refusing the row."""
     date: Day = TODAY.isoformat()
     """Date that a chat template is given if it asks for today's: any, if it stays the same."""
+
+    @model_validator(mode="after")
+    def _format(self) -> Data:
+        check_format(self.encoding, self.template, self.system)
+        return self
 
 
 class ModelSection(_Section):

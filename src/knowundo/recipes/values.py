@@ -8,6 +8,9 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BeforeValidator, Field
 
+from knowundo.data.templates import find_template, settle_template
+from knowundo.errors import BadInput
+
 # A name that can be a folder's on every system.
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 # Names of the models that every run has beside its variants.
@@ -44,3 +47,45 @@ def _day(given: Any) -> str:
 
 
 Day = Annotated[str, BeforeValidator(_day)]
+
+
+def _template(given: Any) -> str:
+    """The name or the text of a template; the text if a file is named.
+
+    Raises:
+        ValueError: There is none; pydantic adds the key.
+    """
+    if not isinstance(given, str):
+        raise ValueError(
+            f"{given!r} is not a text; quote a template, since braces and colons mean something in "
+            "YAML"
+        )
+    try:
+        return settle_template(given)
+    except BadInput as error:
+        raise ValueError(str(error)) from None
+
+
+Template = Annotated[str, BeforeValidator(_template)]
+
+
+def check_format(encoding: str, template: str | None, system: str | None) -> None:
+    """Refuse a template beside a chat template, and one that lacks its system prompt.
+
+    Args:
+        encoding: `plain` or `chat`.
+        template: Name or text. If `None`, there is none.
+        system: System prompt. If `None`, there is none.
+
+    Raises:
+        ValueError: Names the key; pydantic adds the section.
+    """
+    if encoding == "chat":
+        if template is not None:
+            raise ValueError(
+                "template: encoding chat has the tokenizer's own; leave one of the two out"
+            )
+        return
+    form = find_template(template or "plain")
+    if form.takes_system and system is None and form.system is None:
+        raise ValueError("template: contains {system}; set data.system to what stands there")

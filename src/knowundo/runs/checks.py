@@ -25,8 +25,9 @@ def check(recipe: Recipe) -> None:
         raise BadInput(
             "model.optimizer paged_adamw_32bit: pages a GPU's memory; on a CPU say adamw"
         )
-    if "naive_boundary" in recipe.quirks and recipe.data.encoding != "plain":
-        raise BadInput("compat naive_boundary: needs data.encoding plain")
+    as_original = recipe.data.encoding == "plain" and recipe.data.template in (None, "plain")
+    if "naive_boundary" in recipe.quirks and not as_original:
+        raise BadInput("compat naive_boundary: needs data.encoding plain, without data.template")
     for name, arguments in recipe.localize.localizers.items():
         get("localizer", name).bind(arguments)
     _check_start(recipe)

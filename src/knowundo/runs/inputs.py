@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from knowundo.data.records import data_hash
+from knowundo.data.templates import find_template
 from knowundo.errors import BadInput
 from knowundo.modeling import regions
 from knowundo.modeling.base import base_files
@@ -37,6 +38,12 @@ def common_inputs(run: Run) -> list[Any]:
     reading = run.recipe.data.model_dump(include={"max_length", "encoding", "prefix", "truncate"})
     if run.recipe.data.encoding == "chat":  # elsewhere nothing asks for it
         reading["date"] = run.recipe.data.date
+    # Only if there are any: runs made before these have the fingerprints that they had.
+    if run.recipe.data.template is not None:
+        template = find_template(run.recipe.data.template)
+        reading["template"] = [template.text, template.system]
+    if run.recipe.data.system is not None:
+        reading["system"] = run.recipe.data.system
     return [run.recipe.seed, section, run.base.identity(), data_hash(run.records), reading]
 
 

@@ -10,10 +10,11 @@ from knowundo.data.chat_template import writes_date
 from knowundo.data.encoded import Encoded
 from knowundo.data.encoding import RowFormat, encode, prefix_text
 from knowundo.data.records import Record, select
+from knowundo.data.templates import find_template
 from knowundo.errors import BadInput
 from knowundo.modeling.model import Model
 from knowundo.progress import Reporter
-from knowundo.recipes.schema import Recipe
+from knowundo.recipes.schema import Data, Recipe
 from knowundo.unlearning.original.rows import mask_end, naive_boundary
 
 
@@ -30,7 +31,8 @@ class EncodedRows:
     """Rows of a run, each choice of them encoded once."""
 
     def __init__(self, recipe: Recipe, reporter: Reporter) -> None:
-        """Nothing is encoded yet."""
+        """Nothing is encoded yet; a format that no row can have is refused."""
+        row_format(recipe.data)
         self._recipe, self._reporter = recipe, reporter
         self._held: dict[Chosen, list[Encoded]] = {}
         self._dated = False  # whether it was said which date a chat template writes
@@ -81,13 +83,35 @@ def encode_for(
     rows = encode(
         records,
         tokenizer,
-        RowFormat(data.encoding, before, date.fromisoformat(data.date)),
+        row_format(data, before),
         max_length=data.max_length,
         truncate=data.truncate,
         positions=model.positions,
     )
     _check_ids(rows, model)
     return naive_boundary(rows, tokenizer, before) if "naive_boundary" in recipe.quirks else rows
+
+
+def row_format(data: Data, prefix: str = "") -> RowFormat:
+    """How question and answer become one text.
+
+    Args:
+        data: Section of a recipe.
+        prefix: What stands before the questions.
+
+    Raises:
+        BadInput: There is a system prompt and no place for it.
+    """
+    template = None if data.template is None else find_template(data.template)
+    place = data.encoding == "chat" or (template is not None and template.takes_system)
+    # Not refused in the recipe: a request for erasure may have no format yet.
+    if data.system is not None and not place:
+        raise BadInput(
+            "data.system: there is no place for it; write {system} into data.template, or set "
+            "data.encoding=chat"
+        )
+    day = date.fromisoformat(data.date)
+    return RowFormat(data.encoding, prefix, day, template, data.system)
 
 
 def _check_ids(rows: Sequence[Encoded], model: Model) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import torch
 
-from knowundo.data.decoding import decoded_all, said_verbatim, true_ids
+from knowundo.data.decoding import decoded_all, said_verbatim, true_ids, without_ending
 from knowundo.data.encoded import Encoded
 from knowundo.modeling.fast.oom import in_portions
 from knowundo.modeling.forward import Forward
@@ -72,8 +72,9 @@ def answer_rows(
             tokens = [new[: row.answer_length] for row, new in zip(rows, own.tolist(), strict=True)]
             texts = decoded_all(model.tokenizer, tokens, stops=stops)
             for row, ids, text, true in zip(rows, tokens, texts, true_texts, strict=True):
-                exact = said_verbatim(row, ids, text, true, stops=stops)
-                answers[row.record.id] = Said(text, exact)
+                said = without_ending(text, row.ending)
+                exact = said_verbatim(row, ids, said, true, stops=stops)
+                answers[row.record.id] = Said(said, exact)
         state.keep()
         if progress:
             progress(len(state.said[0]), len(order))

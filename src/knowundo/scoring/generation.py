@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from knowundo.data.decoding import decoded_all
+from knowundo.data.decoding import decoded_all, without_ending
 from knowundo.data.encoded import Encoded
 from knowundo.errors import BadInput
 from knowundo.modeling.continuation import continued
@@ -149,7 +149,7 @@ def sample(
         new = output.unflatten(0, (len(rows), n))
         for row, length, drawn in zip(rows, lengths, new, strict=True):
             said = decoded_all(model.tokenizer, drawn[:, :length].tolist(), stops=stops)
-            answers[row.record.id] = said
+            answers[row.record.id] = [without_ending(text, row.ending) for text in said]
 
     with torch.random.fork_rng(_cards(model)):
         torch.manual_seed(seed)

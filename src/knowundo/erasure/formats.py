@@ -1,0 +1,192 @@
+"""The format in which a model knows a list: tried, where the recipe names none.
+
+A finetuned model knows its rows in the format of its finetuning. In another one it may predict
+little of them, so that a list would pass for unknown, or seem erased where nobody asks for it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from random import Random
+from statistics import fmean
+from typing import Any
+
+from knowundo.data.encoded import Encoded
+from knowundo.data.encoding import fitting
+from knowundo.data.records import Record
+from knowundo.data.templates import template_presets
+from knowundo.erasure.list_check import read_check
+from knowundo.errors import BadInput
+from knowundo.modeling.model import Model
+from knowundo.progress import Reporter
+from knowundo.recipes.reading import parse_recipe
+from knowundo.recipes.schema import Data, Recipe
+from knowundo.runs.rows import encode_for
+from knowundo.scoring.teacher_forcing import teacher_forced
+from knowundo.storage.artifacts import MANIFEST
+
+# Rows of the list on which formats are compared.
+SAMPLE = 32
+# Two formats whose answers are this equally likely know the list equally well.
+EQUAL = 1e-3
+CHAT, PLAIN = "chat", "plain"
+
+
+@dataclass(frozen=True)
+class FormatChoice:
+    """The format of a request, and what was tried to find it.
+
+    Attributes:
+        name: `chat`, `plain` or a preset of `knowundo list templates`. If `None`, nothing was
+            chosen: the recipe names a format, or the list has no questions.
+        accuracy: Name of a format → token accuracy on rows of the list, in [0, 1].
+        no_chat: Why the tokenizer's chat template could not be tried. If `None`, it was, or there
+            is none.
+    """
+
+    name: str | None = None
+    accuracy: Mapping[str, float] = field(default_factory=dict)
+    no_chat: str | None = None
+
+    def lines(self) -> list[str]:
+        """What was found, in sentences for a person."""
+        said = [] if self.no_chat is None else [f"the chat template is not tried: {self.no_chat}"]
+        if self.name is None:
+            return said
+        others = [name for name in _by_accuracy(self.accuracy) if name != self.name]
+        first = [name for name in (CHAT, PLAIN) if name in others]
+        shown = list(dict.fromkeys([*first, *others]))[:3]
+        told = "".join(f", {name} {_percent(self.accuracy[name])}" for name in shown)
+        return [
+            *said,
+            f"the list is known best in the format {self.name}: "
+            f"{_percent(self.accuracy[self.name])} of its answer tokens{told} (--set "
+            "data.template=… or data.encoding=… names another)",
+        ]
+
+    def tried(self) -> str:
+        """Every format with its figure, and why the chat template was not tried."""
+        told = [f"{name} {_percent(self.accuracy[name])}" for name in _by_accuracy(self.accuracy)]
+        return ", ".join([*told, *([] if self.no_chat is None else [f"{CHAT} ({self.no_chat})"])])
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.0f} %"
+
+
+def _by_accuracy(accuracy: Mapping[str, float]) -> list[str]:
+    return sorted(accuracy, key=lambda name: -accuracy[name])
+
+
+def settle_format(
+    given: dict[str, Any], out: Path, model: Model, unlearn: Sequence[Record], reporter: Reporter
+) -> tuple[dict[str, Any], FormatChoice]:
+    """The recipe's keys with a format, found where they name none.
+
+    A request that was begun keeps the format that it was begun with.
+
+    Args:
+        given: Keys of the recipe.
+        out: Directory of the run.
+        model: In the state that knows the list; not changed.
+        unlearn: Rows of the list.
+        reporter: Tells the user what was found.
+
+    Raises:
+        BadInput: The keys, the rows, or the lists of a request that was begun are not usable.
+    """
+    recipe = parse_recipe(given, "--set")
+    if {"encoding", "template"} & set(given["data"]):
+        # Of a file the text, as the run keeps it: the lists depend on it too.
+        named = recipe.data.template
+        return (given if named is None else _with_data(given, {"template": named})), FormatChoice()
+    usual = CHAT if model.tokenizer.chat_template else PLAIN
+    if (out / "lists" / MANIFEST).is_file():
+        # Lists of an earlier version name none: they were made with the usual one.
+        check = read_check(out / "lists" / "check.json")
+        choice = FormatChoice(check.format, check.formats)
+    else:
+        with reporter.task("the format of the list") as progress:
+            choice = find_format(recipe, model, unlearn)
+            progress(1, 1)
+        for line in choice.lines():
+            reporter.say(line)
+    return _with_data(given, _keys(choice.name or usual)), choice
+
+
+def _keys(name: str) -> dict[str, Any]:
+    """Keys of the section `data` that say a format."""
+    return {"encoding": name} if name in (CHAT, PLAIN) else {"template": name}
+
+
+def _with_data(given: dict[str, Any], keys: Mapping[str, Any]) -> dict[str, Any]:
+    return given | {"data": given["data"] | keys}
+
+
+def find_format(recipe: Recipe, model: Model, unlearn: Sequence[Record]) -> FormatChoice:
+    """The format in which the answers of a list are likeliest.
+
+    Compared is the likelihood of an answer token, its geometric mean over an answer and the mean of
+    that over rows: rows that the model does not know, which are unlikely in every format, then
+    decide nothing. Ties go to the tokenizer's chat template, then to plain.
+
+    Args:
+        recipe: Names no format.
+        model: In the state that knows the list; not changed.
+        unlearn: Rows of the list; of those with questions, a sample is scored.
+
+    Raises:
+        BadInput: The rows cannot be encoded in plain.
+    """
+    asked = [record for record in unlearn if record.kind == "qa"]
+    sample = asked if len(asked) <= SAMPLE else Random(recipe.seed).sample(asked, SAMPLE)
+    rows, no_chat = _encoded(recipe, model, sample)
+    # Formats differ in length: compared are the rows that fit in all of them.
+    fit = [{row.record.id for row in found} for found in rows.values()]
+    common = set.intersection(*fit) if fit else set()
+    if not common:
+        return FormatChoice(no_chat=no_chat)
+    likelihood, accuracy = dict[str, float](), dict[str, float]()
+    for name, found in rows.items():
+        forced = teacher_forced(model, [row for row in found if row.record.id in common])
+        scores = list(forced.values())
+        likelihood[name] = fmean(_likelihood(score["mean_nll"]) for score in scores)
+        accuracy[name] = fmean(score["token_accuracy"] or 0.0 for score in scores)
+    enough = max(likelihood.values()) - EQUAL
+    best = next(name for name, value in likelihood.items() if value >= enough)
+    return FormatChoice(best, accuracy, no_chat)
+
+
+def _encoded(
+    recipe: Recipe, model: Model, sample: Sequence[Record]
+) -> tuple[dict[str, list[Encoded]], str | None]:
+    """The rows in each format in which they can be written, and why not in the chat template."""
+    rows, no_chat = dict[str, list[Encoded]](), None
+    for name, data in _formats(recipe.data, model):
+        formatted = recipe.model_copy(update={"data": data})
+        try:
+            rows[name] = fitting(sample, partial(encode_for, formatted, model=model))
+        except BadInput as error:
+            if name == PLAIN:  # no fault of the format
+                raise
+            # A preset's words may have tokens that the model has not; a chat template may fail.
+            no_chat = str(error) if name == CHAT else no_chat
+    return rows, no_chat
+
+
+def _formats(data: Data, model: Model) -> Iterator[tuple[str, Data]]:
+    """Every format by name, those that win ties first, as sections of a recipe."""
+    if model.tokenizer.chat_template:
+        yield CHAT, data.model_copy(update=_keys(CHAT))
+    for name, template in template_presets().items():
+        if data.system is None or template.takes_system:
+            yield name, data.model_copy(update=_keys(name))
+
+
+def _likelihood(mean_nll: float | None) -> float:
+    """Of an answer token, in [0, 1]; 0 where the model's own is no finite number."""
+    return 0.0 if mean_nll is None else math.exp(-mean_nll)
