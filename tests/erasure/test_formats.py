@@ -21,6 +21,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
+from knowundo.data.encoded import Encoded
 from knowundo.data.records import Record
 from knowundo.data.templates import parse_template
 from knowundo.erasure.erase import erase
@@ -33,6 +34,8 @@ from knowundo.modeling.adapters import Adaptation
 from knowundo.modeling.model import Model
 from knowundo.progress import Reporter
 from knowundo.recipes.reading import amend, parse_recipe
+from knowundo.recipes.schema import Recipe
+from knowundo.runs.rows import encode_for
 from knowundo.storage.artifacts import new_folder
 from knowundo.storage.files import write_json
 from tiny_run import Said
@@ -175,17 +178,39 @@ def test_ties_go_to_the_chat_template_and_then_to_plain(
     assert found(model, rows("alpaca")).name == "plain"
 
 
-def test_documents_and_a_failing_chat_template(
-    model: Model, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_documents_have_no_format(model: Model) -> None:
     text = Record("d", "", "All of it.", "unlearn", "train", kind="text")
     assert found(model, [text]) == FormatChoice()
+    assert FormatChoice().lines() == []
+
+
+def test_a_chat_template_that_fails_may_be_the_format_and_is_refused(
+    model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(model.tokenizer, "chat_template", "{{ raise_exception('no user') }}")
-    choice = found(model, rows("alpaca"))
-    assert choice.name == "alpaca"
-    assert "chat" not in choice.accuracy
-    assert "its chat template refuses" in choice.lines()[0]
-    assert "chat (" in choice.tried()
+    with pytest.raises(BadInput, match=r"its chat template refuses .*set data\.encoding=plain"):
+        found(model, rows("alpaca"))
+
+
+def test_a_doubtful_format_is_said(model: Model) -> None:
+    choice = found(model, rows("own"))
+    assert choice.accuracy[str(choice.name)] < 0.9
+    assert "name it with --set data.template=" in choice.lines()[1]
+
+
+def test_a_preset_whose_words_the_model_lacks_is_not_tried(
+    model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its tokens may be beyond the embeddings, as those of ChatML are beside a smaller base."""
+    real = encode_for
+
+    def encoded(recipe: Recipe, records: list[Record], model: Model) -> list[Encoded]:
+        if recipe.data.template == "chatml":
+            raise BadInput("its token has no embedding")
+        return real(recipe, records, model)
+
+    monkeypatch.setattr("knowundo.erasure.formats.encode_for", encoded)
+    assert "chatml" not in found(model, rows("vicuna")).accuracy
 
 
 def test_a_system_prompt_leaves_the_formats_with_a_place_for_it(model: Model) -> None:
@@ -220,11 +245,11 @@ def test_a_format_is_asked_for_once(
 
 
 def test_a_list_that_is_known_in_no_format_is_refused_with_figures(model: Model) -> None:
-    choice = FormatChoice("plain", {"plain": 0.25, "alpaca": 0.125}, "it fails")
+    choice = FormatChoice("plain", {"plain": 0.25, "alpaca": 0.125})
     maker = ListMaker(parse_recipe(keys(), "--set"), model, Reporter(), [], choice)
     assert maker._unknown("rows.jsonl", 4, 0.25) == (
         "rows.jsonl: the model knows none of its 4 rows, so nothing has to go; of their answers' "
-        "tokens it predicts plain 25 %, alpaca 12 %, chat (it fails), and 25 % by guessing; check "
+        "tokens it predicts plain 25 %, alpaca 12 %, and 25 % by guessing; check "
         "the model and the wording of the questions, or name the format with --set data.template=…"
     )
 

@@ -33,6 +33,8 @@ from knowundo.storage.artifacts import MANIFEST
 SAMPLE = 32
 # Two formats whose answers are this equally likely know the list equally well.
 EQUAL = 1e-3
+# Token accuracy from which a format is taken for the one of the finetuning without a doubt.
+CERTAIN = 0.9
 CHAT, PLAIN = "chat", "plain"
 
 
@@ -44,34 +46,35 @@ class FormatChoice:
         name: `chat`, `plain` or a preset of `knowundo list templates`. If `None`, nothing was
             chosen: the recipe names a format, or the list has no questions.
         accuracy: Name of a format → token accuracy on rows of the list, in [0, 1].
-        no_chat: Why the tokenizer's chat template could not be tried. If `None`, it was, or there
-            is none.
     """
 
     name: str | None = None
     accuracy: Mapping[str, float] = field(default_factory=dict)
-    no_chat: str | None = None
 
     def lines(self) -> list[str]:
         """What was found, in sentences for a person."""
-        said = [] if self.no_chat is None else [f"the chat template is not tried: {self.no_chat}"]
         if self.name is None:
-            return said
+            return []
         others = [name for name in _by_accuracy(self.accuracy) if name != self.name]
         first = [name for name in (CHAT, PLAIN) if name in others]
         shown = list(dict.fromkeys([*first, *others]))[:3]
         told = "".join(f", {name} {_percent(self.accuracy[name])}" for name in shown)
-        return [
-            *said,
+        said = [
             f"the list is known best in the format {self.name}: "
             f"{_percent(self.accuracy[self.name])} of its answer tokens{told} (--set "
-            "data.template=… or data.encoding=… names another)",
+            "data.template=… or data.encoding=… names another)"
         ]
+        if self.accuracy[self.name] < CERTAIN:
+            said.append(
+                "in none of the formats does the model know the list well: if it was finetuned in "
+                "another one, name it with --set data.template=…, or the list may only seem erased"
+            )
+        return said
 
     def tried(self) -> str:
-        """Every format with its figure, and why the chat template was not tried."""
-        told = [f"{name} {_percent(self.accuracy[name])}" for name in _by_accuracy(self.accuracy)]
-        return ", ".join([*told, *([] if self.no_chat is None else [f"{CHAT} ({self.no_chat})"])])
+        """Every format with its figure."""
+        names = _by_accuracy(self.accuracy)
+        return ", ".join(f"{name} {_percent(self.accuracy[name])}" for name in names)
 
 
 def _percent(share: float) -> str:
@@ -140,16 +143,16 @@ def find_format(recipe: Recipe, model: Model, unlearn: Sequence[Record]) -> Form
         unlearn: Rows of the list; of those with questions, a sample is scored.
 
     Raises:
-        BadInput: The rows cannot be encoded in plain.
+        BadInput: The rows cannot be encoded in plain, or the tokenizer's chat template fails.
     """
     asked = [record for record in unlearn if record.kind == "qa"]
     sample = asked if len(asked) <= SAMPLE else Random(recipe.seed).sample(asked, SAMPLE)
-    rows, no_chat = _encoded(recipe, model, sample)
+    rows = _encoded(recipe, model, sample)
     # Formats differ in length: compared are the rows that fit in all of them.
     fit = [{row.record.id for row in found} for found in rows.values()]
     common = set.intersection(*fit) if fit else set()
     if not common:
-        return FormatChoice(no_chat=no_chat)
+        return FormatChoice()
     likelihood, accuracy = dict[str, float](), dict[str, float]()
     for name, found in rows.items():
         forced = teacher_forced(model, [row for row in found if row.record.id in common])
@@ -158,24 +161,22 @@ def find_format(recipe: Recipe, model: Model, unlearn: Sequence[Record]) -> Form
         accuracy[name] = fmean(score["token_accuracy"] or 0.0 for score in scores)
     enough = max(likelihood.values()) - EQUAL
     best = next(name for name, value in likelihood.items() if value >= enough)
-    return FormatChoice(best, accuracy, no_chat)
+    return FormatChoice(best, accuracy)
 
 
-def _encoded(
-    recipe: Recipe, model: Model, sample: Sequence[Record]
-) -> tuple[dict[str, list[Encoded]], str | None]:
-    """The rows in each format in which they can be written, and why not in the chat template."""
-    rows, no_chat = dict[str, list[Encoded]](), None
+def _encoded(recipe: Recipe, model: Model, sample: Sequence[Record]) -> dict[str, list[Encoded]]:
+    """The rows in each format in which they can be written."""
+    rows = dict[str, list[Encoded]]()
     for name, data in _formats(recipe.data, model):
         formatted = recipe.model_copy(update={"data": data})
         try:
             rows[name] = fitting(sample, partial(encode_for, formatted, model=model))
-        except BadInput as error:
-            if name == PLAIN:  # no fault of the format
+        except BadInput:
+            # A preset's words may have tokens that the model has not. A chat template that fails
+            # may be the format of the finetuning, and what fails in plain fails in all of them.
+            if name in (CHAT, PLAIN):
                 raise
-            # A preset's words may have tokens that the model has not; a chat template may fail.
-            no_chat = str(error) if name == CHAT else no_chat
-    return rows, no_chat
+    return rows
 
 
 def _formats(data: Data, model: Model) -> Iterator[tuple[str, Data]]:
