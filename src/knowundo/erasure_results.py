@@ -63,6 +63,8 @@ class ErasureSettings(BaseModel):
     """dtype of the weights."""
     seed: int
     """Seed of the recipe."""
+    template: str | None = None
+    """Name or text of the template around question and answer: `data.template`."""
 
 
 class ErasureResults(BaseModel):

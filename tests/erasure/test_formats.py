@@ -288,6 +288,8 @@ def test_rows_are_gone_in_the_format_of_the_finetuning(
     assert done.check.format == (None if named else form)
     assert len(done.check.verbatim) == 2
     assert done.run.recipe.data.template == (OWN if named else form)
+    assert done.results.erasure is not None
+    assert done.results.erasure.settings.template == (OWN if named else form)
     assert done.exported is not None, done.verdict
     assert not any(r.answer in said_by(done.exported.folder, form, r) for r in rows(form))
     card = (done.exported.folder / "README.md").read_text()

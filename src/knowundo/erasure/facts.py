@@ -278,4 +278,5 @@ def _settings(run: Run, made: Mapping[str, Any]) -> ErasureSettings:
         encoding=run.recipe.data.encoding,
         dtype=run.recipe.model.dtype,
         seed=run.recipe.seed,
+        template=run.recipe.data.template,
     )
