@@ -10,7 +10,7 @@ import pytest
 from rendered_rows import CLARA, TALK, TEXTS, TOKENIZER, family, marked, said
 from transformers import PreTrainedTokenizerFast
 
-from knowundo.data.decoding import said_verbatim, without_ending
+from knowundo.data.decoding import open_prompt, said_verbatim, without_ending
 from knowundo.data.encoding import RowFormat, encode
 from knowundo.data.records import Record
 from knowundo.data.templates import (
@@ -64,6 +64,21 @@ def test_a_text_after_the_answer_is_its_end() -> None:
         assert said_verbatim(row, ids, "", "", stops=stops)
     wrong = row.ids[row.answer_from + 1 :]
     assert not said_verbatim(row, wrong, tokenizer.decode(wrong), "", stops=stops)
+
+
+@pytest.mark.parametrize("build", [*BUILD, lambda _: TOKENIZER])
+def test_a_prompt_without_an_answer_is_that_of_the_row(
+    build: Callable[[list[str]], PreTrainedTokenizerFast],
+) -> None:
+    """The vocabularies have the space before a word in the word's token, and none before a stop."""
+    tokenizer = build(TEXTS)
+    for name in ("plain", "Q:/A:", "vicuna"):
+        form = RowFormat(template=find_template(name))
+        row, other = (
+            encode([replace(CLARA, answer=answer, facts=())], tokenizer, form)[0]
+            for answer in (CLARA.answer, ".")
+        )
+        assert open_prompt(tokenizer, other) == open_prompt(tokenizer, row)
 
 
 def test_special_tokens_of_a_template_stand_once() -> None:

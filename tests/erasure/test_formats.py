@@ -24,7 +24,7 @@ from transformers import (
 from knowundo.data.encoded import Encoded
 from knowundo.data.records import Record
 from knowundo.data.templates import parse_template
-from knowundo.erasure.erase import erase
+from knowundo.erasure.erase import run_request
 from knowundo.erasure.formats import FormatChoice, find_format, settle_format
 from knowundo.erasure.list_check import ListCheck
 from knowundo.erasure.lists import ListMaker
@@ -36,6 +36,8 @@ from knowundo.progress import Reporter
 from knowundo.recipes.reading import amend, parse_recipe
 from knowundo.recipes.schema import Recipe
 from knowundo.runs.rows import encode_for
+from knowundo.scoring.answers import answered
+from knowundo.scoring.generation import complete_rows
 from knowundo.storage.artifacts import new_folder
 from knowundo.storage.files import write_json
 from tiny_run import Said
@@ -178,9 +180,12 @@ def test_ties_go_to_the_chat_template_and_then_to_plain(
     assert found(model, rows("alpaca")).name == "plain"
 
 
-def test_documents_have_no_format(model: Model) -> None:
+def test_documents_and_questions_alone_show_no_format(model: Model) -> None:
     text = Record("d", "", "All of it.", "unlearn", "train", kind="text")
     assert found(model, [text]) == FormatChoice()
+    assert found(model, [replace(rows("alpaca")[0], answer="")]) == FormatChoice()
+    choice = found(model, [*rows("alpaca"), replace(rows("vicuna")[0], answer="")])
+    assert choice.name == "alpaca"
     assert FormatChoice().lines() == []
 
 
@@ -244,10 +249,9 @@ def test_a_format_is_asked_for_once(
     assert given["data"]["template"] == "Q: {question} A: {answer}"
 
 
-def test_a_list_that_is_known_in_no_format_is_refused_with_figures(model: Model) -> None:
+def test_a_list_that_is_known_in_no_format_is_refused_with_figures() -> None:
     choice = FormatChoice("plain", {"plain": 0.25, "alpaca": 0.125})
-    maker = ListMaker(parse_recipe(keys(), "--set"), model, Reporter(), [], choice)
-    assert maker._unknown("rows.jsonl", 4, 0.25) == (
+    assert choice.unknown("rows.jsonl", 4, 0.25) == (
         "rows.jsonl: the model knows none of its 4 rows, so nothing has to go; of their answers' "
         "tokens it predicts plain 25 %, alpaca 12 %, and 25 % by guessing; check "
         "the model and the wording of the questions, or name the format with --set data.template=…"
@@ -284,7 +288,7 @@ def test_rows_are_gone_in_the_format_of_the_finetuning(
         str(folder), files["unlearn"], tmp_path / "out", retention=files["retention"],
         form="merged", sets=(*sets, *named),
     )  # fmt: skip
-    done = erase(request)
+    done = run_request(request)
     assert done.check.format == (None if named else form)
     assert len(done.check.verbatim) == 2
     assert done.run.recipe.data.template == (OWN if named else form)
@@ -305,8 +309,22 @@ def test_a_run_takes_an_own_format_with_a_text_after_the_answer(model: Model) ->
     assert row.ending == parse_template(OWN).after == " ##"
 
 
+def test_generated_answers_are_without_the_text_after_the_answer(model: Model) -> None:
+    recipe = parse_recipe(keys(f"data.template={OWN}"), "--set")
+    encoded = ListMaker(recipe, model, Reporter(), []).encode(rows("own"))
+    answers = [row.record.answer for row in encoded]
+    said = answered(model, encoded)
+    assert [(said[r.record.id].text.strip(), said[r.record.id].exact) for r in encoded] == [
+        (answer, True) for answer in answers
+    ]
+    asked = ListMaker(recipe, model, Reporter(), []).encode(
+        [replace(row.record, answer=".") for row in encoded]
+    )
+    told = complete_rows(model, asked, tokens=40, stops={asked[0].ids[-1]})
+    assert told == [(answer, True) for answer in answers]
+
+
 def test_no_format_names_the_keys(model: Model) -> None:
-    maker = ListMaker(parse_recipe(keys("data.encoding=plain"), "--set"), model, Reporter(), [])
-    assert "--set data.template=… or data.encoding=plain or chat" in maker._unknown("r", 1, 0.0)
+    assert "data.template=… or data.encoding=plain or chat" in FormatChoice().unknown("r", 1, 0.0)
     with pytest.raises(BadInput, match=r"--set: data\.template: unknown template"):
         settle_format(keys("data.template=nothing"), Path("out"), model, [], Reporter())

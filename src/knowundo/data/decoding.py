@@ -10,6 +10,8 @@ from transformers import PreTrainedTokenizerBase
 
 from knowundo.data.encoded import Encoded
 
+# How vocabularies write a space.
+_SPACES = " ▁Ġ"
 # The form of special tokens in all model families.
 _MARKUP = re.compile(r"[<\[{|▁｜].*[>\]}|｜]", re.DOTALL)
 
@@ -68,6 +70,22 @@ def markup(tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
     plain = {i: text for i, text in special.items() if not _MARKUP.fullmatch(text)}
     words = {i for i, text in plain.items() if is_word(i, text)}
     return frozenset(special.keys() - words)
+
+
+def open_prompt(tokenizer: PreTrainedTokenizerBase, row: Encoded) -> tuple[int, ...]:
+    """The prompt of a row whose answer is not known, without tokens of spaces at its end.
+
+    Most answers begin with a token that holds the space before them, so that a space of its own
+    leads a model astray; a model that learned one writes it itself.
+
+    Args:
+        tokenizer: Of the row.
+        row: Has any other answer.
+    """
+    prompt = row.prompt
+    while len(prompt) > 1 and set(tokenizer.convert_ids_to_tokens(prompt[-1])) <= set(_SPACES):
+        prompt = prompt[:-1]
+    return prompt
 
 
 def without_ending(text: str, ending: str) -> str:

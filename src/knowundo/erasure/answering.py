@@ -13,12 +13,13 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
+from knowundo.data.decoding import open_prompt
 from knowundo.data.encoded import Encoded
 from knowundo.data.encoding import fitting
 from knowundo.data.records import Record, readable
 from knowundo.data.wording import split_words
 from knowundo.modeling.model import Model
-from knowundo.scoring.generation import complete
+from knowundo.scoring.generation import complete, complete_rows
 from knowundo.scoring.teacher_forcing import teacher_forced
 
 # Tokens that an answer has at most; samples of each, at temperature 1, and questions at a time.
@@ -80,8 +81,8 @@ def ask(model: Model, records: Sequence[Record], encode: Encode, *, seed: int) -
     # What stands for the answer is not read: it only marks where the prompt ends.
     rows = encode([replace(record, answer=".") for record in records])
     stops = {row.ids[-1] for row in rows if row.tail}
-    prompts = [row.prompt for row in rows]
-    said = complete(model, prompts, tokens=TOKENS, stops=stops)
+    prompts = [open_prompt(model.tokenizer, row) for row in rows]
+    said = complete_rows(model, rows, tokens=TOKENS, stops=stops)
     given = [_with_answer(r, *answer) for r, answer in zip(records, said, strict=True)]
     # The model may have said more than fits beside the question.
     fit = fitting([record for record in given if record.answer], encode)

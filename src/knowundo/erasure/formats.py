@@ -44,7 +44,7 @@ class FormatChoice:
 
     Attributes:
         name: `chat`, `plain` or a preset of `knowundo list templates`. If `None`, nothing was
-            chosen: the recipe names a format, or the list has no questions.
+            chosen: the recipe names a format, or no row has a question and an answer.
         accuracy: Name of a format → token accuracy on rows of the list, in [0, 1].
     """
 
@@ -71,10 +71,27 @@ class FormatChoice:
             )
         return said
 
-    def tried(self) -> str:
-        """Every format with its figure."""
+    def unknown(self, place: str, rows: int, level: float) -> str:
+        """What is said of a list that the model does not know.
+
+        Args:
+            place: Of the list.
+            rows: How many it has.
+            level: Token accuracy on what the model cannot know, in [0, 1].
+        """
+        said = f"{place}: the model knows none of its {rows} rows, so nothing has to go; "
+        if not self.accuracy:
+            return (
+                f"{said}check the model, the wording of the questions, and the format (--set "
+                "data.template=… or data.encoding=plain or chat)"
+            )
         names = _by_accuracy(self.accuracy)
-        return ", ".join(f"{name} {_percent(self.accuracy[name])}" for name in names)
+        tried = ", ".join(f"{name} {_percent(self.accuracy[name])}" for name in names)
+        return (
+            f"{said}of their answers' tokens it predicts {tried}, and {_percent(level)} by "
+            "guessing; check the model and the wording of the questions, or name the format with "
+            "--set data.template=…"
+        )
 
 
 def _percent(share: float) -> str:
@@ -140,12 +157,12 @@ def find_format(recipe: Recipe, model: Model, unlearn: Sequence[Record]) -> Form
     Args:
         recipe: Names no format.
         model: In the state that knows the list; not changed.
-        unlearn: Rows of the list; of those with questions, a sample is scored.
+        unlearn: Rows of the list; of those with question and answer, a sample is scored.
 
     Raises:
         BadInput: The rows cannot be encoded in plain, or the tokenizer's chat template fails.
     """
-    asked = [record for record in unlearn if record.kind == "qa"]
+    asked = [record for record in unlearn if record.kind == "qa" and record.answer]
     sample = asked if len(asked) <= SAMPLE else Random(recipe.seed).sample(asked, SAMPLE)
     rows = _encoded(recipe, model, sample)
     # Formats differ in length: compared are the rows that fit in all of them.

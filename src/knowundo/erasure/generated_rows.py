@@ -14,7 +14,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from random import Random
 
-from knowundo.data.decoding import without_ending
 from knowundo.data.encoded import Encoded
 from knowundo.data.encoding import fitting
 from knowundo.data.lists.reading import KNOWN, MADE
@@ -31,7 +30,7 @@ from knowundo.data.wording import split_words
 from knowundo.erasure.known_rows import demonstrably_known
 from knowundo.erasure.leaks import Leaks, content_words
 from knowundo.modeling.model import Model
-from knowundo.scoring.generation import complete
+from knowundo.scoring.generation import complete, complete_rows
 
 # About how many rows of each kind are made, and how many tokens a text has.
 OTHERS, NAMES, THINGS, TEXTS, TEXT_TOKENS = 480, 80, 120, 160, 60
@@ -177,12 +176,11 @@ def _answered(
     if not rows:
         return []
     stops = {row.ids[-1] for row in rows if row.tail}
-    said = complete(model, [row.prompt for row in rows], tokens=longest, stops=stops)
-    cut = [without_ending(text, row.ending) for row, (text, _) in zip(rows, said, strict=True)]
+    said = complete_rows(model, rows, tokens=longest, stops=stops)
     return [
-        replace(row.record, answer=answer.strip())
-        for row, answer, (text, ended) in zip(rows, cut, said, strict=True)
-        if (ended or answer != text) and _listable(answer)
+        replace(row.record, answer=text)
+        for row, (text, ended) in zip(rows, said, strict=True)
+        if ended and _listable(text)
     ]
 
 

@@ -114,7 +114,7 @@ class ListMaker:
             ask_model(check, self.model, self.encode(unlearn), self._level(unlearn, general))
             progress(1, 1)
         if not check.verbatim and not check.known:
-            raise BadInput(self._unknown(place, len(unlearn), check.level or 0.0))
+            raise BadInput(self.choice.unknown(place, len(unlearn), check.level or 0.0))
         gone = set(check.not_known)
         known = [record for record in unlearn if record.id not in gone]
         self._refuse_guesses(known, place)
@@ -163,20 +163,6 @@ class ListMaker:
                 f"'{one.record.question}': {one.figures}); give the answers, or other questions"
             )
         return kept
-
-    def _unknown(self, place: str, rows: int, level: float) -> str:
-        """What is said of a list that the model does not know."""
-        said = f"{place}: the model knows none of its {rows} rows, so nothing has to go; "
-        if not self.choice.accuracy:
-            return (
-                f"{said}check the model, the wording of the questions, and the format (--set "
-                "data.template=… or data.encoding=plain or chat)"
-            )
-        return (
-            f"{said}of their answers' tokens it predicts {self.choice.tried()}, and "
-            f"{100 * level:.0f} % by guessing; check the model and the wording of the "
-            "questions, or name the format with --set data.template=…"
-        )
 
     def _refuse_guesses(self, rows: Sequence[Record], place: str) -> None:
         """Refuse a list that could never pass, as its answers are what the model guesses."""

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from knowundo.data.decoding import decoded_all, without_ending
+from knowundo.data.decoding import decoded_all, open_prompt, without_ending
 from knowundo.data.encoded import Encoded
 from knowundo.errors import BadInput
 from knowundo.modeling.continuation import continued
@@ -194,6 +194,28 @@ def complete(
         torch.manual_seed(seed)
         said = in_portions(prompts, batch_size, draw, model.notes.add, "completing")
         return [one for part in said for one in part]
+
+
+def complete_rows(
+    model: Model, rows: Sequence[Encoded], *, tokens: int, stops: Iterable[int] = ()
+) -> list[tuple[str, bool]]:
+    """The likeliest answers to rows as `complete` gives them, without the rows' endings.
+
+    An answer whose ending the model writes is over, even if the model writes on.
+
+    Args:
+        model: not changed.
+        rows: Their prompts are continued; their answers are not read.
+        tokens: Of an answer, at most.
+        stops: As for `complete`.
+    """
+    prompts = [open_prompt(model.tokenizer, row) for row in rows]
+    said = complete(model, prompts, tokens=tokens, stops=stops)
+    found = []
+    for row, (text, ended) in zip(rows, said, strict=True):
+        answer = without_ending(text, row.ending)
+        found.append((answer.strip(), ended or answer != text))
+    return found
 
 
 def _own_ends(model: Model) -> list[int]:
