@@ -23,8 +23,9 @@ from knowundo.erasure.list_check import read_check
 from knowundo.errors import BadInput
 from knowundo.modeling.model import Model
 from knowundo.progress import Reporter
+from knowundo.recipes.data_section import Data
 from knowundo.recipes.reading import parse_recipe
-from knowundo.recipes.schema import Data, Recipe
+from knowundo.recipes.schema import Recipe
 from knowundo.runs.rows import encode_for
 from knowundo.scoring.teacher_forcing import teacher_forced
 from knowundo.storage.artifacts import MANIFEST

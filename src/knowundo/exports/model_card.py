@@ -18,7 +18,7 @@ from knowundo.data.templates import find_template
 from knowundo.errors import plain
 from knowundo.modeling.base import hub_commit
 from knowundo.modeling.variant import ModelVariant
-from knowundo.recipes.schema import Data
+from knowundo.recipes.data_section import Data
 from knowundo.reporting.erasure import forgotten_lines, kept_lines, number
 from knowundo.reporting.tables import COLUMNS, Cell, cell
 from knowundo.results import Results

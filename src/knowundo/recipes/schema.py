@@ -4,60 +4,15 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
-from knowundo.data.records import TODAY
 from knowundo.errors import unknown
+from knowundo.recipes.data_section import Data, Section
 from knowundo.recipes.presets import read_preset
-from knowundo.recipes.values import QUIRKS, Day, Prefix, Quirk, Rate, Split, Template, check_format
+from knowundo.recipes.values import QUIRKS, Prefix, Quirk, Rate, Split
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True, frozen=True)
-
-
-class Data(_Section):
-    """Which records."""
-
-    benchmark: str = "embedded"
-    """A registered benchmark: see `knowundo list benchmarks`."""
-    domain: str = "privacy"
-    """A domain of the benchmark."""
-    source: str | None = None
-    """Folder of the benchmark's files. If null, they are generated, or read from the hub."""
-    revision: str | None = None
-    """Commit of the benchmark's repository on the hub. If null, the newest."""
-    general: str | None = None
-    """General records from elsewhere: a dataset on the hub, a folder or a file of texts."""
-    general_revision: str | None = None
-    """Commit of that dataset on the hub. If null, the newest."""
-    subjects: int | None = Field(None, ge=1)
-    """Number of subjects that are used or drawn. If null, the benchmark's own number."""
-    seed: int | None = None
-    """Seed of the records. If null, the recipe's seed."""
-    encoding: Literal["plain", "chat"] = "plain"
-    """plain: question, blank line, answer, or `template`. chat: the tokenizer's chat template."""
-    template: Template | None = None
-    """Format of the finetuning: a name (`knowundo list templates`), a text with {question} and
-    {answer}, or a file with one. If null, a blank line between question and answer."""
-    system: str | None = None
-    """System prompt, for chat or for a template with {system}. If null, the template's own."""
-    prefix: Prefix | None = None
-    """Put before every question: KnowUnDo's `direct` prompt, or the paper's `assistant` one."""
-    max_length: int = Field(512, ge=8)
-    """Most tokens that a row may have."""
-    truncate: bool = False
-    """Cut the end of a longer row and count it, instead of refusing the row."""
-    date: Day = TODAY.isoformat()
-    """Date that a chat template is given if it asks for today's: any, if it stays the same."""
-
-    @model_validator(mode="after")
-    def _format(self) -> Data:
-        check_format(self.encoding, self.template, self.system)
-        return self
-
-
-class ModelSection(_Section):
+class ModelSection(Section):
     """Which base, and what training may change of it."""
 
     base: str = "embedded"
@@ -91,7 +46,7 @@ class ModelSection(_Section):
     """Run Python code that comes with the base."""
 
 
-class Memorize(_Section):
+class Memorize(Section):
     """Finetuning until the records are known (defaults: KnowUnDo, privacy)."""
 
     adopt: str | None = None
@@ -124,7 +79,7 @@ def _memflex() -> dict[str, dict[str, Any]]:
     return {"memflex": {}}
 
 
-class Localize(_Section):
+class Localize(Section):
     """Search for the region that stores the unlearn scope."""
 
     adopt: str | None = None
@@ -144,7 +99,7 @@ class Localize(_Section):
     passes."""
 
 
-class Plan(_Section):
+class Plan(Section):
     """One method in one region. Keys not set here come from its preset, then from `unlearn`."""
 
     name: str
@@ -183,7 +138,7 @@ class Plan(_Section):
         return given | {"arguments": arguments}
 
 
-class Stop(_Section):
+class Stop(Section):
     """Early stopping by evaluations on train rows; the best evaluation step's weights are kept."""
 
     target: Annotated[float, Field(ge=0, le=1)] | Literal["unknown"] = "unknown"
@@ -210,7 +165,7 @@ class Stop(_Section):
     measured on rows that training did not touch. Else the evaluated rows are trained on."""
 
 
-class Unlearn(_Section):
+class Unlearn(Section):
     """Settings of all planned variants (defaults: KnowUnDo), and the variants."""
 
     lr: Rate = 5e-5
@@ -246,7 +201,7 @@ class Unlearn(_Section):
         return self.keep_every if plan.keep_every is None else plan.keep_every
 
 
-class Evaluate(_Section):
+class Evaluate(Section):
     """What is scored."""
 
     generate: tuple[Split, ...] = ("train", "val", "probe", "holdout")
@@ -267,7 +222,7 @@ class Evaluate(_Section):
     """Number of solved examples before each question. If null, the task's own number."""
 
 
-class Recipe(_Section):
+class Recipe(Section):
     """A whole run."""
 
     name: str = Field("run", pattern=r"^[^\x00-\x1f\x7f]*$", max_length=200)

@@ -14,7 +14,8 @@ from knowundo.data.templates import find_template
 from knowundo.errors import BadInput
 from knowundo.modeling.model import Model
 from knowundo.progress import Reporter
-from knowundo.recipes.schema import Data, Recipe
+from knowundo.recipes.data_section import Data
+from knowundo.recipes.schema import Recipe
 from knowundo.unlearning.original.rows import mask_end, naive_boundary
 
 
