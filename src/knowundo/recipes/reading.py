@@ -14,7 +14,6 @@ unlearn:
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -27,18 +26,12 @@ from knowundo.errors import BadInput, unknown
 from knowundo.recipes.presets import read_preset
 from knowundo.recipes.schema import Recipe
 from knowundo.recipes.values import NAME, ROLES
-from knowundo.recipes.yaml import Loader, parse_yaml
+from knowundo.recipes.yaml import parse_yaml
 from knowundo.storage.artifacts import KEPT_NAME
 from knowundo.storage.files import read_text
 
 # Keys whose values `--set` takes as they are written, but for "\\n", which is a line end.
 _TEXTS = ("data.template", "data.system")
-
-Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)[eE][-+]?\d+$"),
-    list("-+0123456789."),
-)
 
 
 def _read_given(config: str | None) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import yaml
@@ -11,6 +12,14 @@ from knowundo.errors import BadInput
 
 class Loader(yaml.SafeLoader):
     """YAML 1.1 reads 1e-4 as text; here it is a number."""
+
+
+# Here and not where recipes are read: whoever parses YAML gets the same numbers.
+Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)[eE][-+]?\d+$"),
+    list("-+0123456789."),
+)
 
 
 def parse_yaml(text: str, place: str) -> Any:
