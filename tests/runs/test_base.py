@@ -17,7 +17,7 @@ from knowundo.runs.base import (
     base_knows,
     model_options,
     say_remote_code,
-    settle_dtype,
+    settle_machine,
     tokenizer_of,
 )  # fmt: skip
 from knowundo.runs.recipe_file import write_recipe_file
@@ -39,9 +39,10 @@ def test_a_base_knows_the_records_if_it_adopts_itself(toy_base: str) -> None:
 
 def test_code_of_others_is_told(toy_base: str) -> None:
     said = Said()
-    say_remote_code(recipe(), said)
+    say_remote_code(recipe().model, said)
     assert said.lines == []
-    say_remote_code(recipe(f"model.base={toy_base}", "model.trust_remote_code=true"), said)
+    trusting = recipe(f"model.base={toy_base}", "model.trust_remote_code=true")
+    say_remote_code(trusting.model, said)
     assert len(said.lines) == 1
     assert toy_base in said.lines[0]
 
@@ -52,18 +53,26 @@ def test_a_dtype_is_chosen_once_for_a_directory(
     """A resumed run keeps it, though the machine would choose another one now."""
     chosen = iter([("bfloat16", "first"), ("float32", "second")])
     monkeypatch.setattr(module, "choose", lambda *_, **__: next(chosen))
-    said, asked = Said(), recipe("model.dtype=auto")
-    settled = settle_dtype(asked, tmp_path, said)
+    own = ("model.device=cpu", "model.threads=1", "model.adaptation=lora")
+    said, asked = Said(), recipe("model.dtype=auto", *own)
+    settled = settle_machine(asked, tmp_path, said)
     assert settled.model.dtype == "bfloat16"
-    assert said.lines == ["model.dtype auto: bfloat16; first"]
+    assert "model.dtype auto: bfloat16; first" in said.lines
+    told = said.lines.count("model.dtype auto: bfloat16; first")
     write_recipe_file(tmp_path, {}, settled.model_dump(mode="json"))
-    assert settle_dtype(asked, tmp_path, said).model.dtype == "bfloat16"
-    assert len(said.lines) == 1
-    assert settle_dtype(recipe("model.dtype=float32"), tmp_path, said).model.dtype == "float32"
+    assert settle_machine(asked, tmp_path, said).model.dtype == "bfloat16"
+    assert told == said.lines.count("model.dtype auto: bfloat16; first") == 1
+    assert next(chosen) == ("float32", "second")  # nobody has asked for it
+    assert (
+        settle_machine(recipe("model.dtype=float32", *own), tmp_path, said).model.dtype == "float32"
+    )
 
 
 def test_options_of_the_model_are_those_of_the_recipe() -> None:
-    options = model_options(recipe("seed=3", "model.gradient_checkpointing=true"))
+    settled = ("model.device=cpu", "model.threads=1", "model.dtype=float32")
+    options = model_options(recipe("seed=3", "model.gradient_checkpointing=true", *settled))
+    with pytest.raises(ValueError, match=r"model\.dtype is auto; call settle_machine first"):
+        model_options(recipe(*settled[:2], "model.dtype=auto"))
     assert options["seed"] == 3
     assert options["options"].gradient_checkpointing is True
 
