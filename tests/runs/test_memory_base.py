@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from pathlib import Path
 
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
 from knowundo.errors import BadInput
@@ -88,5 +90,11 @@ def test_what_cannot_be_taken(toy_base: str, tmp_path: Path) -> None:
         tiny_run(tmp_path, None, model=given["model"])
     net = given["model"]
     assert isinstance(net, PreTrainedModel)
+    wrapped = get_peft_model(deepcopy(net), LoraConfig(r=2, target_modules=["q_proj"]))
+    with pytest.raises(BadInput, match="model: has an adapter already; hand in its base"):
+        tiny_run(tmp_path, None, model=wrapped, tokenizer=given["tokenizer"])
+    offloaded = deepcopy(net).to("meta")
+    with pytest.raises(BadInput, match="some of its weights are offloaded and not in memory"):
+        tiny_run(tmp_path, None, model=offloaded, tokenizer=given["tokenizer"])
     with pytest.raises(BadInput, match=r"its weights are float16; call \.to\(torch\.bfloat16\)"):
         MemoryBase(net.half(), given["tokenizer"])  # type: ignore[arg-type]

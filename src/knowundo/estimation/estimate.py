@@ -11,7 +11,10 @@ from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from knowundo.estimation.fake_model import FakeModel, local_base
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from knowundo.errors import BadInput
+from knowundo.estimation.fake_model import FakeModel, fake_base, local_base
 from knowundo.estimation.schema import Estimate
 from knowundo.estimation.stages import estimate_stages, planned_adaptations
 from knowundo.estimation.tracer import Tracer
@@ -19,6 +22,7 @@ from knowundo.modeling.adapters import Adaptation, adaptation_of
 from knowundo.progress import Reporter
 from knowundo.recipes.schema import Recipe
 from knowundo.runs.base import base_knows, model_options, tokenizer_of
+from knowundo.runs.memory_base import loaded_section
 from knowundo.runs.run import Run
 
 
@@ -39,7 +43,13 @@ def _notes(recipe: Recipe) -> list[str]:
     return notes
 
 
-def estimate(recipe: Recipe, reporter: Reporter | None = None) -> list[Estimate]:
+def estimate(
+    recipe: Recipe,
+    reporter: Reporter | None = None,
+    *,
+    model: PreTrainedModel | None = None,
+    tokenizer: PreTrainedTokenizerBase | None = None,
+) -> list[Estimate]:
     """Estimate what a recipe takes, once for each adaptation that it may end with.
 
         recipe, _ = load_recipe("demo", ["model.base=path/to/model"])
@@ -50,25 +60,52 @@ def estimate(recipe: Recipe, reporter: Reporter | None = None) -> list[Estimate]
         recipe: its base must be on this machine, as a folder or in the hub's cache. Only the
             config and the tokenizer are read, and no weights.
         reporter: tells the user what happens. If `None`, nobody is told.
+        model: the base, if it is in memory already; its name, device and dtype are those of the
+            recipe then. It is not changed, and no weight of it is copied. A recipe that takes over
+            what the base knows (`memorize.adopt` is `model.base`) takes over this one.
+        tokenizer: the tokenizer of `model`.
 
     Raises:
         BadInput: the base is not on this machine, or does not support what the recipe asks for.
     """
     reporter = reporter or Reporter()
-    folder, adopted = local_base(recipe.model.base), recipe.memorize.adopt
-    brought = [] if adopted is None or base_knows(recipe) else [Path(adopted)]
-    brought = [adapter for adapter in brought if adaptation_of(adapter).kind == "lora"]
-    code = recipe.model.trust_remote_code
-    tokenizer, _ = tokenizer_of(folder, brought, trust_remote_code=code)
+    if model is not None:
+        recipe = _of_loaded(recipe, model)
+        if tokenizer is None:
+            raise BadInput("tokenizer: a loaded model needs its own; hand it in beside the model")
+    folder = None if model is not None else local_base(recipe.model.base)
     found = []
     with TemporaryDirectory() as scratch:
         run = Run(recipe, Path(scratch) / "run")
         for adaptation in planned_adaptations(recipe):
-            given = model_options(run.recipe)["options"]
-            options = replace(given, device="cpu", tokenizer=tokenizer)
-            model = FakeModel(folder, adaptation, seed=recipe.seed, options=options)
-            found.append(_with_adaptation(run, model, adaptation, reporter))
+            options = replace(model_options(run.recipe)["options"], device="cpu")
+            if model is not None and tokenizer is not None:
+                fake = FakeModel(fake_base(model, tokenizer, options), adaptation, seed=recipe.seed)
+            else:
+                assert folder is not None
+                options = replace(options, tokenizer=_own_tokenizer(recipe, folder))
+                fake = FakeModel(folder, adaptation, seed=recipe.seed, options=options)
+            found.append(_with_adaptation(run, fake, adaptation, reporter))
     return found
+
+
+def _of_loaded(recipe: Recipe, model: PreTrainedModel) -> Recipe:
+    """The recipe with the name, device and dtype of a loaded base."""
+    own = loaded_section(model)
+    memorize = recipe.memorize
+    if base_knows(recipe):
+        memorize = memorize.model_copy(update={"adopt": own["base"]})
+    section = recipe.model.model_copy(update=own)
+    return recipe.model_copy(update={"model": section, "memorize": memorize})
+
+
+def _own_tokenizer(recipe: Recipe, folder: str) -> str | None:
+    """The folder of the tokenizer that an adapter brings, or `None` for the base's own."""
+    adopted = recipe.memorize.adopt
+    brought = [] if adopted is None or base_knows(recipe) else [Path(adopted)]
+    brought = [adapter for adapter in brought if adaptation_of(adapter).kind == "lora"]
+    code = recipe.model.trust_remote_code
+    return tokenizer_of(folder, brought, trust_remote_code=code)[0]
 
 
 def _with_adaptation(

@@ -9,12 +9,25 @@ import torch
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 from torch._subclasses.fake_tensor import FakeTensorMode
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 
 from knowundo.errors import BadInput
 from knowundo.modeling.base import base_path
-from knowundo.modeling.loading import LoadedBase, LoadingOptions, Source, load_base
+from knowundo.modeling.checks import stored_quantization
+from knowundo.modeling.loading import (
+    LoadedBase,
+    LoadingOptions,
+    Source,
+    load_base,
+    recompute_activations,
+)
 from knowundo.modeling.model import Model
+from knowundo.modeling.structure import meta_copy
 
 
 class _UnpackedMatmul(torch.autograd.Function):
@@ -78,7 +91,7 @@ class FakeModel(Model):
         config = AutoConfig.from_pretrained(source.path, **code)
         with torch.device("meta"):
             model = AutoModelForCausalLM.from_config(config, **asked)
-        self.total = sum(parameter.numel() for parameter in model.parameters())
+        self.total = _count(model)
         if given.quantization is not None:
             _quantize(model)
         return model
@@ -88,6 +101,7 @@ class FakeModel(Model):
         return True
 
     def _adapted(self, model: Any) -> Any:
+        self.total = self.total or _count(model)
         with torch.device("meta"):
             return _faked(super()._adapted(model))
 
@@ -96,6 +110,38 @@ class FakeModel(Model):
         """Width of the logits, which may exceed the tokenizer's vocabulary."""
         head: Any = self.causal_lm().get_output_embeddings()  # type: ignore[operator]
         return int(head.weight.shape[0])
+
+
+def _count(model: Any) -> int:
+    """Number of parameters, before any is packed or added."""
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def fake_base(
+    net: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, options: LoadingOptions
+) -> LoadedBase:
+    """The modules of a loaded model without its weights, as the base of a `FakeModel`.
+
+    Args:
+        net: a causal LM; not changed.
+        tokenizer: its tokenizer.
+        options: how the recipe holds the base.
+
+    Raises:
+        BadInput: its weights are quantized, so that their shapes are not the layers'.
+    """
+    name = str(net.config._name_or_path or type(net).__name__)
+    if stored_quantization(net.config, name) is not None:
+        raise BadInput(
+            f"model.base '{name}': was loaded in 4 bits; name its folder in model.base, with "
+            "model.quantization=nf4"
+        )
+    bare = meta_copy(net)
+    if options.quantization is not None:
+        _quantize(bare)
+    if options.gradient_checkpointing:
+        recompute_activations(bare, name)
+    return LoadedBase(name, bare, tokenizer, torch.device("cpu"), options)
 
 
 def _quantize(model: Any) -> None:

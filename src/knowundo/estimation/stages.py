@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 
 import torch
 from transformers import Cache
@@ -17,7 +16,7 @@ from knowundo.estimation.schema import StageEstimate
 from knowundo.estimation.tracer import GENERATED, SCORED, Planned, Tracer
 from knowundo.estimation.unlearning import estimate_unlearning
 from knowundo.localization.gradients import mean_gradients
-from knowundo.modeling.adapters import Adaptation, adaptation_of
+from knowundo.modeling.adapters import Adaptation
 from knowundo.modeling.forward import Forward, answer_logits, hidden_states
 from knowundo.modeling.half import Half
 from knowundo.modeling.head import live_head
@@ -25,6 +24,7 @@ from knowundo.modeling.model import Model
 from knowundo.modeling.step import Parts
 from knowundo.progress import Reporter
 from knowundo.recipes.schema import Plan, Recipe
+from knowundo.runs.base import adopted_adaptation
 from knowundo.runs.run import BOTH, TRAIN_VAL
 from knowundo.scoring.table import fill_a_batch
 
@@ -192,7 +192,7 @@ def planned_adaptations(recipe: Recipe) -> list[Adaptation]:
     """
     section = recipe.model
     if recipe.memorize.adopt is not None:
-        return [adaptation_of(Path(recipe.memorize.adopt))]
+        return [adopted_adaptation(recipe)]
     lora = Adaptation("lora", section.rank, section.alpha, dropout=section.dropout)
     full = Adaptation("full")
     if section.adaptation == "auto":

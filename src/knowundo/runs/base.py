@@ -160,10 +160,31 @@ class NamedBase:
         return named_files(self.name)
 
 
+def adopted_adaptation(recipe: Recipe) -> Adaptation:
+    """What is trained of a model that is taken over.
+
+    Beside a base that knows the records itself there is a fresh LoRA, unless all weights are asked
+    for.
+
+    Args:
+        recipe: Has `memorize.adopt`.
+
+    Raises:
+        BadInput: What is taken over is not there.
+    """
+    section = recipe.model
+    # An adopted adapter fixes the shape: unlearning changes the very tensors that know the records.
+    # Where the base itself knows them, nothing is fixed, and the recipe says what is trained.
+    if base_knows(recipe):
+        kind = "lora" if section.adaptation == "auto" else section.adaptation
+        known = Adaptation(kind, section.rank, section.alpha)
+    else:
+        known = adaptation_of(Path(str(recipe.memorize.adopt)))
+    return replace(known, dropout=section.dropout)
+
+
 def adopting_model(recipe: Recipe, base: Base | None = None) -> Model:
     """The base of a recipe that takes over a model which knows the records.
-
-    Beside a base that knows them itself there is a fresh LoRA, unless all weights are asked for.
 
     Args:
         recipe: Has `memorize.adopt`.
@@ -173,22 +194,15 @@ def adopting_model(recipe: Recipe, base: Base | None = None) -> Model:
         BadInput: What is taken over is not what the recipe would train.
     """
     section, adopted = recipe.model, str(recipe.memorize.adopt)
-    # An adopted adapter fixes the shape: unlearning changes the very tensors that know the records.
-    # Where the base itself knows them, nothing is fixed, and the recipe says what is trained.
-    if base_knows(recipe):
-        kind = "lora" if section.adaptation == "auto" else section.adaptation
-        known = Adaptation(kind, section.rank, section.alpha)
-    else:
-        known = adaptation_of(Path(adopted))
+    known = adopted_adaptation(recipe)
     if section.adaptation not in ("auto", known.kind):
         raise BadInput(
             f"memorize.adopt '{adopted}': not what model.adaptation '{section.adaptation}' "
             f"trains; set it to {known.kind} or auto"
         )
     brought = known.kind == "lora" and not base_knows(recipe)
-    return (base or NamedBase(section.base)).open(
-        recipe, replace(known, dropout=section.dropout), [Path(adopted)] if brought else []
-    )
+    folders = [Path(adopted)] if brought else []
+    return (base or NamedBase(section.base)).open(recipe, known, folders)
 
 
 def tokenizer_of(

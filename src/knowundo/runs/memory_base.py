@@ -27,10 +27,13 @@ class MemoryBase:
     Attributes:
         name: What manifests and adapters call it: the name that transformers loaded it by, or its
             class.
+        section: Keys of a recipe's `model` that the model in memory decides.
         opened: The model that was made of it last; a run takes it over. `None` before the first.
     """
 
-    def __init__(self, net: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None) -> None:
+    def __init__(
+        self, net: PreTrainedModel | PeftModel, tokenizer: PreTrainedTokenizerBase | None
+    ) -> None:
         """Hash the weights, before anything changes them.
 
         Args:
@@ -43,28 +46,12 @@ class MemoryBase:
         """
         if tokenizer is None:
             raise BadInput("a model in memory needs its tokenizer; give tokenizer=…")
-        self.name = str(net.config._name_or_path or type(net).__name__)
-        dtype = str(net.dtype).removeprefix("torch.")
-        known = get_args(ModelSection.model_fields["dtype"].annotation)
-        if dtype not in known or dtype == "auto":
-            raise BadInput(
-                f"model.base '{self.name}': its weights are {dtype}; call .to(torch.bfloat16) or "
-                ".to(torch.float32)"
-            )
-        if any(parameter.is_meta for parameter in net.parameters()):
-            raise BadInput(
-                f"model.base '{self.name}': some of its weights are offloaded and not in memory; "
-                "load it without device_map='auto', or in 4 bits"
-            )
+        self.section = loaded_section(net)
+        self.name = self.section["base"]
         self._net: Any = net
-        self._tokenizer, self._dtype = tokenizer, dtype
+        self._tokenizer = tokenizer
         self._identity = [_weights_hash(net), _tokenizer_hash(tokenizer)]
         self.opened: Model | None = None
-
-    @property
-    def section(self) -> dict[str, str]:
-        """Keys of a recipe's `model` that the model in memory decides."""
-        return {"base": self.name, "device": str(self._net.device), "dtype": self._dtype}
 
     def settle(self, recipe: Recipe, out: Path, reporter: Reporter) -> Recipe:
         """The recipe with name, device and dtype of the model, and a number of threads."""
@@ -107,7 +94,37 @@ class MemoryBase:
         return []
 
 
-def _weights_hash(net: PreTrainedModel) -> str:
+def loaded_section(net: PreTrainedModel | PeftModel) -> dict[str, str]:
+    """Keys of a recipe's `model` that a loaded model decides: name, device and dtype.
+
+    Args:
+        net: A causal LM, without an adapter.
+
+    Raises:
+        BadInput: It has an adapter, a dtype that is none to train in, or offloaded weights.
+    """
+    if isinstance(net, PeftModel):
+        raise BadInput(
+            "model: has an adapter already; hand in its base (peft: unload), and name the folder "
+            "of the adapter in memorize.adopt"
+        )
+    name = str(net.config._name_or_path or type(net).__name__)
+    dtype = str(net.dtype).removeprefix("torch.")
+    known = get_args(ModelSection.model_fields["dtype"].annotation)
+    if dtype not in known or dtype == "auto":
+        raise BadInput(
+            f"model.base '{name}': its weights are {dtype}; call .to(torch.bfloat16) or "
+            ".to(torch.float32)"
+        )
+    if any(parameter.is_meta for parameter in net.parameters()):
+        raise BadInput(
+            f"model.base '{name}': some of its weights are offloaded and not in memory; load it "
+            "without device_map='auto', or in 4 bits"
+        )
+    return {"base": name, "device": str(net.device), "dtype": dtype}
+
+
+def _weights_hash(net: Any) -> str:
     """sha256 of config and weights."""
     settings = net.config.to_dict()
     # Where it was loaded from, and by which version, changes nothing that it computes.

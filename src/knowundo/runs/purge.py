@@ -1,9 +1,9 @@
 """purge(): remove the unlearn scope's own data from a run's directory.
 
-Removed are the models that know the unlearn scope, kept steps of unlearning, checkpoints, an
-erasure's lists and a report that is not redacted. In the scores, every question and answer of the
-unlearn scope is replaced by its hash and length. The unlearned models, regions and numbers stay.
-Files are removed, which does not wipe a disk.
+Removed are the models that know the unlearn scope, such as the adapter that an erasure was handed,
+kept steps of unlearning, checkpoints, an erasure's lists and a report that is not redacted. In the
+scores, every question and answer of the unlearn scope is replaced by its hash and length. The
+unlearned models, regions and numbers stay. Files are removed, which does not wipe a disk.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from knowundo.version import __version__
 
 RECORD = "purged.json"
 # What knows or holds the unlearn scope.
-_HOLDERS = ("memorized", "retain", "checkpoints", "lists", "report.html")
+_HOLDERS = ("memorized", "adapter", "retain", "checkpoints", "lists", "report.html")
 _TEXT = ("question", "answer", "said")
 _SCORES = "scores/"
 

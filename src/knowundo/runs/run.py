@@ -8,6 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from peft import PeftModel
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from knowundo.data.encoded import Encoded
@@ -60,7 +61,7 @@ class Run(RunDirectory):
         *,
         given: dict[str, Any] | None = None,
         reporter: Reporter | None = None,
-        model: Model | PreTrainedModel | MemoryBase | None = None,
+        model: Model | PreTrainedModel | PeftModel | MemoryBase | None = None,
         tokenizer: PreTrainedTokenizerBase | None = None,
     ) -> None:
         """Check the recipe and the records; nothing is written before `claim`.
@@ -83,7 +84,7 @@ class Run(RunDirectory):
         super().__init__(out)
         self.given = recipe.model_dump(mode="json") if given is None else given
         self.reporter = reporter or Reporter()
-        if isinstance(model, PreTrainedModel):
+        if isinstance(model, PreTrainedModel | PeftModel):
             model = MemoryBase(model, tokenizer)
         self.base: Base = model if isinstance(model, MemoryBase) else NamedBase(recipe.model.base)
         # First: what the base or the machine decides belongs to the recipe that is compared below.
