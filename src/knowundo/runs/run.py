@@ -92,7 +92,6 @@ class Run(RunDirectory):
         use_threads(int(self.recipe.model.threads))
         self._model = model.opened if isinstance(model, MemoryBase) else model
         self._rows = EncodedRows(self.recipe, self.reporter)
-        # From cheap to expensive: names first, then the directory, and only then all records.
         check(self.recipe)
         refuse_other_recipe(out, self.effective)
         check_records(self.records)
@@ -153,9 +152,8 @@ class Run(RunDirectory):
         """A given model that is no adapter; the base leaves the memory, if it is still there."""
         self.release_model()
         options = replace(model_options(self.recipe)["options"], scored_only=True)
-        return Model(
-            str(variant.folder), Adaptation("full"), seed=self.recipe.seed, options=options
-        )
+        seed = self.recipe.seed
+        return Model(str(variant.folder), Adaptation("full"), seed=seed, options=options)
 
     def encoded(
         self,
