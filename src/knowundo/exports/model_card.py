@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import shlex
 from html import escape
 from pathlib import Path
 from typing import Any, Literal
@@ -16,6 +15,7 @@ from knowundo.data.encoding import prefix_text
 from knowundo.data.records import data_hash
 from knowundo.data.templates import find_template
 from knowundo.errors import plain
+from knowundo.exports.short_paths import command_without_folders, without_folders
 from knowundo.modeling.base import hub_commit
 from knowundo.modeling.variant import ModelVariant
 from knowundo.recipes.data_section import Data
@@ -76,7 +76,7 @@ def render_card(
     for record in run.records:
         key = f"{record.scope}/{record.split}"
         counts[key] = counts.get(key, 0) + 1
-    recipe = yaml.safe_dump(_without_folders(run.effective), sort_keys=False, allow_unicode=True)
+    recipe = yaml.safe_dump(without_folders(run.effective), sort_keys=False, allow_unicode=True)
     return environment.get_template("model_card.md.j2").render(
         front=_Markdown(yaml.safe_dump(_front(run, form), sort_keys=False, allow_unicode=True)),
         name=run.recipe.name,
@@ -118,17 +118,6 @@ def _front(run: Run, form: Form) -> dict[str, Any]:
         "pipeline_tag": "text-generation",
         "tags": ["unlearning", "knowundo"],
     }
-
-
-def _without_folders(value: Any) -> Any:
-    """A recipe with absolute paths cut to their last names: a card travels, they do not."""
-    if isinstance(value, dict):
-        return {key: _without_folders(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_without_folders(item) for item in value]
-    if isinstance(value, str) and Path(value).is_absolute():
-        return f"…/{Path(value).name}"
-    return value
 
 
 def _code(run: Run, form: Form, repository: str | None) -> str:
@@ -206,9 +195,9 @@ def _made(run: Run, variant: ModelVariant, manifest: dict[str, Any]) -> list[tup
         arguments = manifest.get("arguments") or {}
         facts = {
             "method": manifest["method"],
-            "its arguments": ", ".join(f"{k} = {_without_folders(v)}" for k, v in arguments.items())
+            "its arguments": ", ".join(f"{k} = {without_folders(v)}" for k, v in arguments.items())
             or "none",
-            "region": _without_folders(manifest["region"]),
+            "region": without_folders(manifest["region"]),
             "parameters in the region": f"{manifest['parameters']:,}",
             "retained on": manifest.get("retain_on"),
             "peak learning rate": manifest["lr"],
@@ -216,7 +205,7 @@ def _made(run: Run, variant: ModelVariant, manifest: dict[str, Any]) -> list[tup
             "optimizer steps": manifest["optimizer_steps"],
         }
     elif "adopted" in manifest:
-        facts = {"adopted": _without_folders(manifest["adopted"])}
+        facts = {"adopted": without_folders(manifest["adopted"])}
     else:
         facts = {
             "peak learning rate": run.recipe.memorize.lr,
@@ -254,7 +243,7 @@ def _erasure(results: Results, variant: str) -> dict[str, Any] | None:
         "facts": facts,
         "total": f"{sum(facts.seconds.values()):.0f}",
         "stages": ", ".join(f"{stage} {seconds:.1f}" for stage, seconds in facts.seconds.items()),
-        "command": _fenced(_command_without_folders(facts.command), "bash"),
+        "command": _fenced(command_without_folders(facts.command), ""),
         "tables": [
             (
                 title,
@@ -265,15 +254,6 @@ def _erasure(results: Results, variant: str) -> dict[str, Any] | None:
             for title, unit, lines in tables
         ],
     }  # fmt: skip
-
-
-def _command_without_folders(command: str) -> str:
-    """A command with absolute paths cut to their last names, also behind `key=`."""
-    words = []
-    for word in shlex.split(command):
-        key, equals, value = word.partition("=")
-        words.append(f"{key}={_without_folders(value)}" if equals else _without_folders(word))
-    return shlex.join(words)
 
 
 def _shown(one: Cell) -> str:
