@@ -90,6 +90,11 @@ class ErasureResults(BaseModel):
     """Percent of the other questions about the list (val rows) answered exactly."""
     predicted: Change
     """Percent of the tokens of the list's answers predicted, mean over rows."""
+    lost: float | None = None
+    """Points of token accuracy that val rows which must stay have lost. Null if the model knows
+    none of them."""
+    bound: float | None = None
+    """Points that they may lose: `unlearn.stop.floor`. Null if there is no bound."""
     retention_listed: Change
     """Percent answered exactly of the retention rows that the user gave."""
     retention_reworded: Change

@@ -10,8 +10,10 @@ import pytest
 
 from erasure_facts import change, score_tables
 from knowundo.data.lists.rows import row_source
-from knowundo.erasure.facts import ScorePair, _ordinary_text, _retention, command_of
+from knowundo.erasure.facts import ScorePair, _ordinary_text, _retention, _state, command_of
 from knowundo.erasure.request import ErasureRequest
+from knowundo.erasure.verdict import Verdict
+from knowundo.results import VariantFacts
 
 
 @pytest.fixture
@@ -51,12 +53,33 @@ def test_an_empty_group_is_null_with_its_count(pair: ScorePair) -> None:
     assert pair.rows("general", "train").perplexity() == change(None, None, 0)
 
 
+@pytest.mark.parametrize(
+    ("gone", "lost", "collapsed", "state"),
+    [
+        (True, 1.0, None, "erased"),
+        (True, None, None, "erased"),
+        (True, 11.0, None, "erased_with_damage"),
+        (True, 1.0, "it repeats itself", "erased_with_damage"),
+        (False, 11.0, "it repeats itself", "not_erased"),
+    ],
+)
+def test_the_state_is_that_of_the_verdict(
+    gone: bool, lost: float | None, collapsed: str | None, state: str
+) -> None:
+    verdict = Verdict(
+        exact=0.0, reworded=0.0, predicted=0.0, gone=gone, lost=lost, bound=10.0, epochs=1,
+        accepted=True, rechecked={}, relapsed=[], taught="",
+        facts=VariantFacts(name="erased", role="unlearned", collapsed=collapsed),
+    )  # fmt: skip
+    assert _state(verdict) == state
+
+
 def test_the_command_is_that_of_the_request() -> None:
     request = ErasureRequest(
         "my/model", Path("my rows.jsonl"), Path("out"), adapter=Path("a"), val=Path("v.csv"),
         general="t.txt", columns={"question": "Q", "answer": "A"}, route="adapter",
         answer_with="unknown", form="merged", earlier=(Path("one"), Path("two")),
-        sets=("unlearn.lr=1e-4",), redact=True,
+        sets=("unlearn.lr=1e-4",), redact=True, accept_damage=True,
     )  # fmt: skip
     assert shlex.split(command_of(request)) == [
         "knowundo", "erase", "--model", "my/model", "--unlearn", "my rows.jsonl",
@@ -64,6 +87,7 @@ def test_the_command_is_that_of_the_request() -> None:
         "question=Q,answer=A",
         "--route", "adapter", "--answer-with", "unknown", "--format", "merged",
         "--earlier", "one", "--earlier", "two", "--set", "unlearn.lr=1e-4", "--redact",
+        "--accept-damage",
         "--out", "out",
     ]  # fmt: skip
     bare = ErasureRequest("m", Path("rows.jsonl"), Path("out"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -144,3 +145,16 @@ def test_a_relapse_is_named_and_measures_without_rows_are_not(tmp_path: Path) ->
         "listed, in other words",
         "unlisted: rows that were generated",
     ]
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"lost": 2.25, "bound": 10.0}, ": 2.2 points were lost, and 10 may be lost."),
+        ({"lost": -1.0, "bound": None}, ": 0.0 points were lost."),
+        ({"lost": None, "bound": 10.0}, "so no loss was measured."),
+    ],
+)
+def test_the_loss_stands_beside_its_bound(given: dict[str, Any], said: str, tmp_path: Path) -> None:
+    text = page(tmp_path, erasure_results(**given))
+    assert any(words.endswith(said) for words in Page(text).words)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shlex
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ from knowundo.erasure_results import (
     EarlierRequest,
     ErasureResults,
     ErasureSettings,
+    State,
 )
 from knowundo.evaluation.result_rows import EARLIER
 from knowundo.exports.export import Exported
@@ -104,7 +106,7 @@ def collect(
     attempts = verdict.facts.attempts
     return ErasureResults(
         variant=ERASED,
-        state=verdict.state,
+        state=_state(verdict),
         sentence=str(verdict),
         rows=len(listed.before),
         subjects=int(listed.before["subject"].nunique()),
@@ -112,6 +114,8 @@ def collect(
         exact=listed.percent("exact_match"),
         reworded=pair.rows("unlearn", "val").percent("exact_match"),
         predicted=listed.percent("token_accuracy"),
+        lost=verdict.lost,
+        bound=verdict.bound if math.isfinite(verdict.bound) else None,
         **_retention(pair.rows("retention")),
         general_perplexity=_ordinary_text(pair).perplexity(),
         earlier=_earlier(pair.rows("unlearn", "probe"), verdict),
@@ -202,6 +206,12 @@ def _call_of(request: ErasureRequest) -> str:
     options = [f"{n}={shown(source, n)}" for n, source in lists.items() if source is not None]
     options += [f"{n}={value!r}" for n, value in given.items() if value and value != "auto"]
     return f"erase({', '.join([*first, shown(request.unlearn, 'rows'), *options])})"
+
+
+def _state(verdict: Verdict) -> State:
+    """How the erasure ended; a collapsed model counts as damaged."""
+    ruined = verdict.gone and verdict.facts.collapsed is not None
+    return "erased_with_damage" if ruined else verdict.state
 
 
 def _retention(pair: ScorePair) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from knowundo.exports.short_paths import command_without_folders, without_folder
 from knowundo.modeling.base import hub_commit
 from knowundo.modeling.variant import ModelVariant
 from knowundo.recipes.data_section import Data
-from knowundo.reporting.erasure import forgotten_lines, kept_lines, number
+from knowundo.reporting.erasure import forgotten_lines, kept_lines, loss_line, number
 from knowundo.reporting.tables import COLUMNS, Cell, cell
 from knowundo.results import Results
 from knowundo.runs.run import Run
@@ -241,6 +241,7 @@ def _erasure(results: Results, variant: str) -> dict[str, Any] | None:
     ]
     return {
         "facts": facts,
+        "loss": loss_line(facts),
         "total": f"{sum(facts.seconds.values()):.0f}",
         "stages": ", ".join(f"{stage} {seconds:.1f}" for stage, seconds in facts.seconds.items()),
         "command": _fenced(command_without_folders(facts.command), ""),

@@ -83,6 +83,17 @@ def kept_lines(facts: ErasureResults) -> list[tuple[str, Change]]:
     return [(words, one) for words, one in lines if one.records]
 
 
+def loss_line(facts: ErasureResults) -> str:
+    """What was lost of what must stay, against its bound, in a sentence."""
+    if facts.lost is None:
+        return "The model knows none of the val rows that must stay, so no loss was measured."
+    bound = "" if facts.bound is None else f", and {facts.bound:g} may be lost"
+    return (
+        "Token accuracy on val rows that must stay, which nothing was trained on: "
+        f"{max(facts.lost, 0.0):.1f} points were lost{bound}."
+    )
+
+
 def summary(facts: ErasureResults) -> list[str]:
     """The facts in at most five lines, for a terminal."""
     subjects = f"{facts.subjects} subject" + "s" * (facts.subjects != 1)
@@ -150,6 +161,7 @@ def write_erasure_report(
         relapsed=any(one.relapsed for one in facts.earlier),
         forgotten=forgotten_lines(facts),
         kept=kept_lines(facts),
+        loss=loss_line(facts),
         listed=_answers(listed, MOST_LISTED, redact=redact),
         lost=_answers(lost, MOST_LOST, redact=redact),
         tasks=task_table(results),
