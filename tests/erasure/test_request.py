@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -55,16 +56,32 @@ def test_keys_on_top_win() -> None:
     assert recipe(sets=("unlearn.lr=1e-4",)).unlearn.lr == 1e-4
 
 
+def test_the_route_adapter_needs_one() -> None:
+    with pytest.raises(BadInput, match="--route adapter: needs --adapter"):
+        recipe(route="adapter")
+
+
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("route", "fields", "merged"),
     [
-        ({"route": "adapter"}, "--route adapter: needs --adapter"),
-        ({"route": "full", "adapter": Path("a")}, "--route full: --adapter names one to train"),
+        ("auto", {}, False),
+        ("adapter", {}, False),
+        ("lora", {}, True),
+        ("full", {}, True),
+        ("auto", {"modules_to_save": ["lm_head"]}, True),
+        ("adapter", {"trainable_token_indices": [3]}, True),
+        ("full", {"init_lora_weights": "pissa"}, True),
     ],
 )
-def test_a_route_that_does_not_fit_is_refused(changes: dict[str, Any], said: str) -> None:
-    with pytest.raises(BadInput, match=said):
-        recipe(**changes)
+def test_an_adapter_is_trained_or_merged(
+    route: str, fields: dict[str, Any], merged: bool, tmp_path: Path
+) -> None:
+    (tmp_path / "adapter_config.json").write_text(json.dumps({"peft_type": "LORA"} | fields))
+    made = recipe(route=route, adapter=tmp_path)
+    assert made.model.merge == (str(tmp_path) if merged else None)
+    assert made.memorize.adopt == (made.model.base if merged else str(tmp_path))
+    if merged:
+        assert made.model.adaptation == ("full" if route == "full" else "lora")
 
 
 @pytest.mark.parametrize(

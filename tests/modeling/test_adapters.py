@@ -15,6 +15,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from knowundo.errors import BadInput
 from knowundo.modeling.adapters import ADAPTER, CONFIG, Adaptation, adaptation_of, file_name
+from knowundo.modeling.loading import LoadingOptions
 from knowundo.modeling.model import Model
 from knowundo.modeling.multi_adapter import can_batch_adapters
 from knowundo.modeling.variant import ModelVariant
@@ -134,13 +135,10 @@ def test_another_shape_keeps_the_dropout_of_the_recipe(toy_base: str, tmp_path: 
 
 
 REFUSED: dict[str, dict[str, Any]] = {
-    "modules_to_save": {"modules_to_save": ["embed_tokens"]},
-    "trainable_token_indices": {"trainable_token_indices": [5, 6]},
     "layer_replication": {"layer_replication": [[0, 2], [1, 2]]},
     "alora_invocation_tokens": {"alora_invocation_tokens": [5]},
     "a_field_of_tomorrow": {"a_field_of_tomorrow": True},
     "init_lora_weights pissa": {"init_lora_weights": "pissa_niter_4"},
-    "init_lora_weights olora": {"init_lora_weights": "olora"},
     "init_lora_weights corda": {"init_lora_weights": "corda"},
     "init_lora_weights loftq": {"init_lora_weights": "loftq"},
 }
@@ -162,7 +160,7 @@ def test_defaults_that_peft_writes_are_no_fields(toy_base: str, tmp_path: Path) 
     assert adaptation_of(folder) == Adaptation("lora", 3, 6, ("q_proj", "v_proj"))
 
 
-def test_biases_that_were_trained_are_refused_by_the_field(tmp_path: Path, toy_base: str) -> None:
+def test_biases_that_were_trained_are_merged(tmp_path: Path, toy_base: str) -> None:
     from transformers import Qwen2Config, Qwen2ForCausalLM
 
     torch.manual_seed(0)
@@ -176,14 +174,15 @@ def test_biases_that_were_trained_are_refused_by_the_field(tmp_path: Path, toy_b
     net.save_pretrained(base)
     AutoTokenizer.from_pretrained(toy_base).save_pretrained(base)
     folder = write(base, tmp_path / "adapter", bias="lora_only")
-    model = Model(base, adaptation_of(folder))
-    model.use(given(folder))  # the base's own biases: nothing to refuse
-    torch.testing.assert_close(by_ours(model), by_peft(base, folder))
     tensors = load_file(folder / ADAPTER)
     name = next(name for name in tensors if name.endswith("q_proj.base_layer.bias"))
     save_file(tensors | {name: tensors[name] + 1}, folder / ADAPTER)
+    assert adaptation_of(folder) == Adaptation("full")
+    merged = Model(base, Adaptation("full"), options=LoadingOptions(merge=str(folder)))
+    torch.testing.assert_close(by_ours(merged), by_peft(base, folder))
+    plain = Model(base, Adaptation("lora", 3, 6, ("q_proj", "v_proj")))
     with pytest.raises(BadInput, match=r"bias lora_only: .*q_proj.* merge"):
-        model.use(given(folder))
+        plain.use(given(folder))
 
 
 def test_a_grown_vocabulary_is_called_so(toy_base: str, tmp_path: Path) -> None:

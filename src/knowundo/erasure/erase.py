@@ -111,9 +111,13 @@ def _load(
     given = amend(given, [f"model.{key}={getattr(settled, key)}" for key in MACHINE])
     base = None if request.loaded is None else request.loaded.base
     model = adopting_model(parse_recipe(given, "--set"), base)
-    refuse_merge(model, request.form)
+    refuse_merge(model, "merged" if request.merged else request.form)
     check_room(request, model)
-    model.use(ModelVariant("memorized", "memorized", request.adapter))
+    if request.merged:
+        trained = "all of its weights are" if request.route == "full" else "a fresh LoRA is"
+        reporter.say(f"the adapter is merged into the base, and {trained} trained; export: merged")
+    folder = None if request.merged else request.adapter
+    model.use(ModelVariant("memorized", "memorized", folder))
     model.notes.tell(reporter.say)
     return given, model
 

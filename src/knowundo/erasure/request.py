@@ -13,6 +13,7 @@ from knowundo.erasure.loaded import LoadedModel
 from knowundo.errors import BadInput
 from knowundo.exports.merging import BESIDE, need_room
 from knowundo.exports.model_card import Form
+from knowundo.modeling.adapters import unmerged_reason
 from knowundo.modeling.model import Model
 from knowundo.recipes.presets import read_preset
 from knowundo.recipes.reading import amend
@@ -77,6 +78,13 @@ class ErasureRequest:
     accept_damage: bool = False
 
     @property
+    def merged(self) -> bool:
+        """True if the adapter is merged into the model, and the result is trained."""
+        if self.adapter is None:
+            return False
+        return self.route in ("lora", "full") or unmerged_reason(self.adapter) is not None
+
+    @property
     def start(self) -> str:
         """The folder or name of what knows the list: the adapter if there is one."""
         return str(self.adapter or self.model)
@@ -88,16 +96,18 @@ def recipe_of(request: ErasureRequest) -> dict[str, Any]:
     Raises:
         BadInput: the request does not allow its route.
     """
-    if (request.adapter is not None) != (request.route == "adapter") and request.route != "auto":
-        wanted = "needs --adapter" if request.adapter is None else "--adapter names one to train"
-        raise BadInput(f"--route {request.route}: {wanted}")
+    if request.route == "adapter" and request.adapter is None:
+        raise BadInput("--route adapter: needs --adapter")
     given = read_preset("recipes", "erase")
     given["data"] |= {"source": str(request.out / "lists")}
     given["model"]["base"] = request.model
     if request.loaded is not None:
         given["model"] |= _fixed(request)
     given["memorize"]["adopt"] = request.start
-    if request.adapter is None:
+    if request.merged:
+        given["model"]["merge"] = str(request.adapter)
+        given["memorize"]["adopt"] = request.model
+    if request.adapter is None or request.merged:
         given["model"]["adaptation"] = "full" if request.route == "full" else "lora"
     if request.route == "full":
         given["localize"]["held"] = GRADIENTS_AT_ONCE
@@ -152,6 +162,16 @@ def check_request(request: ErasureRequest, recipe: Recipe, unlearn: list[Record]
         raise BadInput("--set unlearn.keep_every: an erasure keeps only its end; leave it out")
     if request.route == "full" and request.form == "adapter":
         raise BadInput("--format adapter: the route full trains no adapter; say merged")
+    if request.merged and request.loaded is not None:
+        raise BadInput(
+            f"adapter '{request.adapter}': has to be merged into the model in memory, which stays "
+            "as it is; call peft's merge_and_unload and hand in the result"
+        )
+    if request.merged and request.form == "adapter":
+        raise BadInput(
+            f"--format adapter: {request.adapter} is merged into the base, so a new adapter would "
+            "not fit the base alone; say merged"
+        )
     documents = [record for record in unlearn if record.kind == "text"]
     if request.answer_with is not None and documents:
         raise BadInput(
@@ -170,5 +190,6 @@ def check_room(request: ErasureRequest, model: Model) -> None:
     """
     weights = [p for name, p in model.net.named_parameters() if "lora_" not in name]
     whole = sum(parameter.nbytes for parameter in weights)
-    copies = (request.route == "full") + (request.route == "full" or request.form == "merged")
+    whole_export = request.route == "full" or request.form == "merged" or request.merged
+    copies = (request.route == "full") + whole_export
     need_room(request.out.resolve(), copies * whole + BESIDE, str(request.out))

@@ -21,7 +21,7 @@ from knowundo.estimation.tracer import Tracer
 from knowundo.modeling.adapters import Adaptation, adaptation_of
 from knowundo.progress import Reporter
 from knowundo.recipes.schema import Recipe
-from knowundo.runs.base import base_knows, model_options, tokenizer_of
+from knowundo.runs.base import base_knows, model_options, settle_merge, tokenizer_of
 from knowundo.runs.memory_base import loaded_section
 from knowundo.runs.run import Run
 
@@ -68,7 +68,7 @@ def estimate(
     Raises:
         BadInput: the base is not on this machine, or does not support what the recipe asks for.
     """
-    reporter = reporter or Reporter()
+    reporter, recipe = reporter or Reporter(), settle_merge(recipe)
     if model is not None:
         recipe = _of_loaded(recipe, model)
         if tokenizer is None:
@@ -78,7 +78,7 @@ def estimate(
     with TemporaryDirectory() as scratch:
         run = Run(recipe, Path(scratch) / "run")
         for adaptation in planned_adaptations(recipe):
-            options = replace(model_options(run.recipe)["options"], device="cpu")
+            options = replace(model_options(run.recipe)["options"], device="cpu", merge=None)
             if model is not None and tokenizer is not None:
                 fake = FakeModel(fake_base(model, tokenizer, options), adaptation, seed=recipe.seed)
             else:
@@ -104,6 +104,8 @@ def _own_tokenizer(recipe: Recipe, folder: str) -> str | None:
     adopted = recipe.memorize.adopt
     brought = [] if adopted is None or base_knows(recipe) else [Path(adopted)]
     brought = [adapter for adapter in brought if adaptation_of(adapter).kind == "lora"]
+    if recipe.model.merge is not None:
+        brought.append(Path(recipe.model.merge))
     code = recipe.model.trust_remote_code
     return tokenizer_of(folder, brought, trust_remote_code=code)[0]
 

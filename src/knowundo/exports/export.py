@@ -94,7 +94,7 @@ def export(
     target = to.resolve()  # a link stays; what it leads to is replaced
     _check_place(target)
     chosen = _chosen(run, variant)
-    form = _form(chosen, form)
+    form = _form(run, chosen, form)
     refuse_merge(run.model, form)
     need_room(target, merged_bytes(run, form), f"--to {to}")
     results = _results(run, variant)
@@ -169,7 +169,14 @@ def _chosen(run: Run, name: str) -> ModelVariant:
     raise unknown("variant", name, found)
 
 
-def _form(variant: ModelVariant, wanted: Form | None) -> Form:
+def _form(run: Run, variant: ModelVariant, wanted: Form | None) -> Form:
+    if (merge := run.recipe.model.merge) is not None:
+        if wanted == "adapter":
+            raise BadInput(
+                f"variant {variant.name}: {merge} was merged into its base, so that an adapter "
+                "would not fit the base alone; say --format merged"
+            )
+        return "merged"
     kind = adaptation_of(variant_folder(variant)).kind
     if wanted == "adapter" and kind == "full":
         raise BadInput(

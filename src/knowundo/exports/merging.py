@@ -112,7 +112,7 @@ def take_variant(run: Run, variant: ModelVariant, form: Form) -> Model:
         tokenizer = model.tokenizer.name_or_path
         del model
         free_memory()
-        keys = ("device", "dtype", "trust_remote_code", "attention", "threads")
+        keys = ("device", "dtype", "trust_remote_code", "attention", "threads", "merge")
         loading = {key: getattr(run.recipe.model, key) for key in keys}
         options = LoadingOptions(tokenizer=tokenizer, **loading)
         adaptation = adaptation_of(variant_folder(variant))

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 from peft import LoraConfig
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 
 from knowundo.errors import BadInput
@@ -42,6 +42,11 @@ _ELSEWHERE = (
 # Initializations that leave the base's weights alone. The others (PiSSA, OLoRA, CorDA, LoftQ,
 # LoRA-GA) subtract something from them, which peft does again whenever it loads the adapter.
 _PLAIN_STARTS = ("true", "false", "gaussian", "eva", "orthogonal")
+# Of the others, those that peft computes from the base's weights alone and always in the same way:
+# what it loads and merges is what was trained.
+_MERGED_STARTS = ("pissa", "olora")
+# Fields that train weights of the base beside the LoRA.
+_MERGED = ("modules_to_save", "trainable_token_indices", "ensure_weight_tying")
 
 
 @dataclass(frozen=True)
@@ -70,6 +75,37 @@ class Adaptation:
         return not any(self.fields.get(key) for key in _MORE_THAN_A_PRODUCT)
 
 
+def unmerged_reason(folder: Path) -> str | None:
+    """Why an adapter has to be merged into its base before another LoRA is trained.
+
+    Args:
+        folder: With weights of any kind.
+
+    Returns:
+        What it changes beside LoRA matrices, such as `modules_to_save`; `None` if nothing, and for
+        what is not an adapter.
+    """
+    file = folder / CONFIG
+    config = read_json(file) if file.is_file() else None
+    if not isinstance(config, dict):
+        return None
+    for key in _MERGED:
+        if _is_set(config.get(key)):
+            return key
+    start = str(config.get("init_lora_weights", True)).lower()
+    if start in _MERGED_STARTS:
+        return f"init_lora_weights {start}"
+    if config.get("bias", "none") != "none" and (folder / ADAPTER).is_file():
+        try:
+            with safe_open(folder / ADAPTER, framework="pt") as tensors:
+                names = list(tensors.keys())
+        except SafetensorError:
+            return None  # `read_adapter` says what is wrong with it
+        if any(name.endswith(".bias") and ".lora_" not in name for name in names):
+            return f"bias {config['bias']}"
+    return None
+
+
 def plain_targets(value: Any) -> str | tuple[str, ...]:
     """Target modules in one form: a pattern or shorthand as it is, names sorted."""
     return value if isinstance(value, str) else tuple(sorted(value))
@@ -77,6 +113,8 @@ def plain_targets(value: Any) -> str | tuple[str, ...]:
 
 def adaptation_of(folder: Path) -> Adaptation:
     """What a folder of weights adapts: peft's LoRA, or else all weights.
+
+    An adapter that is more than LoRA matrices (`unmerged_reason`) counts as all weights.
 
     Raises:
         BadInput: There are no weights, or an adapter with a field that is not supported.
@@ -92,6 +130,8 @@ def adaptation_of(folder: Path) -> Adaptation:
     if not isinstance(config, dict) or config.get("peft_type") != "LORA":
         raise BadInput(f"{file}: not a LoRA; merge the adapter and name the merged model")
     _check_fields(file, config)
+    if unmerged_reason(folder) is not None:
+        return Adaptation("full")
     if not isinstance(config.get("base_model_name_or_path", ""), str | None):
         raise BadInput(f"{file}: base_model_name_or_path is no text; write the base's name")
     try:
@@ -134,7 +174,7 @@ def _without_weights(folder: Path) -> str:
 def _check_fields(file: Path, config: Mapping[str, Any]) -> None:
     """Refuse, by name, a field that would make the adapter another one than peft's."""
     start = str(config.get("init_lora_weights", True)).lower()
-    if start not in _PLAIN_STARTS:
+    if start not in _PLAIN_STARTS + _MERGED_STARTS:
         raise BadInput(
             f"{file}: init_lora_weights {start} also changes the base's weights; convert it to a "
             "plain LoRA where it was trained (peft: save_pretrained(..., "
@@ -143,7 +183,7 @@ def _check_fields(file: Path, config: Mapping[str, Any]) -> None:
         )
     usual = LoraConfig().to_dict()
     for key, value in config.items():
-        if key in _ELSEWHERE or key in _HANDED_ON or not _is_set(value):
+        if key in _ELSEWHERE + _HANDED_ON + _MERGED or not _is_set(value):
             continue
         if value != usual.get(key):
             raise BadInput(

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -24,6 +25,7 @@ from transformers import (
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from knowundo.errors import BadInput, first_line
+from knowundo.modeling.adapter_merge import merge_adapter
 from knowundo.modeling.base import base_path
 from knowundo.modeling.checks import (
     UNREADABLE,
@@ -53,6 +55,8 @@ class LoadingOptions:
         scored_only: Nothing is trained, so 4-bit weights may stand in for all of them.
         tokenizer: A folder whose tokenizer takes the place of the base's, such as an adapter's. If
             `None`, the base's own.
+        merge: Folder of an adapter that peft merges into the base once that is loaded. If `None`,
+            the base is as it is stored.
         threads: Of torch, in this process. If `None`, one for each physical core, or as many as
             `KNOWUNDO_THREADS` says.
     """
@@ -65,6 +69,7 @@ class LoadingOptions:
     gradient_checkpointing: bool = False
     scored_only: bool = False
     tokenizer: str | None = None
+    merge: str | None = None
     threads: int | None = None
 
     def torch_device(self) -> torch.device:
@@ -234,6 +239,13 @@ def _load_weights(source: Source) -> Any:
     for note in check_loaded(info, source.name):
         source.notes.add_once(note)
     check_numbers(net, source.name, source.path)
+    if options.merge is not None:
+        if options.quantization is not None:
+            raise BadInput(
+                f"model.merge '{options.merge}': weights of 4 bits take no adapter in; leave "
+                "model.quantization out"
+            )
+        net = merge_adapter(net, Path(options.merge), source.name, source.notes)
     _settle(net, quantized=options.quantization is not None)
     return net if options.quantization is not None else net.to(options.torch_device())
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 from dataclasses import replace
 from typing import Any
 
@@ -52,7 +53,12 @@ def add_lora(net: Any, adaptation: Adaptation, base: str, notes: Notes) -> Any:
             task_type="CAUSAL_LM",
             **adaptation.fields,
         )
-        net = get_peft_model(net, config)
+        with warnings.catch_warnings():
+            # Said only of modules, while the patterns of parameters are used: `_unused_patterns`.
+            warnings.filterwarnings("ignore", message=r"The following (rank|alpha)_pattern keys")
+            # peft corrects the field beside the Conv1D layers of GPT-2.
+            warnings.filterwarnings("ignore", message="fan_in_fan_out is set to")
+            net = get_peft_model(net, config)
     except (TypeError, ValueError, AttributeError, RuntimeError, re.error) as error:
         if ran_out(error):
             raise
@@ -61,9 +67,27 @@ def add_lora(net: Any, adaptation: Adaptation, base: str, notes: Notes) -> Any:
             "fields, or train all weights instead (--route full, or model.adaptation=full)"
         ) from None
     net.peft_config["default"].base_model_name_or_path = base
+    for line in _unused_patterns(net):
+        notes.add_once(f"base '{base}': {line}")
     fuse(net)
     quicken(net)
     return net
+
+
+def _unused_patterns(net: Any) -> list[str]:
+    """What to say of patterns of ranks and alphas that fit no module and no parameter.
+
+    For mixtures of experts, peft replaces targets such as `w1` and `w3` by the parameter in which
+    transformers holds both, with a pattern of its own for the rank of the two.
+    """
+    tuner, config = net.base_model, net.peft_config["default"]
+    targets = [*tuner.targeted_module_names, *tuner.targeted_parameter_names]
+    found = []
+    for field in ("rank_pattern", "alpha_pattern"):
+        for key in getattr(config, field) or {}:
+            if not any(re.match(rf"(.*\.)?({key})$", name) for name in targets):
+                found.append(f"{field} '{key}' fits no module with a LoRA and has no effect")
+    return found
 
 
 def has_shape(net: Any, own: Adaptation, wanted: Adaptation) -> bool:

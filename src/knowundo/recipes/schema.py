@@ -17,6 +17,9 @@ class ModelSection(Section):
 
     base: str = "embedded"
     """`embedded`, a folder, or a name on the model hub."""
+    merge: str | None = None
+    """Folder of an adapter that is merged into the base when that is loaded, such as one with
+    modules_to_save. If null, the base is as it is stored."""
     adaptation: Literal["auto", "lora", "full"] = "auto"
     """Train a LoRA or all weights. auto: a LoRA if the records fit into it."""
     rank: int = Field(8, ge=1)

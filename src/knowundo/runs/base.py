@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from knowundo.errors import BadInput
-from knowundo.modeling.adapters import Adaptation, adaptation_of
+from knowundo.modeling.adapters import Adaptation, adaptation_of, unmerged_reason
 from knowundo.modeling.base import base_files, hub_commit, own_tokenizer, same_base
 from knowundo.modeling.dtype import choose
 from knowundo.modeling.hardware import (
@@ -98,11 +98,34 @@ def _say_threads(held: int, reporter: Reporter) -> None:
         )
 
 
+def settle_merge(recipe: Recipe) -> Recipe:
+    """The recipe with an adapter to be merged, if `memorize.adopt` is more than LoRA matrices.
+
+    The merged base knows the records then, and is what training starts from.
+
+    Raises:
+        BadInput: There would be two adapters to merge.
+    """
+    adopted, section = recipe.memorize.adopt, recipe.model
+    if adopted is None or base_knows(recipe) or unmerged_reason(Path(adopted)) is None:
+        return recipe
+    adaptation_of(Path(adopted))  # refuses what peft cannot merge
+    if section.merge is not None:
+        raise BadInput(
+            f"memorize.adopt '{adopted}': has to be merged, and model.merge names another adapter; "
+            "leave out one of them"
+        )
+    kind = "lora" if section.adaptation == "auto" else section.adaptation
+    model = section.model_copy(update={"merge": adopted, "adaptation": kind})
+    memorize = recipe.memorize.model_copy(update={"adopt": section.base})
+    return recipe.model_copy(update={"model": model, "memorize": memorize})
+
+
 def model_options(recipe: Recipe) -> dict[str, Any]:
     """Arguments of `Model` that say how a recipe's base is loaded and held."""
     names = (
         "device", "dtype", "trust_remote_code",
-        "quantization", "attention", "gradient_checkpointing", "threads",
+        "quantization", "attention", "gradient_checkpointing", "threads", "merge",
     )  # fmt: skip
     asked = {name: getattr(recipe.model, name) for name in names}
     if unsettled := [name for name in MACHINE if asked[name] == "auto"]:
@@ -136,9 +159,14 @@ class Base(Protocol):
 class NamedBase:
     """A base that is loaded by its name: `embedded`, a folder, or a name on the hub."""
 
-    def __init__(self, name: str) -> None:
-        """Nothing is loaded yet."""
-        self.name = name
+    def __init__(self, name: str, merge: str | None = None) -> None:
+        """Nothing is loaded yet.
+
+        Args:
+            name: Of the base.
+            merge: Folder of an adapter that is merged into it. If `None`, there is none.
+        """
+        self.name, self._merge = name, merge
 
     def settle(self, recipe: Recipe, out: Path, reporter: Reporter) -> Recipe:
         """The recipe with device, dtype and threads: see `settle_machine`."""
@@ -147,17 +175,20 @@ class NamedBase:
     def open(self, recipe: Recipe, adaptation: Adaptation, adapters: Sequence[Path] = ()) -> Model:
         """Load the base, with the tokenizer that adapters bring if they do."""
         options = model_options(recipe)
+        if recipe.model.merge is not None:
+            adapters = [Path(recipe.model.merge), *adapters]
         if adapters:
             return model_with_adapters(self.name, adaptation, adapters, options)
         return Model(self.name, adaptation, **options)
 
     def identity(self) -> list[Any]:
         """Hashes of its files, or its commit on the hub."""
-        return [*(input_hash(file) for file in base_files(self.name)), hub_commit(self.name)]
+        files = base_files(self.name) + (base_files(self._merge) if self._merge else [])
+        return [*(input_hash(file) for file in files), hub_commit(self.name)]
 
     def files(self) -> list[Path]:
         """Its files, if it is a folder."""
-        return named_files(self.name)
+        return named_files(self.name) + (named_files(self._merge) if self._merge else [])
 
 
 def adopted_adaptation(recipe: Recipe) -> Adaptation:
@@ -202,7 +233,7 @@ def adopting_model(recipe: Recipe, base: Base | None = None) -> Model:
         )
     brought = known.kind == "lora" and not base_knows(recipe)
     folders = [Path(adopted)] if brought else []
-    return (base or NamedBase(section.base)).open(recipe, known, folders)
+    return (base or NamedBase(section.base, section.merge)).open(recipe, known, folders)
 
 
 def tokenizer_of(

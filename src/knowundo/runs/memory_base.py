@@ -54,7 +54,16 @@ class MemoryBase:
         self.opened: Model | None = None
 
     def settle(self, recipe: Recipe, out: Path, reporter: Reporter) -> Recipe:
-        """The recipe with name, device and dtype of the model, and a number of threads."""
+        """The recipe with name, device and dtype of the model, and a number of threads.
+
+        Raises:
+            BadInput: An adapter is to be merged into it.
+        """
+        if recipe.model.merge is not None:
+            raise BadInput(
+                f"adapter '{recipe.model.merge}': has to be merged into the model in memory, which "
+                "stays as it is; call peft's merge_and_unload and hand in the result"
+            )
         section = recipe.model.model_copy(update=self.section)
         return settle_machine(recipe.model_copy(update={"model": section}), out, reporter)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,6 @@ from knowundo.data.hub_files import ResolvedRecords
 from knowundo.data.records import Record, check_records
 from knowundo.errors import BadInput
 from knowundo.modeling import regions
-from knowundo.modeling.adapters import Adaptation
 from knowundo.modeling.hardware import use_threads
 from knowundo.modeling.model import Model
 from knowundo.modeling.variant import ModelVariant
@@ -26,7 +24,7 @@ from knowundo.recipes.schema import Plan, Recipe
 from knowundo.runs import inputs, variants
 from knowundo.runs.adaptation import open_model
 from knowundo.runs.artifact import ArtifactJob
-from knowundo.runs.base import BOTH, TRAIN_VAL, Base, NamedBase, base_knows, model_options
+from knowundo.runs.base import BOTH, TRAIN_VAL, Base, NamedBase, base_knows, settle_merge
 from knowundo.runs.checks import check, effective
 from knowundo.runs.directory import RunDirectory
 from knowundo.runs.memory_base import MemoryBase
@@ -86,7 +84,9 @@ class Run(RunDirectory):
         self.reporter = reporter or Reporter()
         if isinstance(model, PreTrainedModel | PeftModel):
             model = MemoryBase(model, tokenizer)
-        self.base: Base = model if isinstance(model, MemoryBase) else NamedBase(recipe.model.base)
+        recipe = settle_merge(recipe)
+        named = NamedBase(recipe.model.base, recipe.model.merge)
+        self.base: Base = model if isinstance(model, MemoryBase) else named
         # First: what the base or the machine decides belongs to the recipe that is compared below.
         self.recipe = self.base.settle(recipe, out, self.reporter)
         use_threads(int(self.recipe.model.threads))
@@ -151,9 +151,7 @@ class Run(RunDirectory):
     def whole_model(self, variant: ModelVariant) -> Model:
         """A given model that is no adapter; the base leaves the memory, if it is still there."""
         self.release_model()
-        options = replace(model_options(self.recipe)["options"], scored_only=True)
-        seed = self.recipe.seed
-        return Model(str(variant.folder), Adaptation("full"), seed=seed, options=options)
+        return variants.whole_model(self, variant)
 
     def encoded(
         self,

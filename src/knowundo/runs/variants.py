@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from knowundo.errors import BadInput
+from knowundo.modeling.adapters import Adaptation, unmerged_reason
+from knowundo.modeling.model import Model
 from knowundo.modeling.variant import ModelVariant
 from knowundo.recipes.values import ROLES
-from knowundo.runs.base import base_knows
+from knowundo.runs.base import base_knows, model_options, model_with_adapters
 from knowundo.runs.inputs import unlearn_inputs
+from knowundo.runs.memory_base import MemoryBase
 from knowundo.storage.artifacts import MANIFEST, kept_name, read_manifest
 
 if TYPE_CHECKING:
@@ -89,3 +93,23 @@ def given_models(run: Run) -> list[ModelVariant]:
         taken.add(name)
         found.append(ModelVariant(name, "given", path))
     return found
+
+
+def whole_model(run: Run, variant: ModelVariant) -> Model:
+    """A given model that is no LoRA for the base: a whole one, or an adapter to be merged.
+
+    Raises:
+        BadInput: It cannot be loaded, or has to be merged into a base in memory.
+    """
+    options = replace(model_options(run.recipe)["options"], scored_only=True, merge=None)
+    name, folder, seed = str(variant.folder), Path(str(variant.folder)), run.recipe.seed
+    if unmerged_reason(folder) is None:
+        return Model(name, Adaptation("full"), seed=seed, options=options)
+    if isinstance(run.base, MemoryBase):
+        raise BadInput(
+            f"evaluate.models '{name}': has to be merged into its base, and the base in memory "
+            "stays as it is; merge it (peft: merge_and_unload) and name the merged model"
+        )
+    # An adapter is one of the base as it is stored; it may bring a tokenizer.
+    given = {"seed": seed, "options": replace(options, merge=name)}
+    return model_with_adapters(run.recipe.model.base, Adaptation("full"), [folder], given)
