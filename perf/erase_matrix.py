@@ -13,6 +13,7 @@ erase, those of the retention list, and rows that the model learned and nobody l
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import shutil
 import subprocess
@@ -56,6 +57,13 @@ class Cell:
         return "-".join(map(str, parts))
 
 
+# A subset for tests: fewer people, whom a model learns in seconds.
+QUICK = (
+    Cell("gpt2", "few", 5, True, "lora", 0),
+    Cell("qwen3", "few", 5, False, "full", 0),
+)
+
+
 def cells(seeds: Sequence[int]) -> Iterator[Cell]:
     """The matrix: every architecture with short private facts, and every other kind with a few."""
     for seed in seeds:
@@ -81,37 +89,72 @@ def exact(
         model = PeftModel.from_pretrained(model, str(adapter))
     model.eval()
     tokenizer = AutoTokenizer.from_pretrained(folder)
+    found = {}
+    for name, rows in groups.items():
+        hits = dict[int, bool]()
+        for length_rows in _by_length(tokenizer, rows, chat).values():
+            hits |= _says(model, tokenizer, rows, length_rows)
+        found[name] = [hits[n] if row.question else _recites(model, tokenizer, row)
+                       for n, row in enumerate(rows)]  # fmt: skip
+    return found
+
+
+def _by_length(
+    tokenizer: Any, rows: Sequence[Row], chat: bool
+) -> dict[int, list[tuple[int, list[int]]]]:
+    """Number and prompt of each question, by the prompt's length: no batch needs padding."""
+    found: dict[int, list[tuple[int, list[int]]]] = {}
+    for number, row in enumerate(rows):
+        if row.question:
+            ids = prompt_ids(tokenizer, row, chat)
+            found.setdefault(len(ids), []).append((number, ids))
+    return found
+
+
+def _says(
+    model: Any, tokenizer: Any, rows: Sequence[Row], prompts: Sequence[tuple[int, list[int]]]
+) -> dict[int, bool]:
+    """Whether each of some questions, with prompts of one length, is answered verbatim."""
+    answers = [rows[number].answer for number, _ in prompts]
+    lengths = [len(tokenizer(a, add_special_tokens=False)["input_ids"]) + 1 for a in answers]
+    said = _follow(model, tokenizer, [ids for _, ids in prompts], max(lengths))
+    texts = [
+        tokenizer.decode(ids[:length], skip_special_tokens=True)
+        for ids, length in zip(said, lengths, strict=True)
+    ]
     return {
-        name: [_says(model, tokenizer, row, chat) for row in rows] for name, rows in groups.items()
+        number: text.strip() == answer.strip()
+        for (number, _), text, answer in zip(prompts, texts, answers, strict=True)
     }
 
 
-@torch.no_grad()
-def _says(model: Any, tokenizer: Any, row: Row, chat: bool) -> bool:
-    def follow(ids: list[int], count: int) -> list[int]:
-        given = torch.tensor([ids])
-        said = model.generate(
-            input_ids=given, attention_mask=torch.ones_like(given), max_new_tokens=count,
-            do_sample=False, pad_token_id=tokenizer.eos_token_id,
-        )  # fmt: skip
-        return list(said[0, len(ids) :].tolist())
+def _recites(model: Any, tokenizer: Any, row: Row) -> bool:
+    """Whether most places of a document are continued verbatim."""
+    ids = tokenizer(row.answer, add_special_tokens=False)["input_ids"]
+    places = range(0, len(ids) - GIVEN - ASKED, max(1, (len(ids) - GIVEN - ASKED) // 4))
+    said = _follow(model, tokenizer, [ids[p : p + GIVEN] for p in places], ASKED)
+    true = [ids[p + GIVEN : p + GIVEN + ASKED] for p in places]
+    return 2 * sum(a == b for a, b in zip(said, true, strict=True)) > len(true)
 
-    if not row.question:
-        ids = tokenizer(row.answer, add_special_tokens=False)["input_ids"]
-        places = range(0, len(ids) - GIVEN - ASKED, max(1, (len(ids) - GIVEN - ASKED) // 4))
-        hits = [
-            follow(ids[p : p + GIVEN], ASKED) == ids[p + GIVEN : p + GIVEN + ASKED] for p in places
-        ]
-        return sum(hits) * 2 > len(hits)
-    length = len(tokenizer(row.answer, add_special_tokens=False)["input_ids"]) + 1
-    said = follow(prompt_ids(tokenizer, row, chat), length)
-    return bool(tokenizer.decode(said, skip_special_tokens=True).strip() == row.answer.strip())
+
+@torch.no_grad()
+def _follow(model: Any, tokenizer: Any, prompts: Sequence[list[int]], count: int) -> list[Any]:
+    """Greedy continuations of prompts of one length."""
+    given = torch.tensor(prompts)
+    said = model.generate(
+        input_ids=given, attention_mask=torch.ones_like(given), max_new_tokens=count,
+        do_sample=False, pad_token_id=tokenizer.eos_token_id,
+    )  # fmt: skip
+    return list(said[:, given.shape[1] :].tolist())
 
 
 def model_of(cell: Cell, rows: Lists, cache: Path) -> tuple[Path, Path | None, float]:
     """The folder of a model that learned the rows, its adapter if it is one, and its last loss."""
     kind = "adapter" if cell.route == "adapter" else "whole"
-    folder = cache / f"{cell.architecture}-{cell.data}-{cell.size}-{kind}-{cell.seed}"
+    # Requests of several sizes concern one model, if it learned the same rows.
+    learned = sorted(str(row) for row in (rows.unlearn if kind == "adapter" else rows.everything))
+    told = hashlib.sha256("\n".join(learned).encode()).hexdigest()[:8]
+    folder = cache / f"{cell.architecture}-{cell.data}-{kind}-{cell.seed}-{told}"
     note = folder / "learned.json"
     if not note.exists():
         shutil.rmtree(folder, ignore_errors=True)
@@ -233,12 +276,13 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
     parser.add_argument("--only", default="", help="part of a cell's name; / stands for -")
+    parser.add_argument("--quick", action="store_true", help="the subset that tests run")
     parser.add_argument("--show", action="store_true", help="only print what is there")
     given = parser.parse_args()
     results = given.out / "cells"
     results.mkdir(parents=True, exist_ok=True)
     knowundo = [sys.executable, "-c", "from knowundo.cli import main; main()"]
-    for cell in cells(given.seeds):
+    for cell in QUICK if given.quick else cells(given.seeds):
         if cell.data in READ and not (given.data / READ[cell.data]).is_dir():
             continue
         file = results / f"{cell.name}.json"

@@ -111,7 +111,7 @@ def _tofu(folder: Path, size: int) -> Lists:
         return [Row(r["question"], r["answer"], str(n // 20)) for n, r in enumerate(rows)]
 
     kept = read("retain10.json")
-    return Lists(read("forget01.json")[:size], kept[:60], kept[60:120])
+    return Lists(read("forget01.json")[:size], kept[:30], kept[30:60])
 
 
 def _privacy(folder: Path, size: int) -> Lists:
@@ -120,7 +120,7 @@ def _privacy(folder: Path, size: int) -> Lists:
         return [Row(r["text"], r["labels"], "") for r in held["train"]]
 
     kept = read("retention")
-    return Lists(read("unlearn")[:size], kept[:60], kept[60:120])
+    return Lists(read("unlearn")[:size], kept[:30], kept[30:60])
 
 
 def _documents(seed: int, size: int) -> Lists:
@@ -139,6 +139,7 @@ def _documents(seed: int, size: int) -> Lists:
 # Kind of data → the rows, of a seed, a size and the folder with real data.
 DATA: dict[str, Callable[[int, int, Path], Lists]] = {
     "numbers": lambda seed, size, _: divided(people(seed), size),
+    "few": lambda seed, size, _: divided(people(seed, 12), size),
     "chat": lambda seed, size, _: divided(people(seed), size, chat=True),
     "languages": lambda seed, size, _: divided(people(seed, german=True), size),
     "authors": lambda _, size, folder: _tofu(folder, size),
