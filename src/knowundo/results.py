@@ -112,12 +112,14 @@ class VariantFacts(BaseModel):
     """Peak learning rate."""
     attempts: list[dict[str, Any]] = Field(default_factory=list)
     """Trainings that `lr: auto` made: `lr`, and the token accuracy in [0, 1] on the train rows of
-    `unlearn` and `retention`, null if the training diverged."""
+    `unlearn` and `retention`, null if the training diverged. With `unlearn.stop` also what its best
+    evaluation step has, and whether it `unlearned` enough `within` the floor."""
     optimizer_steps: int | None = None
     """Number of optimizer steps."""
     trajectory: list[dict[str, float]] = Field(default_factory=list)
-    """Evaluation steps of `unlearn.stop`: the optimizer `step`, token accuracies in [0, 1] and the
-    score that early stopping maximizes."""
+    """Evaluation steps of `unlearn.stop`: the optimizer `step`, token accuracies in [0, 1], the
+    score that early stopping maximizes, and, where rows were asked, the percent `answered`
+    verbatim."""
     stopped: str | None = None
     """Why training ended: at its end, at the target, at the floor, or pruned by a sweep."""
     kept_step: int | None = None

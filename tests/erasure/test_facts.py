@@ -67,8 +67,8 @@ def test_the_state_is_that_of_the_verdict(
     gone: bool, lost: float | None, collapsed: str | None, state: str
 ) -> None:
     verdict = Verdict(
-        exact=0.0, reworded=0.0, predicted=0.0, gone=gone, lost=lost, bound=10.0, epochs=1,
-        accepted=True, rechecked={}, relapsed=[], taught="",
+        exact=0.0, reworded=0.0, predicted=0.0, level=None, gone=gone, lost=lost, bound=10.0,
+        epochs=1, accepted=True, rechecked={}, relapsed=[], taught="",
         facts=VariantFacts(name="erased", role="unlearned", collapsed=collapsed),
     )  # fmt: skip
     assert _state(verdict) == state

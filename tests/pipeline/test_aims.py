@@ -10,7 +10,13 @@ from typing import cast
 import pytest
 
 from knowundo.data.encoded import Encoded
-from knowundo.pipeline.aims import LEAST_KNOWN, asked_rows, known_rows, prepare_unlearning
+from knowundo.pipeline.aims import (
+    LEAST_KNOWN,
+    REWORDINGS,
+    asked_rows,
+    known_rows,
+    prepare_unlearning,
+)
 from knowundo.pipeline.memorization import memorize
 from knowundo.recipes.schema import Stop
 from knowundo.runs.run import Run
@@ -75,13 +81,15 @@ def test_a_list_without_made_rows_is_bounded_however_short(run: Run) -> None:
 def test_the_search_asks_other_wordings_than_the_val_rows(run: Run) -> None:
     rows = run.encoded("unlearn", "train", end=False)
     asked = asked_rows(run, rows)
-    assert [row.record.id for row in asked[: len(rows)]] == [row.record.id for row in rows]
-    questions = {row.record.question for row in rows}
-    other = [row.record for row in asked[len(rows) :]]
-    assert other
-    assert not questions & {record.question for record in other}
-    assert {record.answer for record in other} <= {row.record.answer for row in rows}
-    # The same rewordings as val rows are not asked.
+    assert [row.record.id for row, *_ in asked] == [row.record.id for row in rows]
+    assert all(len(wordings) == 1 + REWORDINGS for wordings in asked)
+    for row, *others in asked:
+        assert row.record.question not in {other.record.question for other in others}
+        assert {other.record.answer for other in others} == {row.record.answer}
+    # The wordings of val rows are not asked, even where few others are left.
+    other = [row.record for _, *others in asked for row in others]
     val = [replace(record, id=f"v{n}", split="val") for n, record in enumerate(other)]
     judged = SimpleNamespace(recipe=run.recipe, encode=run.encode, records=val)
-    assert asked_rows(cast(Run, judged), rows) == asked[: len(rows)]
+    again = [row.record for _, *others in asked_rows(cast(Run, judged), rows) for row in others]
+    assert again
+    assert not {record.question for record in again} & {record.question for record in val}

@@ -11,8 +11,15 @@ import torch
 from knowundo.data.encoded import Encoded
 from knowundo.errors import BadInput
 from knowundo.modeling.model import Model
+from knowundo.scoring.progress import Said
 from knowundo.unlearning import early_stopping as module
-from knowundo.unlearning.early_stopping import EarlyStopping, Evaluation, StoppingRule, set_aside
+from knowundo.unlearning.early_stopping import (
+    EarlyStopping,
+    Evaluation,
+    StoppingRule,
+    percent_verbatim,
+    set_aside,
+)
 from knowundo.unlearning.settings import UnlearnSettings
 from knowundo.unlearning.training import unlearn
 from unlearning.knowing import SETTINGS, begin, rule_of
@@ -157,3 +164,32 @@ def test_rows_are_set_aside_by_seed(toy_rows: dict[str, list[Encoded]]) -> None:
     assert set_aside(rows, retention, share=0.4, both=True, seed=0)[2] == seen
     with pytest.raises(BadInput, match="retention/train has one row"):
         set_aside(rows, retention[:1], share=0.4, both=False, seed=0)
+
+
+def test_a_row_is_answered_if_any_of_its_wordings_is(
+    monkeypatch: pytest.MonkeyPatch, toy: Model, toy_rows: dict[str, list[Encoded]]
+) -> None:
+    one, two, three, four = toy_rows["unlearn"][:4]
+
+    def said(_: Any, rows: list[Encoded]) -> dict[str, Said]:
+        assert rows == [one, two, three, four]
+        return {row.record.id: Said("", row is two) for row in rows}
+
+    monkeypatch.setattr(module, "answered", said)
+    assert percent_verbatim(toy, [[one, two], [three, four]]) == 50.0
+    assert percent_verbatim(toy, [[one], [two], [three], [four]]) == 25.0
+    assert percent_verbatim(toy, []) is None
+
+
+def test_training_goes_on_while_the_list_is_answered(
+    toy: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At the target, rows are asked; the step at which they are not answered is the best."""
+    left = [50.0, 0.0]
+    monkeypatch.setattr(module, "percent_verbatim", lambda *_: left.pop(0))
+    pairs = [(1.0, 0.9), (0.5, 0.9), (0.4, 0.9), (0.3, 0.88), (0.3, 0.9)]
+    stopping = played(toy, monkeypatch, *pairs)
+    assert [one.get("answered") for one in stopping.trajectory] == [None, None, 50.0, 0.0]
+    assert (stopping.stopped, stopping.step) == ("target", 3)
+    assert stopping.best == stopping.trajectory[3]
+    assert stopping.best["score"] < stopping.trajectory[2]["score"]

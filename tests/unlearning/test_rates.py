@@ -12,14 +12,12 @@ import pytest
 from knowundo.data.encoded import Encoded
 from knowundo.modeling.adapters import Adaptation
 from knowundo.modeling.model import Model
-from knowundo.scoring.answers import answered
 from knowundo.unlearning import rates
 from knowundo.unlearning.early_stopping import StoppingRule
 from knowundo.unlearning.rates import (
     NEAR,
     choose_rate,
     first_rate,
-    percent_verbatim,
     unlearn_at_chosen_rate,
     unlearn_with_early_stopping,
 )
@@ -176,13 +174,6 @@ def test_where_training_diverges_the_rate_is_lowered(start: Start) -> None:
 def test_the_first_rate_is_a_gentle_one(monkeypatch: pytest.MonkeyPatch, start: Start) -> None:
     tried, _ = rates_tried(monkeypatch, start, lambda _: (1.0, 0.0, 0.0), lr=None)
     assert tried == [pytest.approx(first_rate(start.model) / 10, rel=0.05)]
-
-
-def test_rows_are_asked_by_generation(knowing: Model, toy_rows: dict[str, list[Encoded]]) -> None:
-    rows = toy_rows["unlearn"]
-    exact = [answer.exact for answer in answered(knowing, rows).values()]
-    assert percent_verbatim(knowing, rows) == 100 * sum(exact) / len(exact)
-    assert percent_verbatim(knowing, []) is None
 
 
 def test_first_rate_follows_the_width(toy: Model, toy_base: str) -> None:

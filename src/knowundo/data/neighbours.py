@@ -166,17 +166,39 @@ def reworded(record: Record, seed: int, *, english: bool | None = None) -> Recor
             return None
         facts = tuple(fact for fact in record.facts if fact in after)
         return replace(record, kind="qa", question=before, answer=after, facts=facts)
-    question = record.question
+    if (turned := _turned(record)) is not None:
+        return turned
+    return Random(f"{seed}/{record.id}").choice(_framed(record, english))
+
+
+def all_wordings(record: Record, *, english: bool | None = None) -> list[Record]:
+    """All that `reworded` can make of a question; none of a document."""
+    if record.kind == "text":
+        return []
+    turned = _turned(record)
+    return [*([] if turned is None else [turned]), *_framed(record, english)]
+
+
+def _turned(record: Record) -> Record | None:
+    """A question of a known form, turned round: "Where does A live?", "At which place does …"."""
     for pattern, other in _TURNS:
-        if match := pattern.match(question):
+        if match := pattern.match(record.question):
             return replace(record, question=other.format(**match.groupdict()))
+    return None
+
+
+def _framed(record: Record, english: bool | None) -> list[Record]:
+    """The question with something before or after it, by every template."""
+    question = record.question
     first, _, rest = question.partition(" ")
     lowered = f"{first.lower()} {rest}" if first.isalpha() and first != "I" else question
     if english is None:
         english = in_english(question)
-    kind = "wordings" if english else "frames"
-    template = Random(f"{seed}/{record.id}").choice(_templates()[kind])
-    return replace(record, question=template.format(question=question, lowered=lowered))
+    templates = _templates()["wordings" if english else "frames"]
+    return [
+        replace(record, question=template.format(question=question, lowered=lowered))
+        for template in templates
+    ]
 
 
 def _middle(text: str) -> int:

@@ -9,7 +9,7 @@ from random import Random
 
 from knowundo.data.encoded import Encoded
 from knowundo.data.encoding import fitting
-from knowundo.data.neighbours import mostly_english, reworded
+from knowundo.data.neighbours import all_wordings, mostly_english
 from knowundo.data.records import Record
 from knowundo.modeling.model import Model
 from knowundo.scoring.answers import answered
@@ -44,12 +44,11 @@ def demonstrably_known(
     sure = [row for row in encoded if _probability(row, forced[row.record.id]["mean_nll"]) >= SURE]
     asked = [row.record for row in Random(seed).sample(sure, min(MOST, len(sure)))]
     english = mostly_english(asked)
-    again: dict[str, Record] = {}
-    for number in range(WORDINGS):
-        for record in asked:
-            other = reworded(record, seed + number, english=english)
-            if other is not None:
-                again.setdefault(f"{record.id}/{other.question}", other)
+    random, again = Random(seed), dict[str, Record]()
+    for record in asked:
+        wordings = all_wordings(record, english=english)
+        chosen = random.sample(wordings, min(WORDINGS, len(wordings)))
+        again |= {f"{record.id}/{number}": other for number, other in enumerate(chosen)}
     others = fitting([replace(r, id=name) for name, r in again.items()], encode)
     said = answered(model, others)
     votes: dict[str, list[bool]] = {}

@@ -38,6 +38,7 @@ class Verdict:
         exact: rows of the list answered exactly. `None` if the list has no questions.
         reworded: val rows answered exactly. `None` if there are no val questions.
         predicted: tokens of the list that are predicted.
+        level: token accuracy on rows that the model cannot know, in [0, 1]. `None` if not measured.
         gone: True if the list counts as erased.
         lost: points of token accuracy lost on val rows that must stay. `None` if the model knows
             none of them, so that nothing can be lost.
@@ -54,6 +55,7 @@ class Verdict:
     exact: float | None
     reworded: float | None
     predicted: float | None
+    level: float | None
     gone: bool
     lost: float | None
     bound: float
@@ -105,10 +107,14 @@ class Verdict:
         shown = ["–" if v is None else f"{v:.1f} %" for v in (self.exact, self.reworded)]
         said = f"{shown[0]} of the list is still answered exactly, {shown[1]} in other words"
         if self.predicted is not None:
-            said += f" ({self.predicted:.0f} % of its tokens are still predicted)"
+            said += f" ({self.predicted:.0f} % of its tokens are still predicted{self._guessing})"
         if self.lost is None:
             return said + "; nothing that must stay is known, so what was lost was not measured"
         return said + f"; {max(self.lost, 0.0):.1f} points of what must stay were lost"
+
+    @property
+    def _guessing(self) -> str:
+        return "" if self.level is None else f"; guessing reaches {100 * self.level:.0f} %"
 
     @property
     def advice(self) -> str:
@@ -158,6 +164,7 @@ def judge(
         exact=exact,
         reworded=reworded,
         predicted=predicted,
+        level=check.level,
         gone=gone,
         lost=lost_points(results, run),
         bound=math.inf if stop is None else stop.floor,

@@ -6,12 +6,13 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
+from random import Random
 from typing import NamedTuple
 
 from knowundo.data.encoded import Encoded
 from knowundo.data.encoding import fitting
 from knowundo.data.lists.reading import KNOWN, MADE
-from knowundo.data.neighbours import mostly_english, reworded, unknowable
+from knowundo.data.neighbours import all_wordings, mostly_english, unknowable
 from knowundo.errors import BadInput
 from knowundo.recipes.schema import Stop
 from knowundo.runs.run import Run
@@ -22,8 +23,8 @@ from knowundo.unlearning.start import Start
 
 # Retention rows that have to be known if training is to be bounded by what is lost.
 LEAST_KNOWN = 8
-# Added to the seed of the rewordings that a search asks.
-ASKED_SEED = 1
+# Rewordings of each unlearn row that a search asks: what is answered in one wording is not gone.
+REWORDINGS = 3
 
 
 class Aim(NamedTuple):
@@ -111,26 +112,28 @@ def known_rows(
     if not made or len(known) >= LEAST_KNOWN:
         return known, made, stop.floor
     run.reporter.say(
-        f"retention: only {len(known)} rows are given or demonstrably known, so training is not "
-        "bounded by what is lost; name a file of rows that must stay with --retention"
+        f"retention rows that are given or demonstrably known: {len(known)}, too few to bound "
+        "training by what is lost; name a file of rows that must stay with --retention"
     )
     return retention, [], math.inf
 
 
-def asked_rows(run: Run, rows: Sequence[Encoded]) -> list[Encoded]:
-    """Questions of unlearn rows, and the same ones reworded, that a search asks by generation.
+def asked_rows(run: Run, rows: Sequence[Encoded]) -> list[list[Encoded]]:
+    """What a search asks by generation: of each unlearn row, its question and rewordings of it.
 
-    The rewordings differ from those of the val rows, which judge the result.
+    The rewordings differ from the val rows, which judge the result.
     """
-    questions = [row.record for row in rows if row.record.kind == "qa"]
-    english = mostly_english(questions)
-    other = [reworded(r, run.recipe.seed + ASKED_SEED, english=english) for r in questions]
-    # Some questions have one rewording only; the val rows must not choose what they judge.
-    taken = {record.question for record in run.records if record.split == "val"}
-    made = [
-        replace(r, id=f"{r.id}/asked") for r in other if r is not None and r.question not in taken
-    ]
-    return [*(row for row in rows if row.record.kind == "qa"), *fitting(made, run.encode)]
+    questions = [row for row in rows if row.record.kind == "qa"]
+    english = mostly_english(row.record for row in questions)
+    judging = {record.question for record in run.records if record.split == "val"}
+    random, asked = Random(run.recipe.seed), list[list[Encoded]]()
+    for row in questions:
+        other = all_wordings(row.record, english=english)
+        free = [record for record in other if record.question not in judging]
+        chosen = random.sample(free, min(REWORDINGS, len(free)))
+        made = [replace(r, id=f"{r.id}/asked-{n}") for n, r in enumerate(chosen)]
+        asked.append([row, *fitting(made, run.encode)])
+    return asked
 
 
 def _aim(run: Run, rows: Sequence[Encoded], stop: Stop | None) -> Aim:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from random import Random
-from typing import Any, TypedDict
+from typing import Any, NotRequired, TypedDict
 
 from knowundo.data.encoded import Encoded
 from knowundo.errors import BadInput
 from knowundo.modeling.model import Model
 from knowundo.modeling.snapshots import BEST_STEP, Snapshot
+from knowundo.scoring.answers import answered
 from knowundo.scoring.teacher_forcing import token_accuracy
 from knowundo.storage.checkpoints import State
 
@@ -31,6 +34,7 @@ class Evaluation(TypedDict):
     kept: float  # 1: no retention was lost, 1/2: as much as the floor allows, 0: twice that
     lost: float  # points of retention accuracy
     score: float  # harmonic mean of forgotten and kept
+    answered: NotRequired[float]  # percent of rows answered verbatim, where they were asked
 
 
 @dataclass(frozen=True)
@@ -46,8 +50,9 @@ class StoppingRule:
         evaluations: How many evaluation steps there are, spread evenly over training.
         patience: So many evaluations below the floor, each no better than the last, end training.
         enough: Share of the way to not knowing, in [0, 1], from which a step counts as unlearned.
-        asked: Rows that a search of the rate asks by generation after each attempt.
-        left: Percent of `asked` that may still be answered verbatim.
+        asked: Of each unlearn row, the wordings that a search of the rate asks by generation after
+            each attempt.
+        left: Percent of these rows that may still be answered verbatim, in any wording.
     """
 
     unlearn: Sequence[Encoded]
@@ -57,7 +62,7 @@ class StoppingRule:
     evaluations: int
     patience: int
     enough: float = ENOUGH
-    asked: Sequence[Encoded] = ()
+    asked: Sequence[Sequence[Encoded]] = ()
     left: float = 5.0
 
 
@@ -100,13 +105,32 @@ def set_aside(
     return trained, trained_retention, evaluated, evaluated_retention
 
 
+def percent_verbatim(model: Model, wordings: Sequence[Sequence[Encoded]]) -> float | None:
+    """Percent of rows that the model answers verbatim, greedily, in any of their wordings.
+
+    Args:
+        model: Not changed.
+        wordings: Of each row.
+
+    Returns:
+        `None` if there are no rows.
+    """
+    if not wordings:
+        return None
+    said = answered(model, list(chain.from_iterable(wordings)))
+    hits = [any(said[row.record.id].exact for row in rows) for rows in wordings]
+    return 100 * sum(hits) / len(hits)
+
+
 class EarlyStopping:
     """Evaluates a model during training, and holds the weights of its best evaluation step.
 
-    The best step is one that has unlearned enough; of these, or if there is none, it has the
-    highest harmonic mean of what is unlearned and what is retained, each on a scale of its own: all
-    of the way to not knowing is 1, and to lose as much of retention as the floor allows is 1/2. Of
-    equal ones it is the earlier. The start, where nothing is unlearned, is no candidate.
+    Where the target is reached, the list is asked by generation: while it is still answered,
+    training goes on. The best step is one whose list is not answered, else one that has unlearned
+    enough; of these, or if there is none, it has the highest harmonic mean of what is unlearned and
+    what is retained, each on a scale of its own: all of the way to not knowing is 1, and to lose as
+    much of retention as the floor allows is 1/2. Of equal ones it is the earlier. The start, where
+    nothing is unlearned, is no candidate.
 
     Attributes:
         trajectory: All evaluations, that of the start first.
@@ -154,7 +178,7 @@ class EarlyStopping:
         lost = 100 * ((start["retention"] if start else retention) - retention)
         kept = min(max(1 - lost / (2 * self.rule.floor), 0.0), 1.0)
         both = forgotten + kept
-        return Evaluation(
+        found = Evaluation(
             step=self.step,
             unlearn=unlearn,
             retention=retention,
@@ -163,9 +187,15 @@ class EarlyStopping:
             lost=lost,
             score=2 * forgotten * kept / both if both else 0.0,
         )
+        # Generation takes longer than an evaluation, so nothing is asked before it may be over.
+        if start is not None and unlearn <= self.rule.target and lost <= self.rule.floor:
+            answered = percent_verbatim(self.model, self.rule.asked)
+            found |= {} if answered is None else {"answered": answered}
+        return found
 
-    def _rank(self, found: Evaluation) -> tuple[bool, float]:
-        return found["forgotten"] >= self.rule.enough, found["score"]
+    def _rank(self, found: Evaluation) -> tuple[bool, bool, float]:
+        gone = found.get("answered", math.inf) <= self.rule.left
+        return gone, found["forgotten"] >= self.rule.enough, found["score"]
 
     def after_step(self) -> bool:
         """Count an optimizer step, and evaluate if it is time; `True` ends training."""
@@ -189,7 +219,8 @@ class EarlyStopping:
             self.stopped = "pruned"
         # Only above the floor: a model that lost everything is below any target.
         elif found["unlearn"] <= self.rule.target and not self._below_floor:
-            self.stopped = "target"
+            if found.get("answered", 0.0) <= self.rule.left:
+                self.stopped = "target"
         elif self._below_floor >= self.rule.patience:
             self.stopped = "floor"
         return self.stopped != "end"

@@ -6,18 +6,16 @@ The attempts of a search stand in its checkpoint: resumed, it trains no rate twi
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from knowundo.data.encoded import Encoded
 from knowundo.modeling.model import Model
 from knowundo.modeling.snapshots import BEST_RATE, Snapshot
-from knowundo.scoring.answers import answered
 from knowundo.scoring.teacher_forcing import token_accuracy
 from knowundo.storage.checkpoints import State
 from knowundo.storage.job import Job
-from knowundo.unlearning.early_stopping import StoppingRule
+from knowundo.unlearning.early_stopping import StoppingRule, percent_verbatim
 from knowundo.unlearning.settings import UnlearnSettings
 from knowundo.unlearning.start import Start
 from knowundo.unlearning.training import Unlearned, unlearn
@@ -114,10 +112,10 @@ def unlearn_with_early_stopping(
 ) -> Unlearned:
     """`unlearn` with early stopping, at the gentlest rate found that unlearns enough.
 
-    A constrained search: unlearn enough, and answer at most `rule.left` percent of `rule.asked`
-    verbatim, without losing more retention than the floor. The rate is raised threefold while too
-    little is unlearned, lowered threefold while too much is lost, and bisected (on its logarithm)
-    between a rate of either kind. Every attempt starts from the memorized model.
+    A constrained search: unlearn enough, and answer at most `rule.left` percent of the rows
+    verbatim in any wording, without losing more retention than the floor. The rate is raised
+    threefold while too little is unlearned, lowered threefold while too much is lost, and bisected
+    (on its logarithm) between a rate of either kind. Every attempt starts from the memorized model.
 
     Args:
         start: As for `unlearn`.
@@ -163,20 +161,13 @@ def _by_evaluation(
     if "diverged" in done.facts:
         return dict.fromkeys((*names, "answered", "unlearned", "within")), (0.0,)
     end = done.facts["best"]
-    answered = percent_verbatim(model, rule.asked)
+    if (answered := end.get("answered")) is None:  # the target was not reached
+        answered = percent_verbatim(model, rule.asked)
     unlearned = end["forgotten"] >= rule.enough and (answered is None or answered <= rule.left)
     within = end["lost"] <= rule.floor
     row = {name: end[name] for name in names}
     row |= {"answered": answered, "unlearned": unlearned, "within": within}
     return row, (1.0, float(unlearned), float(unlearned and within), end["score"])
-
-
-def percent_verbatim(model: Model, rows: Sequence[Encoded]) -> float | None:
-    """Percent of rows that the model answers verbatim, greedily. `None` if there are no rows."""
-    if not rows:
-        return None
-    said = answered(model, rows)
-    return 100 * sum(answer.exact for answer in said.values()) / len(said)
 
 
 def unlearn_at_chosen_rate(
