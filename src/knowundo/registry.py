@@ -13,14 +13,14 @@ import importlib.util
 import inspect
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from importlib.metadata import entry_points
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any, get_type_hints, overload
 
 from knowundo.errors import BadInput, unknown
 
@@ -136,9 +136,23 @@ def _register(kind: str, function: Callable[..., Any], **facts: Any) -> Entry:
     return entry
 
 
-def method(function: Callable[..., Any]) -> Entry:
-    """Register an unlearning loss `(step, *, …) -> {part: scalar}`."""
-    return _register("method", function)
+@overload
+def method(function: Callable[..., Any]) -> Entry: ...
+@overload
+def method(*, reads: Sequence[str]) -> Callable[[Callable[..., Any]], Entry]: ...
+def method(
+    function: Callable[..., Any] | None = None, *, reads: Sequence[str] | None = None
+) -> Entry | Callable[[Callable[..., Any]], Entry]:
+    """Register an unlearning loss `(step, *, …) -> {part: scalar}`.
+
+    Args:
+        function: The loss, where the decorator is used without arguments.
+        reads: What the loss reads of a step with its default hyper-parameters, among `unlearn`,
+            `retention`, `alternative` and `reference`. If `None`, it is not declared.
+    """
+    if function is None:
+        return lambda function: _register("method", function, reads=reads)
+    return _register("method", function, reads=reads)
 
 
 def localizer(function: Callable[..., Any]) -> Entry:

@@ -63,6 +63,8 @@ def test_method(toy: Model, toy_rows: dict[str, list[Encoded]], name: str) -> No
     step = Step(Forward(toy), batch, reference=lambda: start.reference, columns=columns)
     parts = entry(step, **entry.bind({}))
     assert parts
+    read = step.used | ({"reference"} if "reference" in vars(start) else set())
+    assert set(entry.facts["reads"]) == read, f"{name}: correct `reads` of its decorator"
     for part in parts.values():
         assert part.shape == ()
         assert torch.isfinite(part)

@@ -8,6 +8,7 @@ import torch
 from conftest import naive_ce, naive_log_probs
 from knowundo.data.batches import collate
 from knowundo.data.encoded import Encoded
+from knowundo.modeling.fast import chunked_logits
 from knowundo.modeling.forward import Forward
 from knowundo.modeling.half import Half
 from knowundo.modeling.head import live_head
@@ -81,3 +82,42 @@ def test_the_divergence_is_that_of_the_memorized_model_from_the_current(
         found = half_of(toy, rows).divergence_from(memorized)
     assert min(wanted) > 0
     near(found, torch.stack(wanted))
+
+
+@pytest.mark.parametrize("portion", [2**22, 1], ids=["all at once", "token by token"])
+def test_a_function_of_both_models_logits_is_that_of_each_token(
+    toy: Model, toy_rows: Rows, portion: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Values and gradients, in portions of one token, too."""
+    monkeypatch.setattr(chunked_logits, "PORTION", portion)
+    monkeypatch.setattr(chunked_logits, "LEAST", 1)
+    rows = toy_rows["unlearn"]
+    weights = torch.arange(1.0, 1 + sum(row.answer_length for row in rows)).double()
+    seen = list[int]()
+
+    def product(
+        now: torch.Tensor, before: torch.Tensor, weight: torch.Tensor
+    ) -> tuple[torch.Tensor, ...]:
+        seen.append(len(now))
+        assert not before.requires_grad
+        return (weight * (now.softmax(-1) * before).sum(-1),)
+
+    with torch.no_grad():
+        memorized = half_of(toy, rows)
+        held = torch.cat(
+            [
+                toy.net(input_ids=torch.tensor([r.ids])).logits[0][r.answer_from - 1 : -1]
+                for r in rows
+            ]
+        )
+        for parameter in toy.parameters().values():
+            parameter.mul_(1.5)
+    chosen = toy.train_only(toy.parameters())
+    (found,) = half_of(toy, rows).against(memorized, product, weights)
+    assert max(seen) == (len(weights) if portion > 1 else 1)
+    now = torch.cat([naive_log_probs(toy, row).exp() for row in rows])
+    wanted = weights * (now * held).sum(-1)
+    near(found, wanted)
+    pairs = [torch.autograd.grad((value**2).sum(), chosen) for value in (found, wanted)]
+    for one, other in zip(*pairs, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-6)

@@ -84,6 +84,11 @@ class Half:
     def _predicted(self) -> tuple[torch.Tensor, ...]:
         return self.by_token(_predicted, self.batch.targets)
 
+    @property
+    def token_nll(self) -> torch.Tensor:
+        """Negative log-likelihood of each answer token, [answer tokens]."""
+        return self._predicted[0]
+
     @cached_property
     def mean_nll(self) -> torch.Tensor:
         """Negative log-likelihood per answer token, [rows]: KnowUnDo's cross-entropy."""
@@ -105,20 +110,46 @@ class Half:
         labels = torch.cat([values[row.record.id] for row in self.batch.encoded])
         return self.per_row(self.by_token(_predicted, labels.to(self.states.device))[0])
 
+    def against(
+        self,
+        memorized: Half,
+        function: Callable[..., tuple[torch.Tensor, ...]],
+        *given: torch.Tensor,
+    ) -> tuple[torch.Tensor, ...]:
+        """What a function makes of each token's logits and those of the frozen model.
+
+        A portion of the tokens at a time, as in `by_token`.
+
+        Args:
+            memorized: The same rows, seen by the frozen model.
+            function: Logits [tokens, vocabulary], the frozen model's logits of the same shape, and
+                a portion of `given` → numbers, [tokens] each; gradients flow through the first of
+                them, and into the first logits only.
+            given: [answer tokens, …] each, without gradients.
+        """
+
+        def both(
+            logits: torch.Tensor, states: torch.Tensor, *rest: torch.Tensor
+        ) -> tuple[torch.Tensor, ...]:
+            with torch.no_grad():
+                before = full_precision(memorized.head(states))
+            return function(logits, before, *rest)
+
+        return self.by_token(both, memorized.states, *given)
+
     def divergence_from(self, memorized: Half) -> torch.Tensor:
         """KL(memorized ‖ current), mean over each row's answer tokens, [rows].
 
         Args:
             memorized: the same rows, seen by the frozen model.
         """
+        return self.per_row(self.against(memorized, _divergence)[0])
 
-        def divergence(logits: torch.Tensor, states: torch.Tensor) -> tuple[torch.Tensor, ...]:
-            with torch.no_grad():
-                before = full_precision(memorized.head(states)).log_softmax(-1)
-            now = logits.log_softmax(-1)
-            return (kl_div(now, before, reduction="none", log_target=True).sum(-1),)
 
-        return self.per_row(self.by_token(divergence, memorized.states)[0])
+def _divergence(logits: torch.Tensor, before: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    """KL(memorized ‖ current) of each token."""
+    now, before = logits.log_softmax(-1), before.log_softmax(-1)
+    return (kl_div(now, before, reduction="none", log_target=True).sum(-1),)
 
 
 def _predicted(logits: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, ...]:

@@ -16,7 +16,7 @@ from knowundo.unlearning.labels import draw
 from knowundo.unlearning.start import Scorer
 
 
-@method
+@method(reads=("unlearn",))
 def adversarial_sample(
     step: Step,
     *,

@@ -10,7 +10,7 @@ from knowundo.unlearning.answers import AnswerSource, alternatives
 from knowundo.unlearning.retention_terms import retention_part
 
 
-@method
+@method(reads=("alternative", "retention"))
 def alternative_descent(
     step: Step,
     *,

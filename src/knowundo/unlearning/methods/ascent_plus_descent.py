@@ -6,7 +6,7 @@ from knowundo.modeling.step import Parts, Step
 from knowundo.registry import method
 
 
-@method
+@method(reads=("unlearn", "retention"))
 def ascent_plus_descent(step: Step, *, ascent: float = 1.0, descent: float = 1.0) -> Parts:
     """−ascent·CE(unlearn) + descent·CE(retention) (Liu et al. 2022, arXiv:2203.12817).
 

@@ -7,7 +7,7 @@ from knowundo.registry import method
 from knowundo.unlearning.retention_terms import divergence_from_memorized
 
 
-@method
+@method(reads=("unlearn", "retention", "reference"))
 def ascent_plus_kl_divergence(step: Step, *, ascent: float = 1.0, kl: float = 1.0) -> Parts:
     """−ascent·CE(unlearn) + kl·KL(memorized ‖ current) at the answers.
 

@@ -12,7 +12,7 @@ from knowundo.unlearning.counterfactuals import divergence_from_teacher, teacher
 from knowundo.unlearning.retention_terms import retention_part
 
 
-@method
+@method(reads=("unlearn", "retention", "reference"))
 def counterfactual(
     step: Step,
     *,

@@ -11,7 +11,7 @@ from knowundo.unlearning.answers import AnswerSource, alternatives
 from knowundo.unlearning.retention_terms import retention_part
 
 
-@method
+@method(reads=("unlearn", "alternative", "retention", "reference"))
 def dpo(
     step: Step,
     *,

@@ -6,7 +6,7 @@ from knowundo.modeling.step import Parts, Step
 from knowundo.registry import method
 
 
-@method
+@method(reads=("unlearn",))
 def gradient_ascent(step: Step) -> Parts:
     """Ascend the loss on the unlearn rows: −CE(unlearn) (Jang et al. 2023, arXiv:2210.01504)."""
     return {"unlearn": -step.unlearn.mean(step.unlearn.mean_nll)}

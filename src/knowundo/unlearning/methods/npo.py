@@ -10,7 +10,7 @@ from knowundo.registry import method
 from knowundo.unlearning.retention_terms import retention_part
 
 
-@method
+@method(reads=("unlearn", "retention", "reference"))
 def npo(
     step: Step,
     *,

@@ -13,7 +13,7 @@ from knowundo.registry import method
 from knowundo.unlearning.start import Scorer
 
 
-@method
+@method(reads=("unlearn",))
 def random_label(step: Step) -> Parts:
     """CE(uniformly random tokens in place of the answer's).
 
