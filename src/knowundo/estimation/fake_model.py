@@ -17,6 +17,7 @@ from transformers import (
 )
 
 from knowundo.errors import BadInput
+from knowundo.modeling.activation_checkpointing import recompute_activations
 from knowundo.modeling.base import base_path
 from knowundo.modeling.checks import stored_quantization
 from knowundo.modeling.loading import (
@@ -24,7 +25,6 @@ from knowundo.modeling.loading import (
     LoadingOptions,
     Source,
     load_base,
-    recompute_activations,
 )
 from knowundo.modeling.model import Model
 from knowundo.modeling.structure import meta_copy

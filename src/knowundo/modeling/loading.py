@@ -8,13 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from peft import PeftModel
-from torch.utils.checkpoint import checkpoint
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -22,9 +20,9 @@ from transformers import (
     BitsAndBytesConfig,
     PreTrainedTokenizerBase,
 )
-from transformers.modeling_layers import GradientCheckpointingLayer
 
 from knowundo.errors import BadInput, first_line
+from knowundo.modeling.activation_checkpointing import recompute_activations
 from knowundo.modeling.adapter_merge import merge_adapter
 from knowundo.modeling.base import base_path
 from knowundo.modeling.checks import (
@@ -280,31 +278,3 @@ def _settle(net: Any, *, quantized: bool) -> None:
     for module in net.modules():
         if hasattr(module, "support_avx512bf16_for_cpu"):
             module.support_avx512bf16_for_cpu = False
-
-
-def recompute_activations(net: Any, name: str) -> None:
-    """Hold only the inputs of each layer, and compute the layer again in the backward pass.
-
-    transformers' own switch does so in training mode only; localization takes gradients in
-    evaluation mode, where there is no dropout.
-
-    Args:
-        net: A causal LM of transformers, changed in place.
-        name: Of the base, for the error.
-
-    Raises:
-        BadInput: The architecture has no such layers.
-    """
-    layers = [m for m in net.modules() if isinstance(m, GradientCheckpointingLayer)]
-    if not layers:
-        raise BadInput(
-            f"model.gradient_checkpointing: base '{name}' has no layers for it; say false"
-        )
-    for layer in layers:
-        layer.forward = partial(_checkpointed, layer.forward)
-
-
-def _checkpointed(forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-    if not torch.is_grad_enabled():
-        return forward(*args, **kwargs)
-    return checkpoint(partial(forward, **kwargs), *args, use_reentrant=False)
