@@ -101,12 +101,13 @@ def rates_tried(
     start: Start,
     outcome: Callable[[float], tuple[float, float, float]],
     lr: float | None = 1e-3,
+    minutes: float = math.inf,
 ) -> tuple[list[float], Unlearned]:
     """Rates that a search tries, and what is left."""
     attempts = Attempts(outcome)
     monkeypatch.setattr(rates, "unlearn", attempts.train)
     monkeypatch.setattr(rates, "percent_verbatim", attempts.ask)
-    rule = StoppingRule([], [], 0.0, 10.0, 1, 1)
+    rule = StoppingRule([], [], 0.0, 10.0, 1, 1, minutes=minutes)
     done = unlearn_with_early_stopping(start, rule, UnlearnSettings("", 1, 1, 1, lr=lr))
     return [attempt["lr"] for attempt in done.facts["attempts"]], done
 
@@ -138,6 +139,15 @@ def test_a_rate_is_lowered_when_too_much_is_lost(
     tried, done = rates_tried(monkeypatch, start, lambda lr: (1.0, 1e4 * lr + 0.5, 0.0))
     assert tried == [1e-3, 3.3e-4]
     assert done.facts["lr"] == 3.3e-4
+
+
+def test_a_search_ends_when_its_time_is_used_up(
+    monkeypatch: pytest.MonkeyPatch, start: Start
+) -> None:
+    clock = iter(range(0, 10_000, 60))  # a minute passes whenever the time is read
+    monkeypatch.setattr(rates.time, "perf_counter", lambda: next(clock))
+    tried, _ = rates_tried(monkeypatch, start, lambda _: (0.1, 0.0, 0.0), minutes=2.5)
+    assert tried == [1e-3, 3e-3, 9e-3]
 
 
 def test_between_too_little_and_too_much_the_search_bisects(

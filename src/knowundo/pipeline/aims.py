@@ -87,6 +87,7 @@ def _stopping_rule(
         enough=stop.enough,
         asked=asked_rows(run, first),
         left=stop.answered,
+        minutes=math.inf if stop.minutes is None else stop.minutes,
     )
     return trained, [*retained, *others], rule
 

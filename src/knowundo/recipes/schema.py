@@ -155,6 +155,9 @@ class Stop(Section):
     answered: float = Field(5.0, ge=0, le=100)
     """Percent of unlearn rows that may still be answered verbatim if a search of the rate is to
     end."""
+    minutes: float | None = Field(None, gt=0)
+    """A search of the rate begins no further attempt after so many minutes, so that its result may
+    depend on the machine's speed. If null, only the number of attempts ends it."""
     patience: int = Field(5, ge=1)
     """Evaluations below the floor that end training; where retention recovers they do not
     count."""

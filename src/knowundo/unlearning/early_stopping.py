@@ -53,6 +53,7 @@ class StoppingRule:
         asked: Of each unlearn row, the wordings that a search of the rate asks by generation after
             each attempt.
         left: Percent of these rows that may still be answered verbatim, in any wording.
+        minutes: A search of the rate begins no further attempt after so many.
     """
 
     unlearn: Sequence[Encoded]
@@ -64,6 +65,7 @@ class StoppingRule:
     enough: float = ENOUGH
     asked: Sequence[Sequence[Encoded]] = ()
     left: float = 5.0
+    minutes: float = math.inf
 
 
 def set_aside(

@@ -6,6 +6,7 @@ The attempts of a search stand in its checkpoint: resumed, it trains no rate twi
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -47,6 +48,7 @@ class _Search:
     ) -> None:
         self.start, self.settings, self.judge = start, settings, judge
         self.rule, self.job = rule, job
+        self._began = time.perf_counter()
         self.made: list[dict[str, Any]] = []
         self.best: Unlearned | None = None
         self._rank: tuple[float, ...] = ()
@@ -77,6 +79,12 @@ class _Search:
             self.job.write(self._state(self.best))
             training.checkpoint.clear()
         return self.made[-1]
+
+    @property
+    def minutes(self) -> float:
+        """How long the search has taken, also before it was resumed."""
+        checkpoint = self.job.checkpoint
+        return (checkpoint.seconds if checkpoint else time.perf_counter() - self._began) / 60
 
     def _state(self, best: Unlearned) -> State:
         facts = {"made": self.made, "rank": self._rank, "curve": best.curve, "best": best.facts}
@@ -135,7 +143,7 @@ def unlearn_with_early_stopping(
         0.0,
         math.inf,
     )  # the highest rate that does too little, the lowest that does too much
-    while len(search.made) < attempts:
+    while len(search.made) < attempts and not (search.made and search.minutes > rule.minutes):
         found = search.at(float(f"{rate:.2g}"))
         if found["unlearned"] and found["within"]:
             break
