@@ -159,7 +159,7 @@ def model_of(cell: Cell, rows: Lists, cache: Path) -> tuple[Path, Path | None, f
     if not note.exists():
         shutil.rmtree(folder, ignore_errors=True)
         torch.manual_seed(cell.seed)
-        model, tokenizer = untrained(cell.architecture, rows, cell.seed)
+        model, tokenizer = untrained(cell.architecture, rows, cell.seed, folder / "base")
         if kind == "adapter":
             from peft import LoraConfig, get_peft_model
 

@@ -192,8 +192,12 @@ def tokenizer_of(kind: str, texts: Sequence[str], chat: bool) -> Any:
     return found
 
 
-def untrained(architecture: str, rows: Lists, seed: int) -> tuple[Any, Any]:
-    """A model before it learned the rows, and its tokenizer."""
+def untrained(architecture: str, rows: Lists, seed: int, folder: Path) -> tuple[Any, Any]:
+    """A model before it learned the rows, and its tokenizer, as they are read from a folder.
+
+    transformers may read a tokenizer as the class of the model's type, which splits otherwise: a
+    user trains with what was loaded.
+    """
     kind, name, more = ARCHITECTURES[architecture]
     if kind == "own":
         path = base_path("embedded")
@@ -213,7 +217,10 @@ def untrained(architecture: str, rows: Lists, seed: int) -> tuple[Any, Any]:
             sizes.pop(key)
     torch.manual_seed(seed)
     config = getattr(transformers, name)(**sizes, **more)
-    return AutoModelForCausalLM.from_config(config), tokenizer
+    AutoModelForCausalLM.from_config(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    read = AutoTokenizer.from_pretrained(folder)
+    return AutoModelForCausalLM.from_pretrained(folder), read
 
 
 def prompt_ids(tokenizer: Any, row: Row, chat: bool) -> list[int]:

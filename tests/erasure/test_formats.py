@@ -37,6 +37,7 @@ from knowundo.recipes.schema import Recipe
 from knowundo.runs.rows import encode_for
 from knowundo.scoring.answers import answered
 from knowundo.scoring.generation import complete_rows
+from knowundo.scoring.progress import Said as Answer
 from knowundo.storage.artifacts import new_folder
 from knowundo.storage.files import write_json
 from tiny_run import Said
@@ -174,9 +175,31 @@ def test_ties_go_to_the_chat_template_and_then_to_plain(
             row.record.id: {"mean_nll": 0.5, "token_accuracy": 0.5} for row in encoded
         },
     )
+    monkeypatch.setattr(
+        "knowundo.erasure.formats.answered",
+        lambda _, encoded: {row.record.id: Answer("", False) for row in encoded},
+    )
     assert found(model, rows("alpaca")).name == "chat"
     monkeypatch.setattr(model.tokenizer, "chat_template", None)
     assert found(model, rows("alpaca")).name == "plain"
+
+
+def test_what_is_answered_counts_more_than_what_is_likely(
+    model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A tokenizer may split an answer otherwise than the model writes it."""
+    likely = found(model, rows("alpaca"))
+
+    def said(_: Model, encoded: list[Encoded]) -> dict[str, Answer]:
+        texts = [model.tokenizer.decode(row.ids) for row in encoded]
+        return {
+            row.record.id: Answer("", "USER:" in text)
+            for row, text in zip(encoded, texts, strict=True)
+        }
+
+    monkeypatch.setattr("knowundo.erasure.formats.answered", said)
+    assert found(model, rows("alpaca")) == FormatChoice("vicuna", likely.accuracy)
+    assert likely.name == "alpaca"
 
 
 def test_documents_and_questions_alone_show_no_format(model: Model) -> None:

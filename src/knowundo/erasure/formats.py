@@ -27,11 +27,12 @@ from knowundo.recipes.data_section import Data
 from knowundo.recipes.reading import parse_recipe
 from knowundo.recipes.schema import Recipe
 from knowundo.runs.rows import encode_for
+from knowundo.scoring.answers import answered
 from knowundo.scoring.teacher_forcing import teacher_forced
 from knowundo.storage.artifacts import MANIFEST
 
-# Rows of the list on which formats are compared.
-SAMPLE = 32
+# Rows of the list on which formats are compared, and how many of them are asked by generation.
+SAMPLE, ASKED = 32, 8
 # Two formats whose answers are this equally likely know the list equally well.
 EQUAL = 1e-3
 # Token accuracy from which a format is taken for the one of the finetuning without a doubt.
@@ -149,9 +150,11 @@ def _with_data(given: dict[str, Any], keys: Mapping[str, Any]) -> dict[str, Any]
 
 
 def find_format(recipe: Recipe, model: Model, unlearn: Sequence[Record]) -> FormatChoice:
-    """The format in which the answers of a list are likeliest.
+    """The format in which a model answers a list, else in which its answers are likeliest.
 
-    Compared is the likelihood of an answer token, its geometric mean over an answer and the mean of
+    What a model answers is compared first: a tokenizer may split an answer otherwise than the one
+    that the model was finetuned with, and then even what it says verbatim is unlikely. Then
+    compared is the likelihood of an answer token, its geometric mean over an answer and the mean of
     that over rows: rows that the model does not know, which are unlikely in every format, then
     decide nothing. Ties go to the tokenizer's chat template, then to plain.
 
@@ -177,9 +180,17 @@ def find_format(recipe: Recipe, model: Model, unlearn: Sequence[Record]) -> Form
         scores = list(forced.values())
         likelihood[name] = fmean(_likelihood(score["mean_nll"]) for score in scores)
         accuracy[name] = fmean(score["token_accuracy"] or 0.0 for score in scores)
-    enough = max(likelihood.values()) - EQUAL
-    best = next(name for name, value in likelihood.items() if value >= enough)
-    return FormatChoice(best, accuracy)
+    chosen = set(sorted(common)[:ASKED])
+    exact = {
+        name: fmean(
+            answer.exact
+            for answer in answered(model, [r for r in found if r.record.id in chosen]).values()
+        )
+        for name, found in rows.items()
+    }
+    most = [name for name in rows if exact[name] == max(exact.values())]
+    enough = max(likelihood[name] for name in most) - EQUAL
+    return FormatChoice(next(name for name in most if likelihood[name] >= enough), accuracy)
 
 
 def _encoded(recipe: Recipe, model: Model, sample: Sequence[Record]) -> dict[str, list[Encoded]]:
