@@ -13,7 +13,7 @@ from knowundo.errors import KnowUndoError
 from knowundo.modeling.forward import Forward
 from knowundo.modeling.model import Model
 from knowundo.modeling.reference import Reference
-from knowundo.modeling.step import Step
+from knowundo.modeling.step import Step, halves_of
 
 Rows = dict[str, list[Encoded]]
 
@@ -37,7 +37,12 @@ def test_only_what_is_read_is_computed(toy: Model, toy_rows: Rows) -> None:
     made = step(toy, toy_rows)
     assert made.used == set()
     assert made.unlearn is made.unlearn
+    assert made.used == set()
+    assert made.unlearn.states is made.unlearn.states
     assert made.used == {"unlearn"}
+    assert made.retention.layer(0) is made.retention.layer(0)
+    assert made.used == {"unlearn", "retention.layer"}
+    assert halves_of(made.used) == {"unlearn", "retention"}
 
 
 def test_a_joint_forward_gives_each_half_its_own_numbers(toy: Model, toy_rows: Rows) -> None:

@@ -5,9 +5,11 @@ A start is what losses read beside the model: the frozen reference, answers, col
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any
+
+import torch
 
 from knowundo.data.encoded import Encoded
 from knowundo.data.records import Record
@@ -35,6 +37,18 @@ def _reversed_words(record: Record) -> str:
     return " ".join(reversed(text.split()))
 
 
+def _unseen_bytes(states: Mapping[Encoded, torch.Tensor], every: Sequence[Encoded]) -> int:
+    """Bytes of states, [answer tokens, hidden] each, of the rows that are not among these."""
+    one = next(iter(states.values()))
+    scopes, seen = {row.record.scope for row in states}, {row.record.id for row in states}
+    unseen = {
+        row.record.id: row.answer_length
+        for row in every
+        if row.record.scope in scopes and row.record.id not in seen
+    }
+    return sum(unseen.values()) * one.shape[1] * one.element_size()
+
+
 class FakeStart(Start):
     """A start that takes the reference without comparing weights, since fake ones have no values.
 
@@ -54,16 +68,10 @@ class FakeStart(Start):
             every: rows of all scopes.
             retained: rows that fill the retention half.
         """
-        if "reference" not in vars(self) or not (states := self.reference.states):
+        if "reference" not in vars(self):
             return 0
-        one = next(iter(states.values()))
-        scopes, seen = {row.record.scope for row in states}, {row.record.id for row in states}
-        unseen = {
-            row.record.id: row.answer_length
-            for row in every
-            if row.record.scope in scopes and row.record.id not in seen
-        }
-        return sum(unseen.values()) * one.shape[1] * one.element_size()
+        held = [self.reference.states, *self.reference.layers.values()]
+        return sum(_unseen_bytes(states, every) for states in held if states)
 
     def _scorer(self) -> Scorer:
         return _EchoScorer(self.model, self.seed, self._encode)

@@ -12,6 +12,7 @@ from knowundo.estimation.fake_start import FakeOriginalStart, FakeStart
 from knowundo.estimation.memory_trace import MemoryTrace
 from knowundo.estimation.schema import StageEstimate
 from knowundo.estimation.tracer import SCORED, Planned, Tracer, longest_rows
+from knowundo.modeling.step import halves_of
 from knowundo.recipes.schema import Plan, Recipe
 from knowundo.registry import Entry, get
 from knowundo.unlearning.original.rows import whole_steps
@@ -109,7 +110,7 @@ def _train(
     read: set[str] = set()
     for batch in steps.heaviest.values():
         for _ in range(2):
-            micro_batch = tracer.micro_batch(batch, read)
+            micro_batch = tracer.micro_batch(batch, halves_of(read))
             loss = partial(start.parts, *method, micro_batch, read)
             tracer.training_step(trace, loss, steps.accumulation)
             if len(read) < 2 or tracer.run.recipe.quirks:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -15,8 +16,9 @@ from knowundo.errors import BadInput
 from knowundo.modeling.fast import packing
 from knowundo.modeling.fast.chunked_logits import full_precision
 from knowundo.modeling.fast.oom import in_portions
-from knowundo.modeling.fast.prefix_cache import PrefixCache
+from knowundo.modeling.fast.prefix_cache import PrefixCache, layers_of
 from knowundo.modeling.head import live_head
+from knowundo.modeling.layer_states import after_layer
 from knowundo.modeling.model import Model
 from knowundo.modeling.padded import all_hidden_states
 from knowundo.modeling.positions import reset, together
@@ -59,7 +61,28 @@ class Forward:
             _check_reached(self.model)
         return states
 
-    def _in_groups(self, batch: Batch) -> torch.Tensor:
+    def layer_states(self, batch: Batch, layer: int) -> torch.Tensor:
+        """Hidden states after a decoder layer at the positions that predict the answers.
+
+        The layers above it do not run, and nothing stands in for the layers below a region that
+        begins above it.
+
+        Args:
+            batch: Rows on the model's device.
+            layer: Number of the layer, from 0.
+
+        Returns:
+            [adapters · answer tokens, hidden], before the final norm.
+
+        Raises:
+            BadInput: There is no such layer, or layers are trained, and all of them are above it.
+        """
+        states = self._in_groups(batch, layer)
+        if torch.is_grad_enabled() and not states.requires_grad:
+            _check_reached(self.model, layer)
+        return states
+
+    def _in_groups(self, batch: Batch, layer: int | None = None) -> torch.Tensor:
         """The same, in as many forwards as it takes."""
         model = self.model
         able = model.capabilities
@@ -67,28 +90,33 @@ class Forward:
         groups = together(model, [len(row.ids) for row in batch.encoded], equal=equal)
         if len(groups) == 1:
             reset(model)
-            return self._in_one(batch)
+            return self._in_one(batch, layer)
         rows = dict[int, torch.Tensor]()
         for group in groups:
             reset(model)
             part = collate([batch.encoded[n] for n in group], batch.pad).to(model.device)
-            states = self._in_one(part).unflatten(0, (self.adapters, -1))
+            states = self._in_one(part, layer).unflatten(0, (self.adapters, -1))
             rows |= zip(group, states.split(part.lengths.tolist(), dim=1), strict=True)
         return torch.cat([rows[number] for number in range(len(batch))], dim=1).flatten(0, 1)
 
-    def _in_one(self, batch: Batch) -> torch.Tensor:
+    def _in_one(self, batch: Batch, layer: int | None) -> torch.Tensor:
         """The same of rows that share one forward."""
         model = self.model
         if not model.capabilities.can_pack(batch):
             cells = self._of_each(batch.positions, batch.ids.numel())
-            return all_hidden_states(model, batch, self.adapters).flatten(0, 1)[cells]
+            padded = partial(all_hidden_states, model, batch, self.adapters)
+            return after_layer(model, layer, padded).flatten(0, 1)[cells]
         if model.drops and model.net.training:
             batch = batch.apart()
+        decoder = model.causal_lm().get_decoder()  # type: ignore[operator]
+
+        def packed() -> torch.Tensor:
+            return packing.packed_states(decoder, batch, self.adapters)[0][None]
+
         cache = self.prefix_cache
-        cached = cache is not None and cache.holds(batch.encoded)
+        cached = cache is not None and cache.reaches(layer) and cache.holds(batch.encoded)
         with cache.standing_in(batch) if cache and cached else nullcontext():
-            decoder = model.causal_lm().get_decoder()  # type: ignore[operator]
-            states, _ = packing.packed_states(decoder, batch, self.adapters)
+            states = after_layer(model, layer, packed)[0]
         return states[self._of_each(batch.packed.flatten()[batch.positions], len(batch.filled))]
 
     def _of_each(self, places: torch.Tensor, size: int) -> torch.Tensor:
@@ -102,19 +130,29 @@ def hidden_states(model: Model, batch: Batch) -> torch.Tensor:
     return Forward(model).hidden_states(batch)
 
 
-def _check_reached(model: Model) -> None:
+def _check_reached(model: Model, layer: int | None = None) -> None:
     """Refuse to train what the states do not depend on, as far as autograd knows.
+
+    Args:
+        model: The model.
+        layer: The decoder layer that the states are of. If `None`, the last.
 
     Raises:
         BadInput: Layers are trained, and no gradient reaches them.
     """
     module: Any = model.causal_lm()
     layers = module.get_decoder() if model.capabilities.separate_head else module
-    if any(parameter.requires_grad for parameter in layers.parameters()):
+    if not any(parameter.requires_grad for parameter in layers.parameters()):
+        return
+    if layer is not None and layer < len(layers_of(model)) - 1:
         raise BadInput(
-            f"model.base '{model.base}': no gradient reaches the layers that are to be trained; "
-            "train all weights instead (--route full, or model.adaptation=full)"
+            f"the loss reads the hidden states after layer {layer}, which do not depend on what "
+            "is trained; take a region that has parameters in this layer or below it"
         )
+    raise BadInput(
+        f"model.base '{model.base}': no gradient reaches the layers that are to be trained; "
+        "train all weights instead (--route full, or model.adaptation=full)"
+    )
 
 
 def answer_states(
@@ -123,6 +161,7 @@ def answer_states(
     size: int = 64,
     *,
     only: Collection[Encoded] | None = None,
+    layer: int | None = None,
 ) -> Iterator[tuple[Encoded, torch.Tensor]]:
     """Hidden states of each row's answer, without gradients, shortest rows first.
 
@@ -133,6 +172,7 @@ def answer_states(
         encoded: The rows.
         size: Rows of a batch, divided by the adapters.
         only: Batches without one of these rows are skipped. If `None`, none are.
+        layer: The decoder layer after which they are taken. If `None`, the final ones.
 
     Yields:
         Row and states, [answer tokens, hidden]; of several adapters
@@ -145,7 +185,10 @@ def answer_states(
             return []
         batch = collate(rows, model.pad).to(model.device)
         with torch.no_grad():
-            found = forward.hidden_states(batch)
+            if layer is None:
+                found = forward.hidden_states(batch)
+            else:
+                found = forward.layer_states(batch, layer)
         if adapters > 1:
             found = found.unflatten(0, (adapters, -1))
         return list(zip(rows, found.split(batch.lengths.tolist(), dim=-2), strict=True))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal
 
@@ -12,6 +11,7 @@ from torch.nn.functional import cross_entropy, kl_div
 
 from knowundo.data.batches import Batch
 from knowundo.data.encoded import Encoded
+from knowundo.errors import KnowUndoError
 from knowundo.modeling.fast.chunked_logits import by_token, full_precision, portion
 from knowundo.modeling.head import Head
 
@@ -20,7 +20,6 @@ from knowundo.modeling.head import Head
 Columns = Mapping[str, Mapping[str, Any]]
 
 
-@dataclass
 class Half:
     """The unlearn, retention or alternative rows of a step, as a loss sees them.
 
@@ -28,10 +27,60 @@ class Half:
     logits of a position predict the next token.
     """
 
-    batch: Batch
-    states: torch.Tensor
-    head: Head
-    columns: Columns = field(default_factory=dict)
+    def __init__(
+        self,
+        batch: Batch,
+        states: torch.Tensor | Callable[[], torch.Tensor],
+        head: Head,
+        columns: Columns | None = None,
+        layer: Callable[[int], torch.Tensor] | None = None,
+    ) -> None:
+        """Compute nothing yet.
+
+        Args:
+            batch: The rows.
+            states: Final hidden states at the positions that predict the answers,
+                [answer tokens, hidden], or a function that computes them on first reading.
+            head: Maps them to logits.
+            columns: What the method's `prepare` made.
+            layer: Computes the hidden states after a decoder layer at the same positions. If
+                `None`, `layer()` raises.
+        """
+        self.batch, self.head = batch, head
+        self.columns: Columns = columns or {}
+        self._states, self._layer = states, layer
+        self._layers: dict[int, torch.Tensor] = {}
+        # A loss may read states first where gradients are off, and again where they are on.
+        self._grad = torch.is_grad_enabled()
+
+    @cached_property
+    def states(self) -> torch.Tensor:
+        """Final hidden states at the positions that predict the answers, [tokens, hidden]."""
+        if isinstance(self._states, torch.Tensor):
+            return self._states
+        with torch.set_grad_enabled(self._grad):
+            return self._states()
+
+    def layer(self, number: int) -> torch.Tensor:
+        """Hidden states after a decoder layer at the same positions, [answer tokens, hidden].
+
+        Before the final norm, as the layer returns them: `output_hidden_states[number + 1]` of
+        transformers, but for the last layer. Only the layers up to this one run, apart from the
+        forward that gives `states`.
+
+        Args:
+            number: Of the layer, from 0.
+
+        Raises:
+            BadInput: The model has no such layer, or no gradient reaches it in training.
+            KnowUndoError: These rows were computed without access to layers.
+        """
+        if self._layer is None:
+            raise KnowUndoError("this Half has final hidden states only; read layers of a Step's")
+        if number not in self._layers:
+            with torch.set_grad_enabled(self._grad):
+                self._layers[number] = self._layer(number)
+        return self._layers[number]
 
     @cached_property
     def logits(self) -> torch.Tensor:
@@ -157,11 +206,28 @@ def _predicted(logits: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor
     return cross_entropy(logits, labels, reduction="none"), logits.detach().argmax(-1) == labels
 
 
-@dataclass
 class HeldHalf(Half):
     """The reference's view of rows: their likelihoods are computed once a row."""
 
-    known: dict[Encoded, torch.Tensor] = field(default_factory=dict)
+    def __init__(
+        self,
+        batch: Batch,
+        states: Callable[[], torch.Tensor],
+        head: Head,
+        known: dict[Encoded, torch.Tensor],
+        layer: Callable[[int], torch.Tensor],
+    ) -> None:
+        """Compute nothing yet.
+
+        Args:
+            batch: The rows.
+            states: Returns the held final hidden states.
+            head: Of the frozen model.
+            known: Mean likelihoods by row; those that are computed here are added.
+            layer: Returns the held hidden states after a layer.
+        """
+        super().__init__(batch, states, head, layer=layer)
+        self.known = known
 
     @cached_property
     def mean_nll(self) -> torch.Tensor:

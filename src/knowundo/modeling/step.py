@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable, Mapping
 from functools import cached_property
 
 import torch
 
 from knowundo.data.batches import Batch, PairedBatch, collate
+from knowundo.data.encoded import Encoded
 from knowundo.errors import KnowUndoError
 from knowundo.modeling.forward import Forward
 from knowundo.modeling.half import Columns, Half
@@ -16,6 +17,21 @@ from knowundo.modeling.reference import Reference
 
 # What a loss may read of a step, in its order in one forward.
 HALVES = ("unlearn", "retention", "alternative")
+# After a half's name: hidden states of a layer were read, which the joint forward does not give.
+LAYER = ".layer"
+
+
+def halves_of(used: Iterable[str]) -> set[str]:
+    """The halves among what a loss read (`Step.used`), whether their layers or final states."""
+    return {name.removesuffix(LAYER) for name in used}
+
+
+def _holds(held: Mapping[Encoded, torch.Tensor], batch: Batch) -> bool:
+    return all(row in held for row in batch.encoded)
+
+
+def _late() -> KnowUndoError:
+    return KnowUndoError("a loss that reads step.reference must read it in its first step")
 
 
 class ReferenceStep:
@@ -25,26 +41,35 @@ class ReferenceStep:
         self._step, self._reference, self._first = step, reference, first
 
     def _half(self, name: str) -> Half:
-        """All rows that may come to lie in this half are taken at once: later, weights move.
+        """What is read of it is taken of all rows that may come to lie in this half.
 
         Raises:
-            KnowUndoError: weights may have moved already.
+            KnowUndoError: Nothing of the rows is held, and weights may have moved already.
         """
         reference, batch = self._reference(), self._step.rows(name)
-        forward = self._step.forward
-        if not all(row in reference.states for row in batch.encoded):
-            if not self._first:
-                raise KnowUndoError(
-                    "a loss that reads step.reference must read it in its first step"
-                )
-            if name == "alternative":
-                rows = list(self._step.columns[name].values())
-                reference.hold(rows, rows, forward=forward)
-            else:
-                scopes = {row.record.scope for row in batch.encoded}
-                rows = [row for row in reference.rows if row.record.scope in scopes]
-                reference.hold(rows, forward=forward)
-        return reference.half(batch)
+        kinds = [reference.states, *reference.layers.values()]
+        if not self._first and not any(_holds(held, batch) for held in kinds):
+            raise _late()
+        return reference.half(batch, lambda layer: self._hold(reference, name, layer))
+
+    def _hold(self, reference: Reference, name: str, layer: int | None) -> None:
+        """Take all rows that may come to lie in a half at once: later, weights move.
+
+        Raises:
+            KnowUndoError: Weights may have moved already.
+        """
+        step, batch = self._step, self._step.rows(name)
+        if _holds(reference.held(layer), batch):
+            return
+        if not self._first:
+            raise _late()
+        if name == "alternative":
+            rows = list(step.columns[name].values())
+            reference.hold(rows, rows, step.forward, layer)
+        else:
+            scopes = {row.record.scope for row in batch.encoded}
+            rows = [row for row in reference.rows if row.record.scope in scopes]
+            reference.hold(rows, forward=step.forward, layer=layer)
 
     @cached_property
     def unlearn(self) -> Half:
@@ -65,8 +90,8 @@ class ReferenceStep:
 class Step:
     """One paired batch, computed as far as the loss reads it.
 
-    `step.unlearn`, `step.retention` and `step.alternative` run the current model on first reading;
-    a method gets what it has `read` before from one forward.
+    `step.unlearn`, `step.retention` and `step.alternative` run the current model when their states
+    are first read; a method gets the final states that it has `read` before from one forward.
     """
 
     def __init__(
@@ -85,7 +110,7 @@ class Step:
             batch: on its device.
             reference: asked only if the loss reads it.
             columns: what the method's `prepare` made.
-            read: halves that the loss read in earlier steps. If empty, this is the first one.
+            read: what the loss read in earlier steps (`used`). If empty, this is the first one.
         """
         self.forward, self.model = forward, forward.model
         self.batch, self.columns = batch, columns or {}
@@ -122,11 +147,17 @@ class Step:
         return parts
 
     def _half(self, name: str) -> Half:
-        self.used.add(name)
         batch = self.rows(name)
-        joint = name in self._read
-        states = self._joint[name] if joint else self.forward.hidden_states(batch)
-        return Half(batch, states, live_head(self.model), self.columns)
+
+        def states() -> torch.Tensor:
+            self.used.add(name)
+            return self._joint[name] if name in self._read else self.forward.hidden_states(batch)
+
+        def layer(number: int) -> torch.Tensor:
+            self.used.add(name + LAYER)
+            return self.forward.layer_states(batch, number)
+
+        return Half(batch, states, live_head(self.model), self.columns, layer)
 
     @cached_property
     def unlearn(self) -> Half:

@@ -13,6 +13,7 @@ from knowundo.modeling.fast.microbatches import micro_batches
 from knowundo.modeling.fast.prefix_cache import PrefixCache, make_prefix_cache
 from knowundo.modeling.forward import Forward
 from knowundo.modeling.model import Model
+from knowundo.modeling.step import halves_of
 from knowundo.registry import get
 from knowundo.storage.checkpoints import State
 from knowundo.storage.job import Job
@@ -31,7 +32,7 @@ class MethodTraining:
         bound: The method's hyper-parameters, defaults included.
         region: Names of the parameters that change.
         steps: Optimizer steps of the whole training.
-        halves: The halves of a step that the loss reads.
+        halves: What of a step the loss reads.
     """
 
     def __init__(self, start: Start, settings: UnlearnSettings) -> None:
@@ -138,7 +139,7 @@ class MethodTraining:
             batch,
             tokens=model.tokens,
             rows=rows,
-            halves=self.halves.read,
+            halves=halves_of(self.halves.read),
             shared=model.capabilities.shared_prefixes,
         )
 
@@ -170,7 +171,7 @@ def _prefix_cache(
 
 
 class _HalvesRead:
-    """The halves of a step that a loss has read."""
+    """What a loss has read of a step, see `Step.used`."""
 
     def __init__(self) -> None:
         self.read: set[str] = set()

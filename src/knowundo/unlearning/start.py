@@ -52,6 +52,12 @@ class Scorer:
         return len(self._model.tokenizer)
 
     @property
+    def hidden_size(self) -> int:
+        """Numbers of a hidden state."""
+        module: Any = self._model.causal_lm()
+        return int(module.config.get_text_config().hidden_size)
+
+    @property
     def positions(self) -> int | None:
         """Tokens that a row may have. If `None`, any number."""
         return self._model.positions

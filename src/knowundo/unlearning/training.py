@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from knowundo.errors import Diverged
+from knowundo.modeling.step import halves_of
 from knowundo.storage.job import Job
 from knowundo.training.state import Curve
 from knowundo.unlearning.early_stopping import EarlyStopping, Evaluation, StoppingRule
@@ -88,7 +89,7 @@ def unlearn(
         "lr": settings.lr,
         "epochs": settings.epochs,
         "optimizer_steps": len(curve),
-        "reads": sorted(training.halves.read),
+        "reads": sorted(halves_of(training.halves.read)),
         "seconds": round(seconds(), 2),
     }
     kept = keeper.kept if keeper is not None else []

@@ -55,6 +55,14 @@ class PrefixCache:
     groups: Sequence[Collection[Encoded]]  # held together, from when a row of them is asked for
     states: dict[Encoded, torch.Tensor] = field(default_factory=dict)  # [tokens, hidden]
 
+    def reaches(self, layer: int | None) -> bool:
+        """True if a forward that ends after a decoder layer enters the lowest trained one.
+
+        Args:
+            layer: Number of the layer. If `None`, the last.
+        """
+        return layer is None or layer >= self.first
+
     def holds(self, encoded: Sequence[Encoded]) -> bool:
         """True if all of these rows are held, now at the latest."""
         for group in self.groups:

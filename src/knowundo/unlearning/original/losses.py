@@ -54,7 +54,7 @@ class OneSidedStep(Step):
         states = torch.zeros(
             len(batch.targets), layer.in_features, device=self.model.device, dtype=_dtype(layer)
         )
-        return Half(batch, states, live_head(self.model), self.columns)
+        return Half(batch, states, live_head(self.model), self.columns, lambda _: states)
 
 
 def _dtype(layer: torch.nn.Module) -> torch.dtype:
