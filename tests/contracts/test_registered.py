@@ -18,7 +18,7 @@ from knowundo.evaluation.groups import Scores
 from knowundo.localization.gradients import Gradients
 from knowundo.modeling.forward import Forward
 from knowundo.modeling.model import Model
-from knowundo.modeling.step import Step
+from knowundo.modeling.step import Step, halves_of
 from knowundo.recipes.presets import presets
 from knowundo.recipes.reading import load_recipe
 from knowundo.registry import HOMES, entries
@@ -63,7 +63,7 @@ def test_method(toy: Model, toy_rows: dict[str, list[Encoded]], name: str) -> No
     step = Step(Forward(toy), batch, reference=lambda: start.reference, columns=columns)
     parts = entry(step, **entry.bind({}))
     assert parts
-    read = step.used | ({"reference"} if "reference" in vars(start) else set())
+    read = halves_of(step.used) | ({"reference"} if "reference" in vars(start) else set())
     assert set(entry.facts["reads"]) == read, f"{name}: correct `reads` of its decorator"
     for part in parts.values():
         assert part.shape == ()

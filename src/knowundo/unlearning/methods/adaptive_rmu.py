@@ -16,7 +16,7 @@ from knowundo.unlearning.hidden_states import (
 )
 
 
-@method
+@method(reads=("unlearn", "retention", "reference"))
 def adaptive_rmu(
     step: Step,
     *,

@@ -15,7 +15,7 @@ from knowundo.unlearning.hidden_states import (
 )
 
 
-@method
+@method(reads=("unlearn", "retention", "reference"))
 def rmu(
     step: Step,
     *,
