@@ -66,6 +66,11 @@ class Scorer:
         """Return pairs of row and logits at its answer positions, [answer tokens, vocabulary]."""
         return answer_logits(Forward(self._model), encoded)
 
+    def tokens(self, text: str) -> list[int]:
+        """Return the ids of a text's tokens, without special tokens around it."""
+        ids: list[int] = self._model.tokenizer(text, add_special_tokens=False)["input_ids"]
+        return ids
+
     def answered(self, row: Encoded, text: str) -> Encoded:
         """Return the same record with another answer, encoded as the row was.
 
