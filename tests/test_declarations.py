@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from knowundo import registry
-from knowundo.declarations import Declared, declared, read_own, shown_defaults
+from knowundo.declarations import Declared, Paper, cited, declared, read_own, shown_defaults
 from knowundo.registry import HOMES, entries
 
 
@@ -37,6 +37,29 @@ def test_reading_gives_what_importing_gives(kind: str) -> None:
         assert list(one.arguments.items()) == list(arguments.items()), one.name
         assert list(one.facts.items()) == list(entry.facts.items()), one.name
         assert one.summary == entry.summary
+        assert one.papers == cited(entry.function.__doc__)
+
+
+def test_citations_are_read_from_docstrings() -> None:
+    text = """A loss (Jang et al. 2023, arXiv:2210.01504).
+
+    With answers, Eldan and Russinovich
+    2023, arXiv:2310.02238, equation 2; Yang 2025, arXiv:2503.01224; Li et al. 2024 (WMDP),
+    arXiv:2403.03218; again Jang et al. 2023,
+    arXiv:2210.01504. Not arXiv:2401.00001.
+    """
+    assert cited(text) == (
+        Paper("Jang et al. 2023", "2210.01504"),
+        Paper("Eldan and Russinovich 2023", "2310.02238"),
+        Paper("Yang 2025", "2503.01224"),
+        Paper("Li et al. 2024", "2403.03218"),
+    )
+    assert cited(None) == ()
+
+
+def test_every_method_names_its_paper_and_what_it_reads() -> None:
+    methods = read_own("method")
+    assert [one.name for one in methods if not one.papers or not one.facts["reads"]] == []
 
 
 def test_nothing_heavy_is_imported() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import inspect
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import entry_points
@@ -22,6 +23,31 @@ from knowundo.registry import (
 
 
 @dataclass(frozen=True)
+class Paper:
+    """A paper that a docstring cites.
+
+    Attributes:
+        paper: Authors and year, as "Zhang et al. 2024".
+        arxiv: Its arXiv id.
+    """
+
+    paper: str
+    arxiv: str
+
+
+# "Zhang et al. 2024, arXiv:2404.05868"; a name may follow the year in brackets.
+CITATION = re.compile(
+    r"([A-Z][\w’-]+(?: et al\.| and [A-Z][\w’-]+)? \d{4})(?: \([^)]*\))?, arXiv:(\d{4}\.\d{4,5})"
+)
+
+
+def cited(documentation: str | None) -> tuple[Paper, ...]:
+    """Papers of a docstring, in its order: "Zhang et al. 2024, arXiv:2404.05868"."""
+    found = CITATION.findall(" ".join((documentation or "").split()))
+    return tuple(dict.fromkeys(Paper(*one) for one in found))
+
+
+@dataclass(frozen=True)
 class Declared:
     """What the author of an entry declared, without the function itself."""
 
@@ -30,6 +56,8 @@ class Declared:
     """Hyper-parameters and their defaults; "required" where there is none."""
     summary: str
     facts: dict[str, Any]
+    papers: tuple[Paper, ...] = ()
+    """Papers that the docstring cites."""
 
 
 def declared(kind: str) -> list[Declared]:
@@ -40,7 +68,13 @@ def declared(kind: str) -> list[Declared]:
         except ValueError:
             pass  # A value that only running its file tells.
     return [
-        Declared(entry.name, shown_defaults(entry.arguments), entry.summary, entry.facts)
+        Declared(
+            entry.name,
+            shown_defaults(entry.arguments),
+            entry.summary,
+            entry.facts,
+            cited(entry.function.__doc__),
+        )
         for entry in entries(kind).values()
     ]
 
@@ -106,8 +140,9 @@ def _read_one(
             function.args.kwonlyargs, function.args.kw_defaults, strict=True
         )
     }
-    summary = (ast.get_docstring(function) or "").split("\n")[0]
-    return Declared(function.name, shown_defaults(arguments), summary, facts)
+    documentation = ast.get_docstring(function) or ""
+    summary = documentation.split("\n")[0]
+    return Declared(function.name, shown_defaults(arguments), summary, facts, cited(documentation))
 
 
 def shown_defaults(arguments: Mapping[str, Any]) -> dict[str, Any]:

@@ -19,3 +19,11 @@ def test_list(knowundo: Call, kind: str) -> None:
     for row in rows:
         assert row["summary"]
         assert row["name"] in plain
+
+
+def test_methods_name_their_papers_and_what_they_read(knowundo: Call) -> None:
+    rows = {row["name"]: row for row in json.loads(knowundo("list", "methods", "--json").stdout)}
+    assert rows["npo"]["papers"] == [{"paper": "Zhang et al. 2024", "arxiv": "2404.05868"}]
+    assert rows["npo"]["reads"] == ["unlearn", "retention", "reference"]
+    plain = " ".join(knowundo("list", "methods").stdout.split())
+    assert "arXiv:2404.05868" in plain

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+import runpy
 import shlex
 from importlib import import_module
 from pathlib import Path
@@ -55,6 +56,13 @@ def test_no_file_names_a_package_registry() -> None:
     for file in files:
         found = re.search(r"index-url|pypi\.org|pythonhosted|download\.pytorch", file.read_text())
         assert found is None, f"{file.name}: {found}"
+
+
+def test_the_table_of_methods_is_up_to_date() -> None:
+    script = runpy.run_path(str(ROOT / "scripts" / "build_methods_page.py"))
+    text = script["PAGE"].read_text(encoding="utf-8")
+    assert text == script["page"](text), "run scripts/build_methods_page.py"
+    assert "| `npo` |" in text
 
 
 def test_the_readme_is_short() -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
+from dataclasses import asdict
 from enum import StrEnum
 from typing import Annotated, Any
 
@@ -25,10 +27,20 @@ class What(StrEnum):
 def _registered(kind: str) -> list[dict[str, Any]]:
     from knowundo.declarations import declared
 
-    return [
-        {"name": one.name, "arguments": one.arguments, "summary": one.summary, **one.facts}
-        for one in declared(kind)
-    ]
+    rows = []
+    for one in declared(kind):
+        row = {"name": one.name, "arguments": one.arguments, "summary": one.summary, **one.facts}
+        if kind == "method":
+            row["papers"] = [asdict(paper) for paper in one.papers]
+        rows.append(row)
+    return rows
+
+
+def _source(row: Mapping[str, Any]) -> str:
+    """Papers of a method, and what its loss reads; nothing for other kinds."""
+    papers = (f"{paper['paper']}, arXiv:{paper['arxiv']}" for paper in row.get("papers", ()))
+    reads = f"reads {', '.join(row['reads'])}" if row.get("reads") else ""
+    return "; ".join(filter(None, (*papers, reads)))
 
 
 def _presets() -> list[dict[str, Any]]:
@@ -72,10 +84,12 @@ def listing(
     from knowundo.errors import plain
 
     table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
+    table.add_column(no_wrap=True)
     for row in rows:
         arguments = ", ".join(f"{k}={v}" for k, v in row.get("arguments", {}).items())
         about = row.get("kind", plain(row["template"]) if "template" in row else arguments)
-        table.add_row(*map(escape, (row["name"], about, row["summary"])))
+        described = "\n".join(filter(None, (row["summary"], _source(row))))
+        table.add_row(*map(escape, (row["name"], about, described)))
     Console(highlight=False).print(table)
 
 
