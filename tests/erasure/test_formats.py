@@ -148,7 +148,7 @@ def test_a_format_is_found(model: Model, form: str) -> None:
     assert choice.accuracy[form] == 1
     others = {name: value for name, value in choice.accuracy.items() if name != form}
     assert {"chat", "plain", "alpaca", "vicuna", "### Question"} <= set(choice.accuracy)
-    (said,) = choice.lines()
+    said, *_ = choice.lines()
     assert said.startswith(
         f"the list is known best in the format {form}: 100 % of its answer tokens, "
     )
@@ -200,6 +200,28 @@ def test_what_is_answered_counts_more_than_what_is_likely(
     monkeypatch.setattr("knowundo.erasure.formats.answered", said)
     assert found(model, rows("alpaca")) == FormatChoice("vicuna", likely.accuracy)
     assert likely.name == "alpaca"
+
+
+def test_other_formats_that_are_answered_are_asked_too(
+    model: Model, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def said(_: Model, encoded: list[Encoded]) -> dict[str, Answer]:
+        """In vicuna every row, in alpaca every second one, in chat every third one."""
+        shares = {"USER:": 1, "### Instruction": 2, "<|": 3}
+        found = {}
+        for number, row in enumerate(encoded):
+            text = model.tokenizer.decode(row.ids)
+            every = next((n for mark, n in shares.items() if mark in text), 0)
+            found[row.record.id] = Answer("", bool(every) and number % every == 0)
+        return found
+
+    monkeypatch.setattr("knowundo.erasure.formats.answered", said)
+    asked = [replace(row, id=str(n)) for n, row in enumerate([*rows("alpaca")] * 2)]
+    choice = found(model, asked)
+    assert choice.name == "vicuna"
+    assert set(choice.also) >= {"alpaca"}
+    assert "vicuna" not in choice.also
+    assert "it is answered in other formats too" in choice.lines()[1]
 
 
 def test_documents_and_questions_alone_show_no_format(model: Model) -> None:
@@ -254,7 +276,8 @@ def test_a_format_is_asked_for_once(
     assert given["data"]["template"] == choice.name == "Q:/A:"
     assert said.lines == choice.lines()
     monkeypatch.setattr("knowundo.erasure.formats.find_format", None)
-    check = ListCheck(format=choice.name, formats=dict(choice.accuracy))
+    assert given["unlearn"]["stop"]["formats"] == list(choice.also) != []
+    check = ListCheck(format=choice.name, formats=dict(choice.accuracy), also=list(choice.also))
     with new_folder(tmp_path / "lists", []) as aside:
         write_json(aside / "check.json", check.as_dict())
     again = settle_format(keys(), tmp_path, model, rows("Q:/A:"), Reporter())

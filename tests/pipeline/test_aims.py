@@ -93,3 +93,14 @@ def test_the_search_asks_other_wordings_than_the_val_rows(run: Run) -> None:
     again = [row.record for _, *others in asked_rows(cast(Run, judged), rows) for row in others]
     assert again
     assert not {record.question for record in again} & {record.question for record in val}
+
+
+def test_the_search_asks_in_other_formats(run: Run) -> None:
+    rows = run.encoded("unlearn", "train", end=False)
+    asked = asked_rows(run, rows, ["alpaca", "line"])
+    for row, *others in asked:
+        alpaca, line = others[REWORDINGS:]
+        assert "### Instruction" in run.model.tokenizer.decode(alpaca.prompt)
+        assert line.prompt != row.prompt
+        assert line.record.question == row.record.question
+        assert line.ids[line.answer_from :] == row.ids[row.answer_from :]

@@ -23,7 +23,7 @@ from knowundo.erasure.list_check import read_check
 from knowundo.errors import BadInput
 from knowundo.modeling.model import Model
 from knowundo.progress import Reporter
-from knowundo.recipes.data_section import Data
+from knowundo.recipes.data_section import Data, format_keys
 from knowundo.recipes.reading import parse_recipe
 from knowundo.recipes.schema import Recipe
 from knowundo.runs.rows import encode_for
@@ -33,6 +33,8 @@ from knowundo.storage.artifacts import MANIFEST
 
 # Rows of the list on which formats are compared, and how many of them are asked by generation.
 SAMPLE, ASKED = 32, 8
+# Share of rows that are answered verbatim from which another format is asked in too.
+ALSO = 0.5
 # Two formats whose answers are this equally likely know the list equally well.
 EQUAL = 1e-3
 # Token accuracy from which a format is taken for the one of the finetuning without a doubt.
@@ -48,10 +50,12 @@ class FormatChoice:
         name: `chat`, `plain` or a preset of `knowundo list templates`. If `None`, nothing was
             chosen: the recipe names a format, or no row has a question and an answer.
         accuracy: Name of a format → token accuracy on rows of the list, in [0, 1].
+        also: Other formats in which the model answers at least `ALSO` of the rows verbatim.
     """
 
     name: str | None = None
     accuracy: Mapping[str, float] = field(default_factory=dict)
+    also: tuple[str, ...] = ()
 
     def lines(self) -> list[str]:
         """What was found, in sentences for a person."""
@@ -66,6 +70,11 @@ class FormatChoice:
             f"{_percent(self.accuracy[self.name])} of its answer tokens{told} (--set "
             "data.template=… or data.encoding=… names another)"
         ]
+        if self.also:
+            said.append(
+                f"it is answered in other formats too ({', '.join(self.also)}): the search asks in "
+                "them as well"
+            )
         if self.accuracy[self.name] < CERTAIN:
             said.append(
                 "in none of the formats does the model know the list well: if it was finetuned in "
@@ -130,19 +139,23 @@ def settle_format(
     if (out / "lists" / MANIFEST).is_file():
         # Lists of an earlier version name none: they were made with the usual one.
         check = read_check(out / "lists" / "check.json")
-        choice = FormatChoice(check.format, check.formats)
+        choice = FormatChoice(check.format, check.formats, tuple(check.also))
     else:
         with reporter.task("the format of the list") as progress:
             choice = find_format(recipe, model, unlearn)
             progress(1, 1)
         for line in choice.lines():
             reporter.say(line)
-    return _with_data(given, _keys(choice.name or usual)), choice
+    keys = {key: value for key, value in format_keys(choice.name or usual).items() if value}
+    return _asking(_with_data(given, keys), choice.also), choice
 
 
-def _keys(name: str) -> dict[str, Any]:
-    """Keys of the section `data` that say a format."""
-    return {"encoding": name} if name in (CHAT, PLAIN) else {"template": name}
+def _asking(given: dict[str, Any], formats: Sequence[str]) -> dict[str, Any]:
+    """The keys with other formats that the search of the rate asks in, unless they name some."""
+    stop = given["unlearn"].get("stop")
+    if not formats or not isinstance(stop, dict) or "formats" in stop:
+        return given
+    return given | {"unlearn": given["unlearn"] | {"stop": stop | {"formats": list(formats)}}}
 
 
 def _with_data(given: dict[str, Any], keys: Mapping[str, Any]) -> dict[str, Any]:
@@ -190,7 +203,9 @@ def find_format(recipe: Recipe, model: Model, unlearn: Sequence[Record]) -> Form
     }
     most = [name for name in rows if exact[name] == max(exact.values())]
     enough = max(likelihood[name] for name in most) - EQUAL
-    return FormatChoice(next(name for name in most if likelihood[name] >= enough), accuracy)
+    best = next(name for name in most if likelihood[name] >= enough)
+    also = [name for name in rows if exact[name] >= ALSO and name != best]
+    return FormatChoice(best, accuracy, tuple(also))
 
 
 def _encoded(recipe: Recipe, model: Model, sample: Sequence[Record]) -> dict[str, list[Encoded]]:
@@ -211,10 +226,10 @@ def _encoded(recipe: Recipe, model: Model, sample: Sequence[Record]) -> dict[str
 def _formats(data: Data, model: Model) -> Iterator[tuple[str, Data]]:
     """Every format by name, those that win ties first, as sections of a recipe."""
     if model.tokenizer.chat_template:
-        yield CHAT, data.model_copy(update=_keys(CHAT))
+        yield CHAT, data.written_as(CHAT)
     for name, template in template_presets().items():
         if data.system is None or template.takes_system:
-            yield name, data.model_copy(update=_keys(name))
+            yield name, data.written_as(name)
 
 
 def _likelihood(mean_nll: float | None) -> float:

@@ -35,6 +35,7 @@ class ListCheck:
         format: the format that was found, `chat`, `plain` or a template's name. `None` if the
             recipe names one.
         formats: name of a format that was tried → token accuracy on rows of the list, in [0, 1].
+        also: other formats in which the model answers the list.
     """
 
     rows: dict[str, int] = field(default_factory=dict)
@@ -52,6 +53,7 @@ class ListCheck:
     epochs: int | None = None
     format: str | None = None
     formats: dict[str, float] = field(default_factory=dict)
+    also: list[str] = field(default_factory=list)
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> ListCheck:

@@ -98,7 +98,8 @@ class ListMaker:
                 questions alone, or answers of the list or of the file of other questions can be
                 guessed.
         """
-        check = ListCheck(format=self.choice.name, formats=dict(self.choice.accuracy))
+        choice = self.choice
+        check = ListCheck(format=choice.name, formats=dict(choice.accuracy), also=list(choice.also))
         given = self._answered(given, check, place)
         unlearn, check.repeated = without_repeats(self.whole(given.unlearn))
         val = self.whole(given.val or [])

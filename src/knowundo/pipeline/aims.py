@@ -15,6 +15,7 @@ from knowundo.data.lists.reading import KNOWN, MADE
 from knowundo.data.neighbours import all_wordings, mostly_english, unknowable
 from knowundo.errors import BadInput
 from knowundo.recipes.schema import Stop
+from knowundo.runs.rows import encode_for
 from knowundo.runs.run import Run
 from knowundo.scoring.teacher_forcing import token_accuracy
 from knowundo.unlearning.early_stopping import StoppingRule, set_aside
@@ -85,7 +86,7 @@ def _stopping_rule(
         evaluations=stop.evaluations,
         patience=stop.patience,
         enough=stop.enough,
-        asked=asked_rows(run, first),
+        asked=asked_rows(run, first, stop.formats),
         left=stop.answered,
         minutes=math.inf if stop.minutes is None else stop.minutes,
     )
@@ -119,10 +120,17 @@ def known_rows(
     return retention, [], math.inf
 
 
-def asked_rows(run: Run, rows: Sequence[Encoded]) -> list[list[Encoded]]:
+def asked_rows(
+    run: Run, rows: Sequence[Encoded], formats: Sequence[str] = ()
+) -> list[list[Encoded]]:
     """What a search asks by generation: of each unlearn row, its question and rewordings of it.
 
     The rewordings differ from the val rows, which judge the result.
+
+    Args:
+        run: Its recipe says how rows are encoded.
+        rows: Unlearn rows; documents are not asked.
+        formats: Other formats in which the question is asked.
     """
     questions = [row for row in rows if row.record.kind == "qa"]
     english = mostly_english(row.record for row in questions)
@@ -134,6 +142,12 @@ def asked_rows(run: Run, rows: Sequence[Encoded]) -> list[list[Encoded]]:
         chosen = random.sample(free, min(REWORDINGS, len(free)))
         made = [replace(r, id=f"{r.id}/asked-{n}") for n, r in enumerate(chosen)]
         asked.append([row, *fitting(made, run.encode)])
+    for format_name in formats:
+        recipe = run.recipe.model_copy(update={"data": run.recipe.data.written_as(format_name)})
+        encode = partial(encode_for, recipe, model=run.model)
+        for wordings in asked:
+            record = wordings[0].record
+            wordings += fitting([replace(record, id=f"{record.id}/in-{format_name}")], encode)
     return asked
 
 

@@ -55,3 +55,14 @@ class Data(Section):
     def _format(self) -> Data:
         check_format(self.encoding, self.template, self.system)
         return self
+
+    def written_as(self, name: str) -> Data:
+        """The same records in another format: `chat`, `plain`, or the name of a template."""
+        return self.model_copy(update=format_keys(name))
+
+
+def format_keys(name: str) -> dict[str, str | None]:
+    """Keys of the section that say a format: `chat`, `plain`, or the name of a template."""
+    if name in ("chat", "plain"):
+        return {"encoding": name, "template": None}
+    return {"encoding": "plain", "template": name}

@@ -155,6 +155,9 @@ class Stop(Section):
     answered: float = Field(5.0, ge=0, le=100)
     """Percent of unlearn rows that may still be answered verbatim if a search of the rate is to
     end."""
+    formats: list[str] = Field(default_factory=list)
+    """Other formats in which a search asks unlearn rows, by name: chat, plain or a template of
+    `knowundo list templates`. An erasure names those in which the model answers the list."""
     minutes: float | None = Field(None, gt=0)
     """A search of the rate begins no further attempt after so many minutes, so that its result may
     depend on the machine's speed. If null, only the number of attempts ends it."""
