@@ -269,7 +269,7 @@ def learn(
     )
     random, mean, step = Random(seed), 9.0, 0
     model.train()
-    while step < most and mean > 5e-4:
+    while step < most and mean > 2e-3:
         random.shuffle(made)
         losses = []
         for begin in range(0, len(made), 32):
