@@ -146,13 +146,19 @@ def rule_of(rows: Rows) -> StoppingRule:
 
 
 @pytest.mark.parametrize(
-    ("method", "kind"), [("ascent_plus_kl_divergence", "lora"), ("npo", "full")]
+    ("kind", "more"),
+    [
+        ("lora", {"method": "ascent_plus_kl_divergence"}),
+        ("full", {"method": "npo"}),
+        ("full", {"method": "adaptive_rmu"}),
+        ("lora", {"method": "npo", "gradients": "project", "accumulation": 2, "lr": 1e-3}),
+    ],
 )
 def test_unlearning(
-    toy_base: str, toy_rows: Rows, tmp_path: Path, kills: Kills, method: str, kind: str
+    toy_base: str, toy_rows: Rows, tmp_path: Path, kills: Kills, kind: str, more: Any
 ) -> None:
-    """Both methods read the memorized model, which is no longer there when training resumes."""
-    settings: dict[str, Any] = {"method": method, "lr": 5e-3}
+    """These methods read the memorized model, which is no longer there when training resumes."""
+    settings: dict[str, Any] = {"lr": 5e-3} | more
     settings["work"] = partial(unlearn, rule=rule_of(toy_rows))
     settings["keep_every"] = 4
     state, whole = unlearned(toy_base, toy_rows, kind, None, **settings)

@@ -27,6 +27,7 @@ from knowundo.modeling.step import Parts
 from knowundo.runs.run import Run
 from knowundo.scoring.answers import generate
 from knowundo.training.optimizer import make_optimizer
+from knowundo.training.separate_gradients import Combination, SeparateGradients
 from knowundo.unlearning.original.losses import OneSided
 
 # Rows of one forward pass without gradients, and of one batch of generation. Read from the
@@ -156,7 +157,11 @@ class Tracer:
         return optimizer
 
     def training_step(
-        self, trace: MemoryTrace, loss: Callable[[], Parts], accumulation: int
+        self,
+        trace: MemoryTrace,
+        loss: Callable[[], Parts],
+        accumulation: int,
+        combination: Combination | None = None,
     ) -> None:
         """Run an optimizer step as all but the first are: with the optimizer's state in place.
 
@@ -165,6 +170,7 @@ class Tracer:
             loss: named parts of the loss of one micro-batch.
             accumulation: gradient accumulation steps. With more than one, the gradients of the
                 steps before are there while the loss is computed.
+            combination: makes one gradient of those of several losses. If `None`, they are added.
         """
         chosen = self.model.train_only(self.model.parameters())
         hooks = trace_gradients(chosen, trace)
@@ -177,8 +183,13 @@ class Tracer:
         if accumulation == 1:
             optimizer.zero_grad()
         self.model.net.train()
-        total = torch.stack(list(loss().values())).sum() / accumulation
-        total.backward()
+        if combination is None:
+            (torch.stack(list(loss().values())).sum() / accumulation).backward()
+        else:
+            separate = SeparateGradients(combination, chosen)
+            (separate.backward_but_last(loss(), 1 / accumulation) / accumulation).backward()
+            with trace.counting("gradients"):
+                separate.combine()
         clip_grad_norm_(chosen, 1.0)
         with trace.counting("optimizer"):
             optimizer.step()

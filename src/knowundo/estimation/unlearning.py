@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -15,6 +15,8 @@ from knowundo.estimation.tracer import SCORED, Planned, Tracer, longest_rows
 from knowundo.modeling.step import halves_of
 from knowundo.recipes.schema import Plan, Recipe
 from knowundo.registry import Entry, get
+from knowundo.training.separate_gradients import Combination
+from knowundo.unlearning.gradients import combination
 from knowundo.unlearning.original.rows import whole_steps
 from knowundo.unlearning.rates import ATTEMPTS
 from knowundo.unlearning.settings import UnlearnSettings, copies_held
@@ -29,6 +31,7 @@ class _Steps:
     heaviest: dict[str, Any]  # by the half that a batch holds; "" for both
     batches: int
     accumulation: int
+    combination: Combination | None = None
 
 
 def estimate_unlearning(tracer: Tracer, plan: Plan) -> StageEstimate:
@@ -52,6 +55,7 @@ def estimate_unlearning(tracer: Tracer, plan: Plan) -> StageEstimate:
         retained = {s: longest_rows(found, settings.batch_size) for s, found in retained.items()}
     asked = entry, bound, settings
     steps = _heaviest(tracer, _start(tracer, rows, retained).batches(*asked))
+    steps = replace(steps, combination=combination(settings.gradients, plan.method))
     micro_batches = -(-steps.batches * of_all // len(rows))
     if not recipe.quirks:
         rows = steps.heaviest[""].unlearn.encoded
@@ -83,6 +87,7 @@ def _settings(recipe: Recipe, plan: Plan) -> tuple[UnlearnSettings, bool]:
         **planned | {"lr": None},
         method=plan.method,
         retain_on=plan.retain_on,
+        gradients=plan.gradients,
         keep_every=None if auto else recipe.unlearn.keeps(plan),
     )
     return settings, auto
@@ -112,7 +117,7 @@ def _train(
         for _ in range(2):
             micro_batch = tracer.micro_batch(batch, halves_of(read))
             loss = partial(start.parts, *method, micro_batch, read)
-            tracer.training_step(trace, loss, steps.accumulation)
+            tracer.training_step(trace, loss, steps.accumulation, steps.combination)
             if len(read) < 2 or tracer.run.recipe.quirks:
                 break
 

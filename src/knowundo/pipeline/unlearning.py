@@ -132,6 +132,7 @@ def _trained(run: Run, prepared: Prepared, plan: Plan, checkpoint: Checkpoint) -
         arguments=plan.arguments,
         region=run.region(plan.region),
         retain_on=plan.retain_on,
+        gradients=plan.gradients,
         optimizer=run.recipe.model.optimizer,
     )
     with run.reporter.task(plan.name) as progress:

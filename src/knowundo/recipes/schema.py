@@ -112,6 +112,10 @@ class Plan(Section):
     """`everything`, a localizer's name, `random-<n>`, or a JSON file of parameter names."""
     retain_on: Literal["retention", "general"] = "retention"
     """Which rows fill the retention half of a step."""
+    gradients: Literal["sum", "project", "conflict-free"] = "sum"
+    """How the gradients of unlearning and retention become one. project: what the one of unlearning
+    has against that of retention is removed (GRU). conflict-free: likewise of both (PCGrad). These
+    two take one more backward pass a step."""
     lr: Rate | None = None
     guess: float | None = Field(None, gt=0)
     """Learning rate that `lr: auto` tries second; a good guess saves attempts."""

@@ -50,10 +50,27 @@ def _check_plan(recipe: Recipe, plan: Plan) -> None:
             f"variant {plan.name}: keep_every: lr auto trains several times, so that there "
             "is not one way to keep steps of; set a rate"
         )
+    if plan.gradients != "sum":
+        _check_gradients(recipe, plan)
     if "mixed_batches" in recipe.quirks and settings["retained"]:
         raise BadInput(
             f"variant {plan.name}: retained: compat mixed_batches takes as many retention "
             "rows as unlearn rows, one at a time; leave out retained, or mixed_batches"
+        )
+
+
+def _check_gradients(recipe: Recipe, plan: Plan) -> None:
+    """Refuse to combine the gradients of unlearning and retention where there is only one."""
+    key = f"variant {plan.name}: gradients {plan.gradients}"
+    if "mixed_batches" in recipe.quirks:
+        raise BadInput(
+            f"{key}: compat mixed_batches computes either half of a row alone; leave out one of "
+            "the two"
+        )
+    reads = get("method", plan.method).facts["reads"]
+    if reads is not None and "retention" not in reads:
+        raise BadInput(
+            f"{key}: {plan.method} has no retention part; take a method with one, or gradients sum"
         )
 
 

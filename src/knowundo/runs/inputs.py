@@ -76,6 +76,8 @@ def unlearn_inputs(run: Run, plan: Plan) -> list[Any]:
     # What is kept on the way does not change the way.
     settings = plan.model_dump(exclude={"name", "keep_every"})
     settings |= run.recipe.unlearn.settings(plan)
+    if plan.gradients == "sum":  # runs made before this key have no such input, and stay current
+        del settings["gradients"]
     if run.recipe.unlearn.stop is not None:
         settings["stop"] = run.recipe.unlearn.stop.model_dump()
     settings["arguments"] = method.bind(plan.arguments)

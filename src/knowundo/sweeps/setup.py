@@ -112,6 +112,7 @@ def set_up_study(run: Run, plan: Plan, ranges: Mapping[str, tuple[float, float]]
         **planned,
         method=plan.method,
         retain_on=plan.retain_on,
+        gradients=plan.gradients,
         optimizer=run.recipe.model.optimizer,
     )
     return StudySetup(plan, arguments, space, region, settings)

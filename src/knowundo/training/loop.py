@@ -65,6 +65,9 @@ class _PartsTrainer(Trainer):
             progress.most_rows = max(progress.most_rows, rows_of(part))
             self.freed.give_back()
             losses.append(super().training_step(model, {"batch": part}, *rest))
+        # After the last batch of the optimizer step, and before the Trainer clips its gradient.
+        if progress.separate is not None and self.accelerator.sync_gradients:
+            progress.separate.combine()
         return torch.stack(losses).sum()
 
     def compute_loss(self, model: Any, inputs: Any, *_: Any, **__: Any) -> Any:
@@ -73,6 +76,9 @@ class _PartsTrainer(Trainer):
         share = 1 / self.current_gradient_accumulation_steps
         for name, part in parts.items():
             sums[name] = sums.get(name, 0.0) + share * part.detach()
+        separate = self.progress.separate
+        if separate is not None:
+            return separate.backward_but_last(parts, share)
         return torch.stack(list(parts.values())).sum()
 
     def floating_point_ops(self, inputs: Any) -> int:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from knowundo.training.resumable import Resumable
+from knowundo.training.separate_gradients import Combination
 
 # Batch, and the most rows that a micro-batch may have (`None`: no limit) → its micro-batches, whose
 # losses add up to the loss of the batch.
@@ -49,8 +50,11 @@ class TrainingHooks:
             to the same bits.
         split: Splits a batch into micro-batches. If `None`, they have as many tokens as the model
             takes at a time.
+        combination: Makes one gradient of those of several losses. If `None`, the parts of the
+            loss are added, and there is one backward pass.
     """
 
     stop: Callable[[], bool] | None = None
     resumable: Sequence[Resumable] = ()
     split: Split | None = None
+    combination: Combination | None = None

@@ -13,6 +13,7 @@ from knowundo.errors import Diverged
 from knowundo.modeling.model import Model
 from knowundo.storage.checkpoints import State, packed, unpacked
 from knowundo.training.resumable import OptimizerState, RandomState, Resumable
+from knowundo.training.separate_gradients import SeparateGradients
 
 Curve = list[dict[str, Any]]
 
@@ -29,6 +30,7 @@ class TrainingState:
         most_rows: Rows of the largest micro-batch of the present attempt.
         updating: Whether the optimizer is changing the weights right now.
         good_step: The last step after which the loss and its gradients were found finite.
+        separate: Gradients that are combined at the end of the step. If `None`, of one loss.
     """
 
     def __init__(
@@ -58,6 +60,7 @@ class TrainingState:
         self.row_limit: int | None = None
         self.most_rows = 0
         self.updating = False
+        self.separate: SeparateGradients | None = None
         # Random numbers that the next step begins with. If `None`, those that come next.
         self._drawn: State | None = None
 
@@ -123,5 +126,7 @@ class TrainingState:
         """Discard the step in progress, whose weights have not moved yet."""
         self.parts = {}
         self.optimizer.optimizer.zero_grad()
+        if self.separate is not None:
+            self.separate.clear()
         for one in self.resumable:
             one.rollback()

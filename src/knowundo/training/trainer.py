@@ -23,6 +23,7 @@ from knowundo.storage.job import Job
 from knowundo.training.bfloat16 import rounded_gradients
 from knowundo.training.loop import StepCallback, run_steps
 from knowundo.training.optimizer import make_optimizer, warmup_steps
+from knowundo.training.separate_gradients import SeparateGradients
 from knowundo.training.settings import Split, TrainingHooks, TrainingSettings
 from knowundo.training.state import Curve, TrainingState
 
@@ -47,7 +48,8 @@ def train(
         model: Changed in place; nothing outside the region moves by a bit.
         batches: What `loss` takes; `settings.accumulation` of them make an optimizer step.
         loss: Batch → named scalar parts, each a mean over the whole batch (`Half.mean`), or for a
-            micro-batch its share of it. Their sum is minimised. It is a function of batch and
+            micro-batch its share of it. Their sum is minimised, or what `hooks.combination` makes
+            of their gradients. It is a function of batch and
             weights: what else it depends on must be in `hooks.resumable`.
         region: Names of the parameters that may change.
         settings: Rate, schedule, optimizer and the like.
@@ -106,7 +108,10 @@ def _begin(
         num_warmup_steps=warmup_steps(settings.warmup, steps),
         num_training_steps=steps,
     )
-    return TrainingState(model, region, optimizer, scheduler, hooks.resumable)
+    state = TrainingState(model, region, optimizer, scheduler, hooks.resumable)
+    if hooks.combination is not None:
+        state.separate = SeparateGradients(hooks.combination, chosen)
+    return state
 
 
 def _by_tokens(model: Model) -> Split:

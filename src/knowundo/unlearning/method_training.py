@@ -21,6 +21,7 @@ from knowundo.training.resumable import Resumable
 from knowundo.training.settings import TrainingHooks, TrainingSettings
 from knowundo.training.state import Curve
 from knowundo.training.trainer import train
+from knowundo.unlearning.gradients import combination
 from knowundo.unlearning.settings import UnlearnSettings
 from knowundo.unlearning.start import Start
 
@@ -31,6 +32,7 @@ class MethodTraining:
     Attributes:
         bound: The method's hyper-parameters, defaults included.
         region: Names of the parameters that change.
+        combination: Makes one gradient of those of the parts. If `None`, they are added.
         steps: Optimizer steps of the whole training.
         halves: What of a step the loss reads.
     """
@@ -43,7 +45,7 @@ class MethodTraining:
             settings: Of the method; the rate is there.
 
         Raises:
-            BadInput: Unknown method, argument or parameter name.
+            BadInput: Unknown method, argument, parameter name or way of combining gradients.
             ValueError: `settings.lr` is `None`.
         """
         if settings.lr is None:
@@ -61,6 +63,7 @@ class MethodTraining:
             accumulation=accumulation,
             optimizer=start.optimizer(settings.optimizer),
         )
+        self.combination = combination(settings.gradients, settings.method)
         self.steps = -(-len(self.batches) // accumulation)
         self.halves = _HalvesRead()
 
@@ -88,7 +91,7 @@ class MethodTraining:
             # The reference is of the memorized model, which is about to be replaced.
             with torch.no_grad():
                 self.start.parts(self.entry, self.bound, self.batches[0], set(), forward)
-        hooks = TrainingHooks(stop, [self.halves, *resumable], self._split)
+        hooks = TrainingHooks(stop, [self.halves, *resumable], self._split, self.combination)
         return train(
             self.model,
             self.batches,

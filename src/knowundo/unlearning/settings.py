@@ -25,6 +25,8 @@ class UnlearnSettings:
         retain_on: The scope whose rows are `step.retention`.
         retained: Retention rows per batch. If `None`, as many as unlearn rows.
         optimizer: `adamw` or `paged_adamw_32bit`.
+        gradients: How the gradients of the parts `unlearn` and retention become one: `sum`,
+            `project` or `conflict-free` (`unlearning.gradients`).
         keep_every: Keep the weights after every so many optimizer steps, beside those at the end.
             If `None`, only the end is kept.
     """
@@ -39,6 +41,7 @@ class UnlearnSettings:
     retain_on: str = "retention"
     retained: int | None = None
     optimizer: str = "adamw"
+    gradients: str = "sum"
     keep_every: int | None = None
 
 

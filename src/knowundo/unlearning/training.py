@@ -88,6 +88,7 @@ def unlearn(
         "retain_on": settings.retain_on,
         "lr": settings.lr,
         "epochs": settings.epochs,
+        "gradients": settings.gradients,
         "optimizer_steps": len(curve),
         "reads": sorted(halves_of(training.halves.read)),
         "seconds": round(seconds(), 2),
