@@ -13,6 +13,7 @@ import torch
 
 from knowundo.data.encoded import Encoded
 from knowundo.data.records import Record
+from knowundo.modeling.forward import Forward, answer_states
 from knowundo.modeling.reference import Reference
 from knowundo.unlearning.original.start import OriginalStart
 from knowundo.unlearning.start import Scorer, Start
@@ -27,6 +28,11 @@ class _EchoScorer(Scorer):
     def sample(self, rows: Sequence[Encoded], *, n: int, **_: Any) -> dict[str, list[str]]:
         """The same made-up answer `n` times for each row."""
         return {row.record.id: [_reversed_words(row.record)] * n for row in rows}
+
+    def reinforced(self, rows: Sequence[Encoded], **_: Any) -> dict[str, torch.Tensor]:
+        """States of the model as it is, which have the same size; its training is not counted."""
+        found = answer_states(Forward(self._model), rows)
+        return {row.record.id: states.clone() for row, states in found}
 
 
 def _reversed_words(record: Record) -> str:

@@ -22,6 +22,7 @@ from knowundo.modeling.snapshots import MEMORIZED
 from knowundo.modeling.step import Parts, Step
 from knowundo.registry import Entry
 from knowundo.scoring.generation import sample
+from knowundo.unlearning.reinforced_model import reinforced_states
 from knowundo.unlearning.settings import UnlearnSettings
 
 Encode = Callable[[list[Record]], list[Encoded]]
@@ -35,15 +36,23 @@ class Scorer:
         special: Ids of the special tokens, sorted.
     """
 
-    def __init__(self, model: Model, seed: int, encode: Encode | None = None) -> None:
+    def __init__(
+        self,
+        model: Model,
+        seed: int,
+        encode: Encode | None = None,
+        restore: Callable[[], object] | None = None,
+    ) -> None:
         """Ask nothing yet.
 
         Args:
             model: The memorized model.
             seed: Seed of whatever `prepare` draws.
             encode: Encodes records as the rows were encoded; only other answers need it.
+            restore: Makes the model the memorized one again; only `reinforced` needs it.
         """
         self._model, self.seed, self._encode = model, seed, encode
+        self._restore = restore
         self.special = sorted(model.tokenizer.all_special_ids)
 
     @property
@@ -114,6 +123,21 @@ class Scorer:
     ) -> dict[str, list[str]]:
         """Draw `n` answers of the memorized model to each row's question, by record id."""
         return sample(self._model, rows, n=n, temperature=temperature, seed=seed)
+
+    def reinforced(
+        self, rows: Sequence[Encoded], *, epochs: int, lr: float
+    ) -> dict[str, torch.Tensor]:
+        """See `reinforced_states`; the model is the memorized one again afterwards.
+
+        Raises:
+            KnowUndoError: There is no `restore`.
+        """
+        if self._restore is None:
+            raise KnowUndoError("a reinforced model needs Scorer(…, restore=…)")
+        try:
+            return reinforced_states(self._model, rows, epochs=epochs, lr=lr, seed=self.seed)
+        finally:
+            self._restore()
 
 
 class Start:
@@ -205,7 +229,7 @@ class Start:
         return self._columns[key]
 
     def _scorer(self) -> Scorer:
-        return Scorer(self.model, self.seed, self._encode)
+        return Scorer(self.model, self.seed, self._encode, self.restore)
 
     def batches(
         self, method: Entry, bound: Mapping[str, Any], settings: UnlearnSettings

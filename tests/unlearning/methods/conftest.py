@@ -13,6 +13,7 @@ from conftest import randomize
 from knowundo.data.batches import PairedBatch, collate
 from knowundo.data.encoded import Encoded
 from knowundo.data.encoding import encode
+from knowundo.memorization import MemorizeSettings, memorize
 from knowundo.modeling.forward import Forward
 from knowundo.modeling.half import Columns
 from knowundo.modeling.model import Model
@@ -70,6 +71,30 @@ class Moved:
     def memorized_logits(self, row: Encoded) -> torch.Tensor:
         """The memorized model's logits, [answer tokens, vocabulary]."""
         return self.before[row]
+
+    def generic_logits(self, strength: float, epochs: int, rate: float) -> dict[Encoded, Any]:
+        """z − α·ReLU(z_reinforced − z) of each unlearn row, [answer tokens, vocabulary]."""
+        settings = MemorizeSettings(
+            epochs=epochs,
+            lr=rate,
+            batch_size=8,
+            accumulation=4,
+            weight_decay=0.01,
+            known=None,
+            seed=0,
+            schedule="linear",
+            warmup=1 / epochs,
+        )
+        found, rows = {}, self.rows["unlearn"]
+        with torch.no_grad():
+            before = [self.logits(row) for row in rows]
+        memorize(self.model, rows, settings=settings)
+        with torch.no_grad():
+            for row, old in zip(rows, before, strict=True):
+                gained = self.logits(row) - old
+                found[row] = torch.where(gained > 0, old - strength * gained, old)
+        self.model.restore(self.memorized)
+        return found
 
     def other(self, row: Encoded) -> Encoded:
         """The row with its alternative answer."""
