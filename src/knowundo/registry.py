@@ -39,6 +39,11 @@ def keyword_defaults(function: Callable[..., Any]) -> dict[str, Any]:
     return {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
 
 
+def _taken(function: Callable[..., Any] | None, bound: Mapping[str, Any]) -> dict[str, Any]:
+    """The hyper-parameters that a function takes, with their values."""
+    return {} if function is None else {name: bound[name] for name in keyword_defaults(function)}
+
+
 @dataclass
 class Entry:
     """A registered function with what its author declared.
@@ -49,6 +54,7 @@ class Entry:
         function: What is called.
         facts: Keyword arguments of the decorator, such as a metric's unit.
         prepare_function: Makes columns once per record, before training; methods only.
+        state_function: Makes the state of the next optimizer step; methods only.
     """
 
     kind: str
@@ -56,6 +62,7 @@ class Entry:
     function: Callable[..., Any]
     facts: dict[str, Any] = field(default_factory=dict)
     prepare_function: Callable[..., Any] | None = None
+    state_function: Callable[..., Any] | None = None
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Call the function itself."""
@@ -69,16 +76,55 @@ class Entry:
         Raises:
             BadInput: One of them is not.
         """
-        for name in keyword_defaults(function):
-            if name not in self.arguments:
-                raise unknown(f"argument of {self.kind} {self.name}", name, self.arguments)
+        self._check_names(function)
         self.prepare_function = function
         return function
 
     def prepare_arguments(self, bound: Mapping[str, Any]) -> dict[str, Any]:
         """The hyper-parameters that the method's `prepare` takes, with their values."""
-        named = () if self.prepare_function is None else keyword_defaults(self.prepare_function)
-        return {name: bound[name] for name in named}
+        return _taken(self.prepare_function, bound)
+
+    def state(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """Decorator: numbers that the loss carries from one optimizer step to the next.
+
+        Checkpoints hold them, and the loss reads them as `step.state`.
+
+        Args:
+            function: `(before, parts, done, *, …) -> {name: number}`. `before` is the state of the
+                step that is complete, `None` before the first one; `parts` are the values of the
+                loss's parts over that step's whole batch; `done` is the share of the optimizer
+                steps that are complete. Its keyword-only arguments may be hyper-parameters.
+
+        Raises:
+            BadInput: One of them is not.
+        """
+        self._check_names(function)
+        self.state_function = function
+        return function
+
+    def first_state(self, bound: Mapping[str, Any]) -> dict[str, float]:
+        """The state of the first optimizer step; empty for a method without one."""
+        if self.state_function is None:
+            return {}
+        return dict(self.state_function(None, {}, 0.0, **_taken(self.state_function, bound)))
+
+    def next_state(
+        self,
+        before: Mapping[str, float],
+        parts: Mapping[str, float],
+        done: float,
+        bound: Mapping[str, Any],
+    ) -> dict[str, float]:
+        """The state of the next optimizer step, see `state`."""
+        if self.state_function is None:
+            return {}
+        taken = _taken(self.state_function, bound)
+        return dict(self.state_function(before, parts, done, **taken))
+
+    def _check_names(self, function: Callable[..., Any]) -> None:
+        for name in keyword_defaults(function):
+            if name not in self.arguments:
+                raise unknown(f"argument of {self.kind} {self.name}", name, self.arguments)
 
     @property
     def arguments(self) -> dict[str, Any]:
@@ -92,8 +138,8 @@ class Entry:
 
     @property
     def source(self) -> str:
-        """Source code of the function and its `prepare`: artifacts made by them depend on it."""
-        functions = filter(None, (self.function, self.prepare_function))
+        """Source code of the function and what belongs to it: artifacts depend on it."""
+        functions = filter(None, (self.function, self.prepare_function, self.state_function))
         return "\n".join(inspect.getsource(function) for function in functions)
 
     def _check_type(self, name: str, value: Any) -> None:

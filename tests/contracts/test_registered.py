@@ -60,7 +60,10 @@ def test_method(toy: Model, toy_rows: dict[str, list[Encoded]], name: str) -> No
     )
     columns = start.columns(entry)
     toy.train_only(toy.parameters())
-    step = Step(Forward(toy), batch, reference=lambda: start.reference, columns=columns)
+    state = entry.first_state(entry.bind({}))
+    step = Step(
+        Forward(toy), batch, reference=lambda: start.reference, columns=columns, state=state
+    )
     parts = entry(step, **entry.bind({}))
     assert parts
     read = halves_of(step.used) | ({"reference"} if "reference" in vars(start) else set())

@@ -151,6 +151,7 @@ def rule_of(rows: Rows) -> StoppingRule:
         ("lora", {"method": "ascent_plus_kl_divergence"}),
         ("full", {"method": "npo"}),
         ("full", {"method": "adaptive_rmu"}),
+        ("lora", {"method": "pdu", "lr": 1e-3, "arguments": {"warmup": 0.3}}),
         ("lora", {"method": "npo", "gradients": "project", "accumulation": 2, "lr": 1e-3}),
     ],
 )

@@ -102,6 +102,7 @@ class Step:
         reference: Callable[[], Reference],
         columns: Columns | None = None,
         read: Collection[str] = (),
+        state: Mapping[str, float] | None = None,
     ) -> None:
         """Nothing is computed yet.
 
@@ -111,9 +112,10 @@ class Step:
             reference: asked only if the loss reads it.
             columns: what the method's `prepare` made.
             read: what the loss read in earlier steps (`used`). If empty, this is the first one.
+            state: numbers that the method carries from step to step.
         """
         self.forward, self.model = forward, forward.model
-        self.batch, self.columns = batch, columns or {}
+        self.batch, self.columns, self.state = batch, columns or {}, state or {}
         self.reference = ReferenceStep(self, reference, first=not read)
         self.used: set[str] = set()
         self._read = read if len(read) > 1 else ()

@@ -147,7 +147,7 @@ def _trained(run: Run, prepared: Prepared, plan: Plan, checkpoint: Checkpoint) -
 
 
 # Facts of a whole training that are not facts of a step on its way.
-_OF_THE_END = ("trajectory", "best", "stopped", "diverged", "notes")
+_OF_THE_END = ("trajectory", "best", "stopped", "diverged", "notes", "state")
 
 
 def _write_kept(run: Run, name: str, done: Unlearned, whole: ArtifactJob) -> None:

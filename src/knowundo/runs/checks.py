@@ -50,6 +50,11 @@ def _check_plan(recipe: Recipe, plan: Plan) -> None:
             f"variant {plan.name}: keep_every: lr auto trains several times, so that there "
             "is not one way to keep steps of; set a rate"
         )
+    if "mixed_batches" in recipe.quirks and get("method", plan.method).state_function is not None:
+        raise BadInput(
+            f"variant {plan.name}: compat mixed_batches computes either half of a row alone, and "
+            f"{plan.method} has a state that depends on both; leave out one of the two"
+        )
     if plan.gradients != "sum":
         _check_gradients(recipe, plan)
     if "mixed_batches" in recipe.quirks and settings["retained"]:

@@ -18,7 +18,7 @@ from knowundo.modeling.fast.oom import TRIMMED_FROM, Freed
 from knowundo.modeling.model import Model
 from knowundo.modeling.step import Parts
 from knowundo.storage.job import Job
-from knowundo.training.settings import Split, TrainingSettings
+from knowundo.training.settings import Split, TrainingHooks, TrainingSettings
 from knowundo.training.state import TrainingState
 
 
@@ -88,18 +88,16 @@ class _PartsTrainer(Trainer):
 class StepCallback(TrainerCallback):
     """Keeps the training state, reports progress, writes checkpoints, and stops when told to."""
 
-    def __init__(
-        self, state: TrainingState, steps: int, stop: Callable[[], bool] | None, job: Job
-    ) -> None:
+    def __init__(self, state: TrainingState, steps: int, hooks: TrainingHooks, job: Job) -> None:
         """Run nothing yet.
 
         Args:
             state: Of the training.
             steps: Optimizer steps of the whole training, for progress.
-            stop: Asked after each step; `True` ends training.
+            hooks: What is called and asked after each step.
             job: Progress and checkpoint.
         """
-        self.state, self.steps, self.stop, self.job = state, steps, stop, job
+        self.state, self.steps, self.hooks, self.job = state, steps, hooks, job
 
     def on_step_begin(
         self, args: Any, state: TrainerState, control: TrainerControl, **_: Any
@@ -124,10 +122,12 @@ class StepCallback(TrainerCallback):
     ) -> TrainerControl:
         """Count the step, report it, and stop or write a checkpoint if it is time."""
         self.state.after_step()
+        if self.hooks.after_step is not None:
+            self.hooks.after_step(self.state.means)
         self.job.report(self.state.step, self.steps)
         # `stop` comes first: what it records (an evaluation, a kept step) belongs to this step's
         # checkpoint.
-        if self.stop and self.stop():
+        if self.hooks.stop and self.hooks.stop():
             control.should_training_stop = True
         elif self.job.due():
             self.job.write(self.state.state_dict())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -50,6 +50,8 @@ class TrainingHooks:
             to the same bits.
         split: Splits a batch into micro-batches. If `None`, they have as many tokens as the model
             takes at a time.
+        after_step: Called after each optimizer step, before `stop`, with the parts of its loss over
+            the whole batch.
         combination: Makes one gradient of those of several losses. If `None`, the parts of the
             loss are added, and there is one backward pass.
     """
@@ -58,3 +60,4 @@ class TrainingHooks:
     resumable: Sequence[Resumable] = ()
     split: Split | None = None
     combination: Combination | None = None
+    after_step: Callable[[Mapping[str, float]], None] | None = None

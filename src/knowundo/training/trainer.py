@@ -71,7 +71,7 @@ def train(
     state = _begin(model, region, chosen, steps, settings, hooks)
     if (held := job.resumed()) is not None:
         state.load_state_dict(held)
-    callback = StepCallback(state, steps, hooks.stop, job)
+    callback = StepCallback(state, steps, hooks, job)
     in_bfloat16 = settings.optimizer == "adamw_bfloat16"
     rounding = rounded_gradients(chosen) if in_bfloat16 else nullcontext()
     try:

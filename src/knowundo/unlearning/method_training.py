@@ -22,6 +22,7 @@ from knowundo.training.settings import TrainingHooks, TrainingSettings
 from knowundo.training.state import Curve
 from knowundo.training.trainer import train
 from knowundo.unlearning.gradients import combination
+from knowundo.unlearning.method_state import MethodState
 from knowundo.unlearning.settings import UnlearnSettings
 from knowundo.unlearning.start import Start
 
@@ -35,6 +36,7 @@ class MethodTraining:
         combination: Makes one gradient of those of the parts. If `None`, they are added.
         steps: Optimizer steps of the whole training.
         halves: What of a step the loss reads.
+        state: Numbers that the method carries from step to step.
     """
 
     def __init__(self, start: Start, settings: UnlearnSettings) -> None:
@@ -66,6 +68,7 @@ class MethodTraining:
         self.combination = combination(settings.gradients, settings.method)
         self.steps = -(-len(self.batches) // accumulation)
         self.halves = _HalvesRead()
+        self.state = MethodState(self.entry, self.bound, self.steps)
 
     def train(
         self,
@@ -86,17 +89,24 @@ class MethodTraining:
         # Of each training anew: the first step of every one computes its halves apart, and a
         # repeated training has to round as the first one did.
         self.halves = _HalvesRead()
+        self.state = MethodState(self.entry, self.bound, self.steps)
         forward = Forward(self.model, _prefix_cache(self.model, self.region, self.batches))
         if job.resumed() is not None:
             # The reference is of the memorized model, which is about to be replaced.
             with torch.no_grad():
                 self.start.parts(self.entry, self.bound, self.batches[0], set(), forward)
-        hooks = TrainingHooks(stop, [self.halves, *resumable], self._split, self.combination)
+        hooks = TrainingHooks(
+            stop,
+            [self.halves, *([self.state] if self.state.values else []), *resumable],
+            self._split,
+            self.combination,
+            self.state.after_step,
+        )
         return train(
             self.model,
             self.batches,
             lambda batch: self.start.parts(
-                self.entry, self.bound, batch, self.halves.read, forward
+                self.entry, self.bound, batch, self.halves.read, forward, self.state.values
             ),
             self.region,
             self.settings,

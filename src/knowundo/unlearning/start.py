@@ -263,6 +263,7 @@ class Start:
         batch: PairedBatch,
         read: set[str],
         forward: Forward | None = None,
+        state: Mapping[str, float] | None = None,
     ) -> Parts:
         """Return the parts of the method's loss on one micro-batch.
 
@@ -273,6 +274,7 @@ class Start:
             read: Halves that the loss has read before; those that it reads now are added. What was
                 read before is computed in one forward.
             forward: How hidden states are computed. If `None`, without a prefix cache.
+            state: Numbers that the method carries from step to step. If `None`, its first ones.
         """
         # Batches wait on the host: those of all epochs would fill the device.
         device = self.model.device
@@ -283,6 +285,7 @@ class Start:
             reference=lambda: self.reference,
             columns=self.columns(method, bound),
             read=frozenset(read),
+            state=method.first_state(bound) if state is None else state,
         )
         parts: Parts = method(step, **bound)
         read.update(step.used)

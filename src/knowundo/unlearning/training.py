@@ -93,6 +93,8 @@ def unlearn(
         "reads": sorted(halves_of(training.halves.read)),
         "seconds": round(seconds(), 2),
     }
+    if training.state.values:
+        facts["state"] = training.state.values
     kept = keeper.kept if keeper is not None else []
     if diverged is not None:  # the weights of later steps may be no good
         kept = [one for one in kept if one.step <= diverged.step]

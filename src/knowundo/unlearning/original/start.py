@@ -212,6 +212,7 @@ class OriginalStart(Start):
         batch: PairedBatch,
         read: set[str],
         forward: Forward | None = None,
+        state: Mapping[str, float] | None = None,
     ) -> Parts:
         """The method's loss, on the side that the batch holds, by the public arithmetic."""
         device = self.model.device
@@ -224,6 +225,7 @@ class OriginalStart(Start):
             batch,
             reference=lambda: self.reference,
             columns=self.columns(method, bound),
+            state=method.first_state(bound) if state is None else state,
         )
         parts = self._parts(method, bound, step)
         read.update(step.used)
