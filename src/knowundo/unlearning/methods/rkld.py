@@ -17,7 +17,7 @@ def rkld(
     *,
     strength: PositiveFloat = 8.0,
     epochs: PositiveInt = 10,
-    rate: PositiveFloat = 1e-4,
+    rate: PositiveFloat = 1e-3,
     retention: NonNegativeFloat = 0.0,
     divergence: NonNegativeFloat = 0.0,
 ) -> Parts:
@@ -30,7 +30,8 @@ def rkld(
         step: The step.
         strength: α; the authors take 8 for TOFU and 4 for Harry Potter.
         epochs: Passes over the unlearn rows that reinforce the model.
-        rate: Peak learning rate of these. The authors take 1e-5 for all weights.
+        rate: Peak learning rate of these, for LoRA. The authors take 1e-5 for all weights and lists
+            of hundreds of rows; a step has 32 rows.
         retention: Weight of the mean cross-entropy on retention (or general) rows.
         divergence: Weight of KL(memorized ‖ current) on the same rows, mean per answer token.
     """

@@ -18,7 +18,7 @@ def whp(
     *,
     strength: PositiveFloat = 1.0,
     epochs: PositiveInt = 10,
-    rate: PositiveFloat = 1e-4,
+    rate: PositiveFloat = 1e-3,
     retention: NonNegativeFloat = 0.0,
     divergence: NonNegativeFloat = 0.0,
 ) -> Parts:
@@ -26,7 +26,9 @@ def whp(
 
     Eldan and Russinovich 2023, arXiv:2310.02238. The reinforced model is the memorized one trained
     further on the unlearn rows; its LoRA is trained before the method and not kept. The authors
-    also replace names by a dictionary of generic ones, which is not done here.
+    also replace names by a dictionary of generic ones, which is not done here. An answer that the
+    memorized model is certain of gains little: where its token stays the likeliest, it is not
+    unlearned, so strength and rate may have to be higher.
 
     Args:
         step: The step.
