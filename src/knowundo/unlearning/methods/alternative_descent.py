@@ -20,7 +20,10 @@ def alternative_descent(
 ) -> Parts:
     """CE(another answer to the unlearn questions), with terms on retention rows.
 
-    With answers that know nothing, “IDK” fine-tuning (Maini et al. 2024, arXiv:2401.06121).
+    With answers that know nothing, “IDK” fine-tuning (Maini et al. 2024, arXiv:2401.06121); with
+    given vague answers and both terms, the loss of ReLearn (Xu et al. 2025, arXiv:2502.11190); with
+    given answers that contradict the facts and no terms, that of MEOW (Gu et al. 2024,
+    arXiv:2409.11844).
 
     Args:
         step: The step.
