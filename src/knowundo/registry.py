@@ -39,7 +39,7 @@ def keyword_defaults(function: Callable[..., Any]) -> dict[str, Any]:
     return {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
 
 
-def _taken(function: Callable[..., Any] | None, bound: Mapping[str, Any]) -> dict[str, Any]:
+def taken(function: Callable[..., Any] | None, bound: Mapping[str, Any]) -> dict[str, Any]:
     """The hyper-parameters that a function takes, with their values."""
     return {} if function is None else {name: bound[name] for name in keyword_defaults(function)}
 
@@ -55,6 +55,7 @@ class Entry:
         facts: Keyword arguments of the decorator, such as a metric's unit.
         prepare_function: Makes columns once per record, before training; methods only.
         state_function: Makes the state of the next optimizer step; methods only.
+        edit_function: Makes weights of those before and after training; methods only.
     """
 
     kind: str
@@ -63,6 +64,7 @@ class Entry:
     facts: dict[str, Any] = field(default_factory=dict)
     prepare_function: Callable[..., Any] | None = None
     state_function: Callable[..., Any] | None = None
+    edit_function: Callable[..., Any] | None = None
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Call the function itself."""
@@ -82,7 +84,7 @@ class Entry:
 
     def prepare_arguments(self, bound: Mapping[str, Any]) -> dict[str, Any]:
         """The hyper-parameters that the method's `prepare` takes, with their values."""
-        return _taken(self.prepare_function, bound)
+        return taken(self.prepare_function, bound)
 
     def state(self, function: Callable[..., Any]) -> Callable[..., Any]:
         """Decorator: numbers that the loss carries from one optimizer step to the next.
@@ -106,20 +108,21 @@ class Entry:
         """The state of the first optimizer step; empty for a method without one."""
         if self.state_function is None:
             return {}
-        return dict(self.state_function(None, {}, 0.0, **_taken(self.state_function, bound)))
+        return dict(self.state_function(None, {}, 0.0, **taken(self.state_function, bound)))
 
-    def next_state(
-        self,
-        before: Mapping[str, float],
-        parts: Mapping[str, float],
-        done: float,
-        bound: Mapping[str, Any],
-    ) -> dict[str, float]:
-        """The state of the next optimizer step, see `state`."""
-        if self.state_function is None:
-            return {}
-        taken = _taken(self.state_function, bound)
-        return dict(self.state_function(before, parts, done, **taken))
+    def edit(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """Decorator: weights that are a function of those before and after training.
+
+        Args:
+            function: `(memorized, trained, *, …) -> {parameter name: tensor}`, of dictionaries of
+                the same names. Its keyword-only arguments may be hyper-parameters.
+
+        Raises:
+            BadInput: One of them is not.
+        """
+        self._check_names(function)
+        self.edit_function = function
+        return function
 
     def _check_names(self, function: Callable[..., Any]) -> None:
         for name in keyword_defaults(function):
@@ -139,7 +142,8 @@ class Entry:
     @property
     def source(self) -> str:
         """Source code of the function and what belongs to it: artifacts depend on it."""
-        functions = filter(None, (self.function, self.prepare_function, self.state_function))
+        also = self.prepare_function, self.state_function, self.edit_function
+        functions = [self.function, *(function for function in also if function is not None)]
         return "\n".join(inspect.getsource(function) for function in functions)
 
     def _check_type(self, name: str, value: Any) -> None:

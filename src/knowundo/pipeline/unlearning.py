@@ -108,13 +108,17 @@ def _unlearn_one(run: Run, prepared: Prepared, plan: Plan, job: ArtifactJob) -> 
             f"{done.facts['kept_step']}"
         )
     sizes = {name: parameter.numel() for name, parameter in run.model.parameters().items()}
-    job.facts |= done.facts | {
-        "region": plan.region,
-        "parameters": sum(sizes[name] for name in run.region(plan.region)),
-        "target": prepared.aim.name,
-        "target_accuracy": prepared.aim.accuracy,
-        "total_seconds": round(job.checkpoint.seconds, 2),  # `seconds` is the kept attempt's
-    }
+    parameters = sum(sizes[name] for name in run.region(plan.region))
+    job.facts |= (
+        {"parameters": parameters}
+        | done.facts
+        | {
+            "region": plan.region,
+            "target": prepared.aim.name,
+            "target_accuracy": prepared.aim.accuracy,
+            "total_seconds": round(job.checkpoint.seconds, 2),  # `seconds` is the kept attempt's
+        }
+    )
     _write_kept(run, plan.name, done, job)
     job.facts["kept_steps"] = [one.step for one in done.kept]
     save_state(run.model, job.aside)

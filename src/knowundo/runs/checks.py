@@ -55,6 +55,13 @@ def _check_plan(recipe: Recipe, plan: Plan) -> None:
             f"variant {plan.name}: compat mixed_batches computes either half of a row alone, and "
             f"{plan.method} has a state that depends on both; leave out one of the two"
         )
+    if get("method", plan.method).edit_function is not None and (
+        recipe.unlearn.stop is not None or recipe.unlearn.keeps(plan)
+    ):
+        raise BadInput(
+            f"variant {plan.name}: {plan.method} edits weights after training: steps on the way "
+            "are no result of it; leave out unlearn.stop and keep_every"
+        )
     if plan.gradients != "sum":
         _check_gradients(recipe, plan)
     if "mixed_batches" in recipe.quirks and settings["retained"]:

@@ -97,6 +97,11 @@ def set_up_study(run: Run, plan: Plan, ranges: Mapping[str, tuple[float, float]]
         rate = plan.guess or first_rate(run.model)
     method = get("method", plan.method)
     arguments = method.bind(plan.arguments)
+    if method.edit_function is not None:
+        raise BadInput(
+            f"variant {plan.name}: a sweep evaluates steps on the way, and {plan.method} edits "
+            "weights after training; sweep another method"
+        )
     own, size = run.region(plan.region), None
 
     def fixed(_: float) -> list[str]:

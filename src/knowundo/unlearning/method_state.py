@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from knowundo.registry import Entry
+from knowundo.registry import Entry, taken
 from knowundo.storage.checkpoints import State
 
 
@@ -35,9 +35,9 @@ class MethodState:
             parts: Of the loss in the optimizer step that is complete, over its whole batch.
         """
         self._done += 1
-        self.values = self._method.next_state(
-            self.values, parts, self._done / self._steps, self._bound
-        )
+        if (function := self._method.state_function) is not None:
+            own = taken(function, self._bound)
+            self.values = dict(function(self.values, parts, self._done / self._steps, **own))
 
     def state_dict(self) -> State:
         """Return the values, which JSON holds to the bit."""

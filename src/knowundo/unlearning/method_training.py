@@ -21,6 +21,7 @@ from knowundo.training.resumable import Resumable
 from knowundo.training.settings import TrainingHooks, TrainingSettings
 from knowundo.training.state import Curve
 from knowundo.training.trainer import train
+from knowundo.unlearning.edits import apply_edit, editable
 from knowundo.unlearning.gradients import combination
 from knowundo.unlearning.method_state import MethodState
 from knowundo.unlearning.settings import UnlearnSettings
@@ -47,7 +48,8 @@ class MethodTraining:
             settings: Of the method; the rate is there.
 
         Raises:
-            BadInput: Unknown method, argument, parameter name or way of combining gradients.
+            BadInput: Unknown method, argument, parameter name or way of combining gradients, or a
+                region that the method cannot edit.
             ValueError: `settings.lr` is `None`.
         """
         if settings.lr is None:
@@ -56,6 +58,8 @@ class MethodTraining:
         self.bound = self.entry.bind(settings.arguments)
         self.model = start.restore()
         self.region = list(self.model.parameters() if settings.region is None else settings.region)
+        if self.entry.edit_function is not None:
+            self.region = editable(self.model, self.region, self.entry.name)
         start.copy_memorized(self.region)
         start.columns(self.entry, self.bound)  # of the memorized model, which is in memory now
         self.batches, accumulation = start.batches(self.entry, self.bound, settings)
@@ -113,6 +117,19 @@ class MethodTraining:
             hooks=hooks,
             job=job,
         )
+
+    def edit(self) -> int:
+        """Apply the method's edit to the trained weights.
+
+        Returns:
+            The number of parameters that were trained.
+
+        Raises:
+            BadInput: A weight is no longer finite.
+        """
+        apply_edit(self.model, self.start.memorized, self.region, (self.entry, self.bound))
+        sizes = self.model.parameters()
+        return sum(sizes[name].numel() for name in self.region)
 
     def repeat(self, diverged: Diverged) -> int:
         """Train once more, up to the last step whose weights were good.

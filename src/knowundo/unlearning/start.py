@@ -183,6 +183,11 @@ class Start:
         self.model.extend_snapshot(self._memorized, names)
 
     @property
+    def memorized(self) -> Mapping[str, torch.Tensor]:
+        """The memorized model's weights by name, as far as they are copied."""
+        return self._memorized.tensors
+
+    @property
     def changed(self) -> list[str]:
         """Names of all parameters that can differ from the memorized model's."""
         return list(self._memorized.tensors)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from knowundo.errors import Diverged
+from knowundo.errors import BadInput, Diverged
 from knowundo.modeling.step import halves_of
 from knowundo.storage.job import Job
 from knowundo.training.state import Curve
@@ -55,10 +55,13 @@ def unlearn(
         job: Progress and checkpoint.
 
     Raises:
-        BadInput: Unknown method, argument or parameter name.
+        BadInput: Unknown method, argument or parameter name, or a setting that does not go with an
+            edit.
     """
     began = time.perf_counter()
     training = MethodTraining(start, settings)
+    if rule is not None or settings.keep_every is not None:
+        _check_steps(training)
 
     def seconds() -> float:
         return job.checkpoint.seconds if job.checkpoint else time.perf_counter() - began
@@ -101,13 +104,26 @@ def unlearn(
     return Unlearned(curve, facts | ended, kept)
 
 
+def _check_steps(training: MethodTraining) -> None:
+    """Refuse to evaluate or keep steps of a method that edits weights after training.
+
+    Raises:
+        BadInput: The method does.
+    """
+    if training.entry.edit_function is not None:
+        raise BadInput(
+            f"method {training.entry.name} edits weights after training: steps on the way are no "
+            "result of it; leave out early stopping (and sweeps) and keep_every"
+        )
+
+
 def _end_weights(
     training: MethodTraining, stopping: EarlyStopping | None, diverged: Diverged | None
 ) -> dict[str, Any]:
     """Leave the weights that the training ends with in the model, and say what they are.
 
     These are the best that was evaluated; else those of the last step, or, where training
-    diverged, of the last good step.
+    diverged, of the last good step; and of a method with an edit, what it makes of these.
     """
     facts: dict[str, Any] = {}
     best = None
@@ -120,4 +136,6 @@ def _end_weights(
         # Only where nothing was evaluated before it, the good weights have to be made again.
         kept = training.repeat(diverged) if best is None else best["step"]
         facts |= {"diverged": str(diverged), "kept_step": kept}
+    if training.entry.edit_function is not None:
+        facts["parameters"] = training.edit()
     return facts

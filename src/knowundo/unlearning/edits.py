@@ -1,0 +1,65 @@
+"""Weights that are a function of those before and after training, such as a negated task vector."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+
+from knowundo.errors import BadInput
+from knowundo.modeling.model import Model
+from knowundo.registry import Entry, taken
+
+
+def editable(model: Model, region: Sequence[str], method: str) -> list[str]:
+    """The parameters of a region in which the model's weights are linear.
+
+    A LoRA adds a product B·A to a weight. With A as it is, a difference of B is a difference of
+    weights; differences of both are not.
+
+    Args:
+        model: The memorized model.
+        region: Names of parameters.
+        method: Name of the method, for messages.
+
+    Raises:
+        BadInput: The weights are linear in none of them, or the LoRA scales columns (DoRA).
+    """
+    if any("lora_magnitude" in name for name in model.parameters()):
+        raise BadInput(f"method {method}: weights are not linear in a DoRA; train a plain LoRA")
+    found = [name for name in region if "lora_A" not in name and "lora_embedding_A" not in name]
+    if not found:
+        raise BadInput(
+            f"method {method}: the region has no B matrix of a LoRA; take another region"
+        )
+    return found
+
+
+def apply_edit(
+    model: Model,
+    memorized: Mapping[str, torch.Tensor],
+    region: Sequence[str],
+    edit: tuple[Entry, Mapping[str, Any]],
+) -> None:
+    """Replace the trained weights of a region by the method's function of both.
+
+    Args:
+        model: The trained model; changed in place.
+        memorized: Weights before training, by name.
+        region: Names of the parameters that were trained.
+        edit: The method, and its hyper-parameters. Without an edit, nothing happens.
+
+    Raises:
+        BadInput: A weight is no longer finite.
+    """
+    (method, bound), own = edit, model.parameters()
+    if (function := method.edit_function) is None:
+        return
+    trained = {name: own[name].detach().cpu() for name in region}
+    with torch.no_grad():
+        before = {name: memorized[name].cpu() for name in region}
+        made = dict(function(before, trained, **taken(function, bound)))
+    if not all(bool(value.isfinite().all()) for value in made.values()):
+        raise BadInput(f"method {method.name}: a weight is no longer finite; take a smaller lr")
+    model.overwrite(made)
