@@ -169,7 +169,7 @@ def model_of(cell: Cell, rows: Lists, cache: Path) -> tuple[Path, Path | None, f
             tokenizer.save_pretrained(folder / "base")
             shape = LoraConfig(r=16, lora_alpha=32, target_modules="all-linear")
             model = get_peft_model(model, shape)
-            loss = learn(model, tokenizer, rows)
+            loss = learn(model, tokenizer, rows, lr=5e-3, most=500)
             model.save_pretrained(folder / "adapter")
         else:
             loss = learn(model, tokenizer, rows)
