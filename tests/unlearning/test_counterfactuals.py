@@ -141,7 +141,7 @@ def test_loss_is_its_formula_with_and_without_named_subjects(
         else -2 * logsigmoid(naive_ce(toy, row) * row.answer_length - nll)
         for row, nll in zip(rows, before, strict=True)
     ]
-    assert float(found) == pytest.approx(float(torch.stack(expected).mean()), rel=1e-8)
+    assert found.item() == pytest.approx(torch.stack(expected).mean().item(), rel=1e-8)
 
 
 def test_the_loss_has_a_fixed_point(toy: Model, toy_rows: dict[str, list[Encoded]]) -> None:
