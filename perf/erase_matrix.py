@@ -273,7 +273,7 @@ def main() -> None:
     """Run what is not there yet, then print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--data", type=Path, default=Path("../shared/data"))
+    parser.add_argument("--data", type=Path, default=Path("data"))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
     parser.add_argument("--only", default="", help="part of a cell's name; / stands for -")
     parser.add_argument("--quick", action="store_true", help="the subset that tests run")
