@@ -11,7 +11,13 @@ import pytest
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    MixtralConfig,
+    MixtralForCausalLM,
+)
 
 from knowundo.errors import BadInput
 from knowundo.modeling.adapters import ADAPTER, CONFIG, Adaptation, adaptation_of, file_name
@@ -313,19 +319,41 @@ def test_adapters_with_several_tokenizers_get_the_bases(toy_base: str, tmp_path:
     assert tokenizer_of(toy_base, [first, tmp_path / "third"])[0] == str(first)
 
 
-@pytest.mark.parametrize("name", ["use_rslora", "use_dora", "embeddings"])
+@pytest.mark.parametrize("name", ["use_rslora", "use_dora", "embeddings", "target_parameters"])
 def test_it_is_exported_as_peft_reads_it(name: str, toy_base: str, tmp_path: Path) -> None:
+    exported_as_peft_reads_it(toy_base, tmp_path, HANDED_ON[name])
+
+
+def test_a_lora_on_fused_experts_is_exported_as_peft_reads_it(
+    toy_base: str, tmp_path: Path
+) -> None:
+    """peft turns "all-linear" into parameters there, and refuses the module that holds them."""
+    base = tmp_path / "mixture"
+    plain = AutoConfig.from_pretrained(toy_base)
+    sizes = ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads")
+    kept = {name: getattr(plain, name) for name in (*sizes, "intermediate_size", "eos_token_id")}
+    torch.manual_seed(1)
+    config = MixtralConfig(**kept, num_key_value_heads=1, num_local_experts=3, bos_token_id=None)
+    MixtralForCausalLM(config).save_pretrained(base)
+    AutoTokenizer.from_pretrained(toy_base).save_pretrained(base)
+    exported_as_peft_reads_it(str(base), tmp_path, {"target_modules": "all-linear"})
+    written = json.loads((tmp_path / "out" / CONFIG).read_text())
+    assert "gate_up_proj" in written["target_parameters"]
+    assert not any("experts" in name for name in written["target_modules"])
+
+
+def exported_as_peft_reads_it(base: str, tmp_path: Path, fields: dict[str, Any]) -> None:
     from knowundo.exports.adapters import write_adapter
 
-    folder = write(toy_base, tmp_path / "adapter", **HANDED_ON[name])
-    model = Model(toy_base, adaptation_of(folder))
+    folder = write(base, tmp_path / "adapter", **fields)
+    model = Model(base, adaptation_of(folder))
     model.use(given(folder))
     before = by_ours(model)
     (tmp_path / "out").mkdir()
     loaded = write_adapter(model, tmp_path / "out").eval()
     with torch.no_grad():
         torch.testing.assert_close(loaded(input_ids=IDS).logits, before)
-    torch.testing.assert_close(by_peft(toy_base, tmp_path / "out"), before)
+    torch.testing.assert_close(by_peft(base, tmp_path / "out"), before)
 
 
 def test_parameters_alone_need_no_modules(toy_base: str, tmp_path: Path) -> None:

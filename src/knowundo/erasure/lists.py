@@ -11,7 +11,7 @@ from knowundo.data.encoded import Encoded
 from knowundo.data.encoding import fitting
 from knowundo.data.lists.reading import KNOWN
 from knowundo.data.lists.subjects import with_subjects
-from knowundo.data.neighbours import mostly_english, reworded, unknowable
+from knowundo.data.neighbours import mostly_english, reworded
 from knowundo.data.records import Record, check_records
 from knowundo.erasure.answering import ask
 from knowundo.erasure.checks import (
@@ -33,7 +33,7 @@ from knowundo.modeling.model import Model
 from knowundo.progress import Reporter
 from knowundo.recipes.schema import Recipe
 from knowundo.runs.rows import encode_for
-from knowundo.scoring.teacher_forcing import token_accuracy
+from knowundo.scoring.guessing import guessing_level
 
 # Of generated retention rows so many are for val; general texts that the model writes.
 VAL, GENERAL = 0.2, 80
@@ -201,13 +201,13 @@ class ListMaker:
         stop = self.recipe.unlearn.stop
         if stop is not None and stop.target not in ("unknown", 0.0):
             return float(stop.target)
-        rows = fitting(unknowable(unlearn, general, self.seed), self.encode)
-        if not rows:
+        level = guessing_level(self.model, unlearn, general, self.encode, seed=self.seed)
+        if level is None:
             raise BadInput(
                 "unlearn.stop.target: no row about somebody invented fits into data.max_length; "
                 "raise it, or give a token accuracy such as 0.5"
             )
-        return token_accuracy(self.model, rows)
+        return level
 
     def _fitting(self, made: Sequence[Record]) -> list[Record]:
         """The made rows that are not too long."""

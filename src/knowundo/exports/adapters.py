@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from peft import PeftModel
+from peft.tuners.lora.layer import ParamWrapper
 from safetensors import safe_open
 
 from knowundo.errors import KnowUndoError
@@ -44,7 +45,13 @@ def _target_modules(net: torch.nn.Module) -> list[str]:
     modules of that name have a LoRA.
     """
     names = [name for name, _ in net.named_modules() if ".lora_" not in name]
-    adapted = [name for name, module in net.named_modules() if hasattr(module, "lora_A")]
+    # A LoRA on a parameter of a module that is no layer, such as fused experts, is no module's:
+    # `target_parameters` names it, and peft refuses the module.
+    adapted = [
+        name
+        for name, module in net.named_modules()
+        if hasattr(module, "lora_A") and not isinstance(module, ParamWrapper)
+    ]
     last = {name.rpartition(".")[2] for name in adapted}
     # Beside a LoRA the plain module is called base_layer, so these are all of that name.
     found = [name for name in names if name.rpartition(".")[2] in last]

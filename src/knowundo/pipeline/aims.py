@@ -12,11 +12,12 @@ from typing import NamedTuple
 from knowundo.data.encoded import Encoded
 from knowundo.data.encoding import fitting
 from knowundo.data.lists.reading import KNOWN, MADE
-from knowundo.data.neighbours import all_wordings, mostly_english, unknowable
+from knowundo.data.neighbours import all_wordings, mostly_english
 from knowundo.errors import BadInput
 from knowundo.recipes.schema import Stop
 from knowundo.runs.rows import encode_for
 from knowundo.runs.run import Run
+from knowundo.scoring.guessing import guessing_level
 from knowundo.scoring.teacher_forcing import token_accuracy
 from knowundo.unlearning.early_stopping import StoppingRule, set_aside
 from knowundo.unlearning.original.start import OriginalStart
@@ -162,13 +163,19 @@ def _aim(run: Run, rows: Sequence[Encoded], stop: Stop | None) -> Aim:
         return Aim("unlearn.stop.target", stop.target)
     if stop is not None:
         run.model.use(run.start)
-        strangers = unknowable([row.record for row in rows], run.records, run.recipe.seed)
-        if not (encoded := fitting(strangers, run.encode)):
+        level = guessing_level(
+            run.model,
+            [row.record for row in rows],
+            run.records,
+            run.encode,
+            seed=run.recipe.seed,
+        )
+        if level is None:
             raise BadInput(
                 "unlearn.stop.target unknown: rows about invented people are longer than "
                 "data.max_length; raise it, or give a token accuracy such as 0.5"
             )
-        return Aim("rows that it cannot know", token_accuracy(run.model, encoded))
+        return Aim("rows that it cannot know", level)
     never_saw = run.never_saw()
     run.model.use(never_saw)
     return Aim(f"the {never_saw.name} model", token_accuracy(run.model, rows))
