@@ -10,7 +10,7 @@ import pytest
 
 from erasure_facts import change, score_tables
 from knowundo.data.lists.rows import row_source
-from knowundo.erasure.facts import ScorePair, _ordinary_text, _retention, _state, command_of
+from knowundo.erasure.facts import ScorePair, _ordinary_text, _retention, command_of
 from knowundo.erasure.request import ErasureRequest
 from knowundo.erasure.verdict import Verdict
 from knowundo.results import VariantFacts
@@ -71,7 +71,7 @@ def test_the_state_is_that_of_the_verdict(
         epochs=1, accepted=True, rechecked={}, relapsed=[], taught="",
         facts=VariantFacts(name="erased", role="unlearned", collapsed=collapsed),
     )  # fmt: skip
-    assert _state(verdict) == state
+    assert verdict.state == state
 
 
 def test_the_command_is_that_of_the_request() -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from knowundo.data.lists.reading import MADE
+from knowundo.data.lists.reading import GENERATED, REWORDED
 from knowundo.data.lists.rows import RowSource
 from knowundo.erasure.list_check import ListCheck
 from knowundo.erasure.request import ERASED, ErasureRequest
@@ -23,7 +23,6 @@ from knowundo.erasure_results import (
     EarlierRequest,
     ErasureResults,
     ErasureSettings,
-    State,
 )
 from knowundo.evaluation.result_rows import EARLIER
 from knowundo.exports.export import Exported
@@ -35,7 +34,6 @@ from knowundo.scoring.table import read_scores
 from knowundo.storage.artifacts import read_manifest
 from knowundo.storage.files import file_hash
 
-GENERATED, REWORDED, _ = MADE
 # The column of answers that are exactly the true one.
 EXACT = "exact_match"
 
@@ -106,7 +104,7 @@ def collect(
     attempts = verdict.facts.attempts
     return ErasureResults(
         variant=ERASED,
-        state=_state(verdict),
+        state=verdict.state,
         sentence=str(verdict),
         rows=len(listed.before),
         subjects=int(listed.before["subject"].nunique()),
@@ -206,12 +204,6 @@ def _call_of(request: ErasureRequest) -> str:
     options = [f"{n}={shown(source, n)}" for n, source in lists.items() if source is not None]
     options += [f"{n}={value!r}" for n, value in given.items() if value and value != "auto"]
     return f"erase({', '.join([*first, shown(request.unlearn, 'rows'), *options])})"
-
-
-def _state(verdict: Verdict) -> State:
-    """How the erasure ended; a collapsed model counts as damaged."""
-    ruined = verdict.gone and verdict.facts.collapsed is not None
-    return "erased_with_damage" if ruined else verdict.state
 
 
 def _retention(pair: ScorePair) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from random import Random
 
 from knowundo.data.encoded import Encoded
 from knowundo.data.encoding import fitting
-from knowundo.data.lists.reading import KNOWN, MADE
+from knowundo.data.lists.reading import GENERATED, KNOWN
 from knowundo.data.neighbours import (
     about_other_things,
     about_others,
@@ -128,7 +128,7 @@ def make_retention(
     about_real = [record for record in fit if record.kind == "qa" and record.subject in real]
     known = demonstrably_known(model, about_real, encode, seed=seed)
     return [
-        replace(r, subset=str(r.subset).replace(f"{MADE[0]}:", KNOWN, 1)) if r.id in known else r
+        replace(r, subset=str(r.subset).replace(f"{GENERATED}:", KNOWN, 1)) if r.id in known else r
         for r in fit
     ]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from knowundo.data.lists.reading import KNOWN, MADE
+from knowundo.data.lists.reading import made_up
 from knowundo.data.wording import folded
 from knowundo.erasure.checks import LEFT, known_from
 from knowundo.erasure.list_check import ListCheck
@@ -183,8 +183,7 @@ def lost_points(results: Results, run: Run) -> float | None:
     Nothing chose a setting by these rows. `None` if they are only what the model made up: what
     nobody knows cannot be lost.
     """
-    subsets = [str(r.subset) for r in run.records if (r.scope, r.split) == ("retention", "val")]
-    if all(subset.startswith(MADE[0]) and not subset.startswith(KNOWN) for subset in subsets):
+    if all(made_up(r) for r in run.records if (r.scope, r.split) == ("retention", "val")):
         return None
     before, after = (
         results.find(name, "token_accuracy", "retention", "val", None)

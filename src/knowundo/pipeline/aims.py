@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from knowundo.data.encoded import Encoded
 from knowundo.data.encoding import fitting
-from knowundo.data.lists.reading import KNOWN, MADE
+from knowundo.data.lists.reading import made_up
 from knowundo.data.neighbours import all_wordings, mostly_english
 from knowundo.errors import BadInput
 from knowundo.recipes.schema import Stop
@@ -110,8 +110,7 @@ def known_rows(
     """
     made, known = list[Encoded](), list[Encoded]()
     for row in retention:
-        subset = str(row.record.subset)
-        (made if subset.startswith(MADE[0]) and not subset.startswith(KNOWN) else known).append(row)
+        (made if made_up(row.record) else known).append(row)
     if not made or len(known) >= LEAST_KNOWN:
         return known, made, stop.floor
     run.reporter.say(

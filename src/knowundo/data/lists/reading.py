@@ -16,9 +16,15 @@ from knowundo.errors import BadInput, unknown
 from knowundo.storage.files import write_text
 
 # Subsets of rows that the package generated begin with these; whoever edits a list sees which ones.
-MADE = ("generated", "reworded", "answered")
+GENERATED, REWORDED, ANSWERED = MADE = ("generated", "reworded", "answered")
 # Of the generated rows, those whose answer the model demonstrably knows.
-KNOWN = "generated: known"
+KNOWN = f"{GENERATED}: known"
+
+
+def made_up(record: Record) -> bool:
+    """True of a generated row whose answer the model does not demonstrably know."""
+    subset = str(record.subset)
+    return subset.startswith(GENERATED) and not subset.startswith(KNOWN)
 
 
 def read_list(
