@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -34,6 +35,14 @@ class Job:
             BadInput: A file of the checkpoint is damaged.
         """
         return None if self.checkpoint is None else self.checkpoint.read()
+
+    def seconds(self, began: float) -> float:
+        """Return how long the work has taken, with a checkpoint also before it was resumed.
+
+        Args:
+            began: `time.perf_counter()` at its beginning in this process.
+        """
+        return self.checkpoint.seconds if self.checkpoint else time.perf_counter() - began
 
     def due(self) -> bool:
         """Return whether it is time to write a checkpoint."""

@@ -83,8 +83,7 @@ class _Search:
     @property
     def minutes(self) -> float:
         """How long the search has taken, also before it was resumed."""
-        checkpoint = self.job.checkpoint
-        return (checkpoint.seconds if checkpoint else time.perf_counter() - self._began) / 60
+        return self.job.seconds(self._began) / 60
 
     def _state(self, best: Unlearned) -> State:
         facts = {"made": self.made, "rank": self._rank, "curve": best.curve, "best": best.facts}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from knowundo.errors import BadInput, Diverged
@@ -63,9 +64,7 @@ def unlearn(
     if rule is not None or settings.keep_every is not None:
         _check_steps(training)
 
-    def seconds() -> float:
-        return job.checkpoint.seconds if job.checkpoint else time.perf_counter() - began
-
+    seconds = partial(job.seconds, began)
     stopping = keeper = None
     if rule is not None:
         stopping = EarlyStopping(start.model, rule, training.region, training.steps, observer)
