@@ -146,3 +146,9 @@ def test_rows_of_any_shape_are_records_or_one_line(rows: list[dict[str, Any]]) -
     else:
         assert len(found) == len(rows)
         assert all(isinstance(record, Record) and record.answer for record in found)
+
+
+def test_the_import_path_of_outside_scripts_gives_the_same_function() -> None:
+    from knowundo.benchmarks import lists
+
+    assert lists.read_list is read_list

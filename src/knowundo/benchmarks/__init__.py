@@ -1,0 +1,1 @@
+"""Import paths that scripts outside this repository use; the implementation is `knowundo.data`."""
