@@ -1,4 +1,4 @@
-"""Everything that can be added by writing one file: methods, localizers, metrics, benchmarks.
+"""Everything that can be added by writing one file, such as a method, a metric or a benchmark.
 
 A decorator registers a function under its own name; its keyword-only arguments are its
 hyper-parameters, its docstring is its documentation. Files are found by scanning a folder of this
@@ -30,6 +30,7 @@ HOMES = {
     "localizer": "knowundo.localization.localizers",
     "metric": "knowundo.evaluation.metrics",
     "benchmark": "knowundo.data.benchmarks",
+    "combination": "knowundo.unlearning.gradients",
 }
 
 
@@ -231,8 +232,13 @@ def benchmark(**facts: Any) -> Callable[[Callable[..., Any]], Entry]:
     return lambda function: _register("benchmark", function, **facts)
 
 
+def combination(**facts: Any) -> Callable[[Callable[..., Any]], Entry]:
+    """Register `(gradients of a step, *, …) -> one gradient`; see `unlearning.combining`."""
+    return lambda function: _register("combination", function, **facts)
+
+
 DECORATORS: dict[str, Callable[..., Any]] = {
-    decorator.__name__: decorator for decorator in (method, localizer, metric, benchmark)
+    one.__name__: one for one in (method, localizer, metric, benchmark, combination)
 }
 
 

@@ -10,7 +10,8 @@ from conftest import Call
 
 
 @pytest.mark.parametrize(
-    "kind", ["methods", "localizers", "metrics", "benchmarks", "presets", "templates"]
+    "kind",
+    ["methods", "localizers", "metrics", "benchmarks", "combinations", "presets", "templates"],
 )
 def test_list(knowundo: Call, kind: str) -> None:
     rows = json.loads(knowundo("list", kind, "--json").stdout)

@@ -152,7 +152,8 @@ def rule_of(rows: Rows) -> StoppingRule:
         ("full", {"method": "npo"}),
         ("full", {"method": "adaptive_rmu"}),
         ("lora", {"method": "pdu", "lr": 1e-3, "arguments": {"warmup": 0.3}}),
-        ("lora", {"method": "npo", "gradients": "project", "accumulation": 2, "lr": 1e-3}),
+        ("lora", {"method": "npo", "gradients": "gru", "accumulation": 2, "lr": 1e-3}),
+        ("lora", {"method": "npo", "gradients": {"name": "sam", "rho": 0.1}, "lr": 1e-3}),
     ],
 )
 def test_unlearning(

@@ -98,3 +98,24 @@ def test_copies_are_those_that_unlearning_holds(toy_base: str) -> None:
     stage = estimate_unlearning(kept, kept.run.recipe.unlearn.variants[0])
     region = sum(parameter.nbytes for parameter in kept.model.parameters().values())
     assert stage.memory["copies"] == (2 + (stage.count - 1) + 1) * region
+
+
+@pytest.mark.slow
+def test_what_combinations_of_gradients_hold(toy_base: str) -> None:
+    """Beside the gradient of a sum: that of retention, an average of it, or one for each row."""
+    from knowundo.registry import entries
+
+    named = {"sum": "sum"} | {name: name for name in entries("combination")}
+    variants = ", ".join(
+        f"{{method: ascent_plus_descent, gradients: {name}, name: {name}}}" for name in named
+    )
+    asked = tracer(toy_base, f"unlearn.variants=[{variants}]")
+    found = {v.name: estimate_unlearning(asked, v) for v in asked.run.recipe.unlearn.variants}
+    assert [name for name, stage in found.items() if stage.peak is None] == []
+    region = sum(parameter.nbytes for parameter in asked.model.parameters().values())
+    held = {name: stage.memory["gradients"] / region for name, stage in found.items()}
+    assert held["project"] > held["sum"] + 0.9
+    assert held["gru"] > held["project"] + 0.9
+    assert held["sam"] > held["project"] + 0.9  # the weights that it goes back to
+    rows = asked.run.recipe.unlearn.settings(asked.run.recipe.unlearn.variants[0])
+    assert held["orthograd"] > rows["batch_size"] * rows["accumulation"]

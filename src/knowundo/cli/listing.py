@@ -20,6 +20,7 @@ class What(StrEnum):
     localizers = "localizers"
     metrics = "metrics"
     benchmarks = "benchmarks"
+    combinations = "combinations"
     presets = "presets"
     templates = "templates"
 
@@ -30,7 +31,7 @@ def _registered(kind: str) -> list[dict[str, Any]]:
     rows = []
     for one in declared(kind):
         row = {"name": one.name, "arguments": one.arguments, "summary": one.summary, **one.facts}
-        if kind == "method":
+        if kind in ("method", "combination"):
             row["papers"] = [asdict(paper) for paper in one.papers]
         rows.append(row)
     return rows
@@ -72,7 +73,7 @@ def listing(
     what: Annotated[What, typer.Argument(help="What to list.")],
     as_json: AsJson = False,
 ) -> None:
-    """List methods, localizers, metrics, benchmarks, presets or templates (`data.template`)."""
+    """List what can be named in a recipe; combinations are of gradients, templates of data."""
     rows = _rows(what)
     if as_json:
         print(json.dumps(rows, indent=1))

@@ -6,6 +6,7 @@ import inspect
 import warnings
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -27,7 +28,8 @@ from knowundo.modeling.step import Parts
 from knowundo.runs.run import Run
 from knowundo.scoring.answers import generate
 from knowundo.training.optimizer import make_optimizer
-from knowundo.training.separate_gradients import Combination, SeparateGradients
+from knowundo.training.separate_gradients import Gradients, SeparateGradients
+from knowundo.unlearning.combining import Combined
 from knowundo.unlearning.original.losses import OneSided
 
 # Rows of one forward pass without gradients, and of one batch of generation. Read from the
@@ -106,11 +108,18 @@ class Tracer:
         vocabulary = self.model.vocabulary
         return layers + 3 * min(answers, portion(vocabulary)) * vocabulary
 
-    def micro_batch(self, batch: Any, halves: Collection[str] = ()) -> Any:
-        """The heaviest of the micro-batches that a batch is trained in."""
+    def micro_batch(self, batch: Any, halves: Collection[str] = (), rows: int | None = None) -> Any:
+        """The heaviest of the micro-batches that a batch is trained in.
+
+        Args:
+            batch: is split.
+            halves: those that count, because they are read. If empty, both.
+            rows: of a half, at most. If `None`, any number.
+        """
         made = micro_batches(
             batch,
             tokens=self.model.tokens,
+            rows=rows,
             halves=halves,
             shared=self.model.capabilities.shared_prefixes,
         )
@@ -161,7 +170,8 @@ class Tracer:
         trace: MemoryTrace,
         loss: Callable[[], Parts],
         accumulation: int,
-        combination: Combination | None = None,
+        combination: Combined | None = None,
+        rows: int = 1,
     ) -> None:
         """Run an optimizer step as all but the first are: with the optimizer's state in place.
 
@@ -171,6 +181,7 @@ class Tracer:
             accumulation: gradient accumulation steps. With more than one, the gradients of the
                 steps before are there while the loss is computed.
             combination: makes one gradient of those of several losses. If `None`, they are added.
+            rows: micro-batches of the step, where a combination keeps the gradient of each.
         """
         chosen = self.model.train_only(self.model.parameters())
         hooks = trace_gradients(chosen, trace)
@@ -187,15 +198,33 @@ class Tracer:
             (torch.stack(list(loss().values())).sum() / accumulation).backward()
         else:
             separate = SeparateGradients(combination, chosen)
-            (separate.backward_but_last(loss(), 1 / accumulation) / accumulation).backward()
             with trace.counting("gradients"):
-                separate.combine()
+                _hold(separate, combination, rows)
+            first = separate.backward_but_last(loss(), 1 / accumulation, None)
+            (first / accumulation).backward()
+            with trace.counting("gradients"):
+                separate.combine(partial(_again, trace, loss))
         clip_grad_norm_(chosen, 1.0)
         with trace.counting("optimizer"):
             optimizer.step()
         optimizer.zero_grad()
         for hook in hooks:
             hook.remove()
+
+
+def _hold(separate: SeparateGradients, combination: Combined, rows: int) -> None:
+    """What is there of earlier steps, and of the step's other micro-batches."""
+
+    def gradient() -> Gradients:
+        return [torch.zeros_like(parameter) for parameter in separate.chosen]
+
+    separate.held = {name: gradient() for name in combination.holds}
+    separate.retentions = [gradient() for _ in range(rows - 1 if combination.by_row else 0)]
+
+
+def _again(trace: MemoryTrace, loss: Callable[[], Parts], _: Any) -> Parts:
+    with trace.counting("activations"):
+        return loss()
 
 
 def extent(batch: Batch | PairedBatch) -> tuple[int, int, int]:

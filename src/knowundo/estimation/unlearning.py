@@ -15,8 +15,7 @@ from knowundo.estimation.tracer import SCORED, Planned, Tracer, longest_rows
 from knowundo.modeling.step import halves_of
 from knowundo.recipes.schema import Plan, Recipe
 from knowundo.registry import Entry, get
-from knowundo.training.separate_gradients import Combination
-from knowundo.unlearning.gradients import combination
+from knowundo.unlearning.combining import Combined, combination
 from knowundo.unlearning.original.rows import whole_steps
 from knowundo.unlearning.rates import ATTEMPTS
 from knowundo.unlearning.settings import UnlearnSettings, copies_held
@@ -31,7 +30,7 @@ class _Steps:
     heaviest: dict[str, Any]  # by the half that a batch holds; "" for both
     batches: int
     accumulation: int
-    combination: Combination | None = None
+    combination: Combined | None = None
 
 
 def estimate_unlearning(tracer: Tracer, plan: Plan) -> StageEstimate:
@@ -113,11 +112,14 @@ def _train(
     second step on, one forward computes all halves that are read, which takes more memory.
     """
     read: set[str] = set()
+    combination = steps.combination
+    most = 1 if combination is not None and combination.by_row else None
     for batch in steps.heaviest.values():
+        rows = steps.accumulation * min(map(len, (batch.unlearn, batch.retention))) if most else 1
         for _ in range(2):
-            micro_batch = tracer.micro_batch(batch, halves_of(read))
+            micro_batch = tracer.micro_batch(batch, halves_of(read), most)
             loss = partial(start.parts, *method, micro_batch, read)
-            tracer.training_step(trace, loss, steps.accumulation, steps.combination)
+            tracer.training_step(trace, loss, steps.accumulation, combination, rows)
             if len(read) < 2 or tracer.run.recipe.quirks:
                 break
 

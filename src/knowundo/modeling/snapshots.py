@@ -11,7 +11,8 @@ end         the stage unlearn: the region at the end, while it writes the steps 
 before      batched scoring: all of the LoRA, while it tries whether adapters can be batched
 adapter     batched scoring: all of each adapter's LoRA, until they are stacked on the device
 
-Training itself holds none. The copies are in the host's memory, which on a CPU is the model's own.
+Training itself holds none, but for `gradients: sam`, which copies the region within an optimizer
+step, on the device. The others are in the host's memory, which on a CPU is the model's own.
 """
 
 from __future__ import annotations

@@ -112,10 +112,9 @@ class Plan(Section):
     """`everything`, a localizer's name, `random-<n>`, or a JSON file of parameter names."""
     retain_on: Literal["retention", "general"] = "retention"
     """Which rows fill the retention half of a step."""
-    gradients: Literal["sum", "project", "conflict-free"] = "sum"
-    """How the gradients of unlearning and retention become one. project: what the one of unlearning
-    has against that of retention is removed (GRU). conflict-free: likewise of both (PCGrad). These
-    two take one more backward pass a step."""
+    gradients: str | dict[str, Any] = "sum"
+    """How the gradients of unlearning and retention become one: sum, or one of `knowundo list
+    combinations`, such as project, or {name: sam, rho: 0.01} with its arguments."""
     lr: Rate | None = None
     guess: float | None = Field(None, gt=0)
     """Learning rate that `lr: auto` tries second; a good guess saves attempts."""

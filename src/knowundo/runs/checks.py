@@ -11,6 +11,7 @@ from knowundo.modeling import regions
 from knowundo.recipes.schema import Plan, Recipe
 from knowundo.registry import get
 from knowundo.runs.base import base_knows
+from knowundo.unlearning.combining import chosen, needs_retention, said
 
 
 def check(recipe: Recipe) -> None:
@@ -62,8 +63,7 @@ def _check_plan(recipe: Recipe, plan: Plan) -> None:
             f"variant {plan.name}: {plan.method} edits weights after training: steps on the way "
             "are no result of it; leave out unlearn.stop and keep_every"
         )
-    if plan.gradients != "sum":
-        _check_gradients(recipe, plan)
+    _check_gradients(recipe, plan)
     if "mixed_batches" in recipe.quirks and settings["retained"]:
         raise BadInput(
             f"variant {plan.name}: retained: compat mixed_batches takes as many retention "
@@ -73,14 +73,16 @@ def _check_plan(recipe: Recipe, plan: Plan) -> None:
 
 def _check_gradients(recipe: Recipe, plan: Plan) -> None:
     """Refuse to combine the gradients of unlearning and retention where there is only one."""
-    key = f"variant {plan.name}: gradients {plan.gradients}"
+    if (found := chosen(plan.gradients)) is None:
+        return
+    key = f"variant {plan.name}: gradients {found[0].name}"
     if "mixed_batches" in recipe.quirks:
         raise BadInput(
             f"{key}: compat mixed_batches computes either half of a row alone; leave out one of "
             "the two"
         )
     reads = get("method", plan.method).facts["reads"]
-    if reads is not None and "retention" not in reads:
+    if reads is not None and "retention" not in reads and needs_retention(found[0]):
         raise BadInput(
             f"{key}: {plan.method} has no retention part; take a method with one, or gradients sum"
         )
@@ -131,6 +133,7 @@ def effective(recipe: Recipe) -> dict[str, Any]:
     whole = recipe.model_dump(mode="json")
     for variant in whole["unlearn"]["variants"]:
         variant["arguments"] = get("method", variant["method"]).bind(variant["arguments"])
+        variant["gradients"] = said(variant["gradients"])
     localizers = whole["localize"]["localizers"]
     # With their defaults, so that a default that changes in a later version is seen.
     for name in localizers:

@@ -23,6 +23,7 @@ from knowundo.runs.file_hashes import input_hash, named_files
 from knowundo.scoring import table
 from knowundo.storage.artifacts import MANIFEST
 from knowundo.storage.files import file_hash
+from knowundo.unlearning.combining import chosen
 
 if TYPE_CHECKING:
     from knowundo.runs.run import Run
@@ -76,8 +77,11 @@ def unlearn_inputs(run: Run, plan: Plan) -> list[Any]:
     # What is kept on the way does not change the way.
     settings = plan.model_dump(exclude={"name", "keep_every"})
     settings |= run.recipe.unlearn.settings(plan)
-    if plan.gradients == "sum":  # runs made before this key have no such input, and stay current
-        del settings["gradients"]
+    if (combined := chosen(plan.gradients)) is None:
+        del settings["gradients"]  # runs made before this key have no such input, and stay current
+    else:
+        entry, bound = combined
+        settings["gradients"] = entry.name, bound, entry.source
     if run.recipe.unlearn.stop is not None:
         settings["stop"] = run.recipe.unlearn.stop.model_dump()
     settings["arguments"] = method.bind(plan.arguments)

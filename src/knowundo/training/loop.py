@@ -67,7 +67,7 @@ class _PartsTrainer(Trainer):
             losses.append(super().training_step(model, {"batch": part}, *rest))
         # After the last batch of the optimizer step, and before the Trainer clips its gradient.
         if progress.separate is not None and self.accelerator.sync_gradients:
-            progress.separate.combine()
+            progress.separate.combine(self.loss)
         return torch.stack(losses).sum()
 
     def compute_loss(self, model: Any, inputs: Any, *_: Any, **__: Any) -> Any:
@@ -78,7 +78,7 @@ class _PartsTrainer(Trainer):
             sums[name] = sums.get(name, 0.0) + share * part.detach()
         separate = self.progress.separate
         if separate is not None:
-            return separate.backward_but_last(parts, share)
+            return separate.backward_but_last(parts, share, inputs["batch"])
         return torch.stack(list(parts.values())).sum()
 
     def floating_point_ops(self, inputs: Any) -> int:

@@ -121,12 +121,12 @@ class TrainingState:
         self.step += 1
         self.curve.append({"step": self.step, "parts": self.means})
         self.parts, self._drawn = {}, None
+        if self.separate is not None:
+            self.separate.after_step()
 
     def rollback(self) -> None:
         """Discard the step in progress, whose weights have not moved yet."""
         self.parts = {}
         self.optimizer.optimizer.zero_grad()
-        if self.separate is not None:
-            self.separate.clear()
         for one in self.resumable:
             one.rollback()

@@ -111,6 +111,7 @@ def _begin(
     state = TrainingState(model, region, optimizer, scheduler, hooks.resumable)
     if hooks.combination is not None:
         state.separate = SeparateGradients(hooks.combination, chosen)
+        state.resumable = [*state.resumable, state.separate]
     return state
 
 

@@ -21,8 +21,8 @@ from knowundo.training.resumable import Resumable
 from knowundo.training.settings import TrainingHooks, TrainingSettings
 from knowundo.training.state import Curve
 from knowundo.training.trainer import train
+from knowundo.unlearning.combining import combination
 from knowundo.unlearning.edits import apply_edit, editable
-from knowundo.unlearning.gradients import combination
 from knowundo.unlearning.method_state import MethodState
 from knowundo.unlearning.settings import UnlearnSettings
 from knowundo.unlearning.start import Start
@@ -165,6 +165,8 @@ class MethodTraining:
 
     def _split(self, batch: PairedBatch, rows: int | None) -> list[PairedBatch]:
         model = self.model
+        if self.combination is not None and self.combination.by_row:
+            rows = 1
         return micro_batches(
             batch,
             tokens=model.tokens,

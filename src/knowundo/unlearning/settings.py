@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -25,8 +25,8 @@ class UnlearnSettings:
         retain_on: The scope whose rows are `step.retention`.
         retained: Retention rows per batch. If `None`, as many as unlearn rows.
         optimizer: `adamw` or `paged_adamw_32bit`.
-        gradients: How the gradients of the parts `unlearn` and retention become one: `sum`,
-            `project` or `conflict-free` (`unlearning.gradients`).
+        gradients: How the gradients of the parts `unlearn` and retention become one: `sum`, or a
+            file of `unlearning.gradients` with its hyper-parameters, see `unlearning.combining`.
         keep_every: Keep the weights after every so many optimizer steps, beside those at the end.
             If `None`, only the end is kept.
     """
@@ -41,7 +41,7 @@ class UnlearnSettings:
     retain_on: str = "retention"
     retained: int | None = None
     optimizer: str = "adamw"
-    gradients: str = "sum"
+    gradients: str | Mapping[str, Any] = "sum"
     keep_every: int | None = None
 
 

@@ -12,6 +12,7 @@ from knowundo.errors import BadInput, Diverged
 from knowundo.modeling.step import halves_of
 from knowundo.storage.job import Job
 from knowundo.training.state import Curve
+from knowundo.unlearning.combining import said
 from knowundo.unlearning.early_stopping import EarlyStopping, Evaluation, StoppingRule
 from knowundo.unlearning.kept_steps import KeptStep, StepKeeper
 from knowundo.unlearning.method_training import MethodTraining
@@ -90,7 +91,7 @@ def unlearn(
         "retain_on": settings.retain_on,
         "lr": settings.lr,
         "epochs": settings.epochs,
-        "gradients": settings.gradients,
+        "gradients": said(settings.gradients),
         "optimizer_steps": len(curve),
         "reads": sorted(halves_of(training.halves.read)),
         "seconds": round(seconds(), 2),

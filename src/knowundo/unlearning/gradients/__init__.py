@@ -1,0 +1,1 @@
+"""How the gradients of unlearning and of retention become one: one file each."""
