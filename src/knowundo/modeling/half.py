@@ -153,11 +153,15 @@ class Half:
         """Negative log-likelihood of the whole answer, [rows]."""
         return self.mean_nll * self.batch.lengths
 
+    def column(self, name: str) -> torch.Tensor:
+        """A prepared column of these rows with values for each token, [answer tokens, …]."""
+        values = self.columns[name]
+        found = torch.cat([values[row.record.id] for row in self.batch.encoded])
+        return found.to(self.batch.targets.device)
+
     def cross_entropy(self, column: str) -> torch.Tensor:
         """Mean cross-entropy to a prepared column of labels in place of the answer, [rows]."""
-        values = self.columns[column]
-        labels = torch.cat([values[row.record.id] for row in self.batch.encoded])
-        return self.per_row(self.by_token(_predicted, labels.to(self.states.device))[0])
+        return self.per_row(self.by_token(_predicted, self.column(column))[0])
 
     def against(
         self,

@@ -59,7 +59,8 @@ class Moved:
             *(collate(self.rows[scope], self.model.pad) for scope in ("unlearn", "retention"))
         )
         forward = Forward(self.model)
-        step = Step(forward, batch, reference=lambda: reference, columns=self.columns)
+        state = entry.first_state(bound)
+        step = Step(forward, batch, reference=lambda: reference, columns=self.columns, state=state)
         parts: Parts = entry(step, **bound)
         return parts
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from knowundo.errors import BadInput
-from knowundo.unlearning.methods.jensun import jensen_shannon, to_one_token
+from knowundo.unlearning.jensen_shannon import jensen_shannon, to_one_token
 from unlearning.methods.conftest import Moved
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import log
 
 import torch
 from pydantic import NonNegativeFloat, PositiveFloat
@@ -13,6 +12,7 @@ from knowundo.errors import BadInput
 from knowundo.modeling.half import Columns
 from knowundo.modeling.step import Parts, Step
 from knowundo.registry import method
+from knowundo.unlearning.jensen_shannon import jensen_shannon_part, to_one_token
 from knowundo.unlearning.start import Scorer
 
 
@@ -35,31 +35,10 @@ def jensun(
         unlearn: Weight of the divergence on unlearn rows.
         retention: Weight of the divergence on retention (or general) rows. If 0, it is not read.
     """
-    half, column = step.unlearn, step.columns["target"]
-    labels = torch.cat([column[row.record.id] for row in half.batch.encoded])
-    (values,) = half.by_token(to_one_token, labels.to(half.states.device))
-    parts = {"unlearn": unlearn * half.mean(half.per_row(values))}
-    if retention:
-        half = step.retention
-        (values,) = half.against(step.reference.retention, jensen_shannon)
-        parts["retention"] = retention * half.mean(half.per_row(values))
-    return parts
-
-
-def to_one_token(logits: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, ...]:
-    """Jensen-Shannon divergence of each token from a distribution on one label, [tokens]."""
-    at_label = logits.log_softmax(-1).gather(1, labels[:, None])[:, 0]
-    p = at_label.exp()
-    middle = p.log1p() - log(2)  # log m at the label; elsewhere m is p / 2
-    return (0.5 * (p * (at_label - middle) + (1 - p) * log(2) - middle),)
-
-
-def jensen_shannon(logits: torch.Tensor, before: torch.Tensor) -> tuple[torch.Tensor, ...]:
-    """Jensen-Shannon divergence of both models' distributions, [tokens]."""
-    now, before = logits.log_softmax(-1), before.log_softmax(-1)
-    middle = torch.logaddexp(now, before) - log(2)
-    both = now.exp() * (now - middle) + before.exp() * (before - middle)
-    return (0.5 * both.sum(-1),)
+    half = step.unlearn
+    (values,) = half.by_token(to_one_token, half.column("target"))
+    loss = half.mean(half.per_row(values))
+    return {"unlearn": unlearn * loss} | jensen_shannon_part(step, retention)
 
 
 @jensun.prepare
