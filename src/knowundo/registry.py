@@ -10,18 +10,19 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-import inspect
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
 from functools import cache
 from importlib.metadata import entry_points
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from pathlib import Path
-from typing import Any, get_type_hints, overload
+from typing import Any, overload
 
+from knowundo.entry import Entry as Entry
+from knowundo.entry import keyword_defaults as keyword_defaults
+from knowundo.entry import taken as taken
 from knowundo.errors import BadInput, unknown
 
 # The package in which the files of each kind are.
@@ -32,150 +33,6 @@ HOMES = {
     "benchmark": "knowundo.data.benchmarks",
     "combination": "knowundo.unlearning.gradients",
 }
-
-
-def keyword_defaults(function: Callable[..., Any]) -> dict[str, Any]:
-    """Keyword-only arguments and their defaults."""
-    parameters = inspect.signature(function).parameters.values()
-    return {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
-
-
-def taken(function: Callable[..., Any] | None, bound: Mapping[str, Any]) -> dict[str, Any]:
-    """The hyper-parameters that a function takes, with their values."""
-    return {} if function is None else {name: bound[name] for name in keyword_defaults(function)}
-
-
-@dataclass
-class Entry:
-    """A registered function with what its author declared.
-
-    Attributes:
-        kind: One of `HOMES`.
-        name: The function's name.
-        function: What is called.
-        facts: Keyword arguments of the decorator, such as a metric's unit.
-        prepare_function: Makes columns once per record, before training; methods only.
-        state_function: Makes the state of the next optimizer step; methods only.
-        edit_function: Makes weights of those before and after training; methods only.
-    """
-
-    kind: str
-    name: str
-    function: Callable[..., Any]
-    facts: dict[str, Any] = field(default_factory=dict)
-    prepare_function: Callable[..., Any] | None = None
-    state_function: Callable[..., Any] | None = None
-    edit_function: Callable[..., Any] | None = None
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Call the function itself."""
-        return self.function(*args, **kwargs)
-
-    def prepare(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        """Decorator: `function` makes columns once per record, before training.
-
-        Its keyword-only arguments may be hyper-parameters of the method.
-
-        Raises:
-            BadInput: One of them is not.
-        """
-        self._check_names(function)
-        self.prepare_function = function
-        return function
-
-    def prepare_arguments(self, bound: Mapping[str, Any]) -> dict[str, Any]:
-        """The hyper-parameters that the method's `prepare` takes, with their values."""
-        return taken(self.prepare_function, bound)
-
-    def state(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        """Decorator: numbers that the loss carries from one optimizer step to the next.
-
-        Checkpoints hold them, and the loss reads them as `step.state`.
-
-        Args:
-            function: `(before, parts, done, *, …) -> {name: number}`. `before` is the state of the
-                step that is complete, `None` before the first one; `parts` are the values of the
-                loss's parts over that step's whole batch; `done` is the share of the optimizer
-                steps that are complete. Its keyword-only arguments may be hyper-parameters.
-
-        Raises:
-            BadInput: One of them is not.
-        """
-        self._check_names(function)
-        self.state_function = function
-        return function
-
-    def first_state(self, bound: Mapping[str, Any]) -> dict[str, float]:
-        """The state of the first optimizer step; empty for a method without one."""
-        if self.state_function is None:
-            return {}
-        return dict(self.state_function(None, {}, 0.0, **taken(self.state_function, bound)))
-
-    def edit(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        """Decorator: weights that are a function of those before and after training.
-
-        Args:
-            function: `(memorized, trained, *, …) -> {parameter name: tensor}`, of dictionaries of
-                the same names. Its keyword-only arguments may be hyper-parameters.
-
-        Raises:
-            BadInput: One of them is not.
-        """
-        self._check_names(function)
-        self.edit_function = function
-        return function
-
-    def _check_names(self, function: Callable[..., Any]) -> None:
-        for name in keyword_defaults(function):
-            if name not in self.arguments:
-                raise unknown(f"argument of {self.kind} {self.name}", name, self.arguments)
-
-    @property
-    def arguments(self) -> dict[str, Any]:
-        """Hyper-parameters and their defaults, read from the signature."""
-        return keyword_defaults(self.function)
-
-    @property
-    def summary(self) -> str:
-        """The first line of the docstring."""
-        return (inspect.getdoc(self.function) or "").split("\n")[0]
-
-    @property
-    def source(self) -> str:
-        """Source code of the function and what belongs to it: artifacts depend on it."""
-        also = self.prepare_function, self.state_function, self.edit_function
-        functions = [self.function, *(function for function in also if function is not None)]
-        return "\n".join(inspect.getsource(function) for function in functions)
-
-    def _check_type(self, name: str, value: Any) -> None:
-        from pydantic import TypeAdapter, ValidationError
-
-        hints = get_type_hints(self.function, include_extras=True)
-        if name not in hints:
-            return
-        try:
-            TypeAdapter(hints[name]).validate_python(value)
-        except ValidationError as error:
-            said = error.errors()[0]["msg"]
-            raise BadInput(f"{self.kind} {self.name}: {name}: {said}; correct this value") from None
-
-    def bind(self, arguments: dict[str, Any]) -> dict[str, Any]:
-        """All hyper-parameters: the given ones over the defaults.
-
-        Raises:
-            BadInput: A name is not in the signature, a required one is missing, or a value does not
-                have the annotated type or range.
-        """
-        for name in arguments:
-            if name not in self.arguments:
-                raise unknown(f"argument of {self.kind} {self.name}", name, self.arguments)
-            self._check_type(name, arguments[name])
-        bound = self.arguments | arguments
-        for name, value in bound.items():
-            if value is inspect.Parameter.empty:
-                raise BadInput(f"{self.kind} {self.name} needs '{name}': give it in the recipe")
-        return bound
-
 
 ENTRIES: dict[str, dict[str, Entry]] = {kind: {} for kind in HOMES}
 
