@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from importlib.metadata import entry_points
 from typing import Any
 
+from knowundo.region_rule import RULE_DEFAULTS
 from knowundo.registry import (
     DECORATORS,
     ENTRIES,
@@ -140,6 +141,7 @@ def _read_one(
             function.args.kwonlyargs, function.args.kw_defaults, strict=True
         )
     }
+    arguments |= RULE_DEFAULTS if facts.get("needs") else {}
     documentation = ast.get_docstring(function) or ""
     summary = documentation.split("\n")[0]
     return Declared(function.name, shown_defaults(arguments), summary, facts, cited(documentation))

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, get_type_hints
 
 from knowundo.errors import BadInput, unknown
+from knowundo.region_rule import RULE_DEFAULTS, RULE_TYPES
 
 
 def keyword_defaults(function: Callable[..., Any]) -> dict[str, Any]:
@@ -108,8 +109,8 @@ class Entry:
 
     @property
     def arguments(self) -> dict[str, Any]:
-        """Hyper-parameters and their defaults, read from the signature."""
-        return keyword_defaults(self.function)
+        """Hyper-parameters and their defaults: of the signature, and of a region's rule."""
+        return keyword_defaults(self.function) | (RULE_DEFAULTS if self.facts.get("needs") else {})
 
     @property
     def summary(self) -> str:
@@ -127,6 +128,7 @@ class Entry:
         from pydantic import TypeAdapter, ValidationError
 
         hints = get_type_hints(self.function, include_extras=True)
+        hints |= RULE_TYPES if self.facts.get("needs") else {}
         if name not in hints:
             return
         try:

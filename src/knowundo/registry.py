@@ -13,7 +13,7 @@ import importlib.util
 import os
 import sys
 from collections.abc import Callable, Sequence
-from functools import cache
+from functools import cache, partial
 from importlib.metadata import entry_points
 from importlib.resources import files
 from importlib.resources.abc import Traversable
@@ -63,9 +63,18 @@ def method(
     return _register("method", function, reads=reads)
 
 
-def localizer(function: Callable[..., Any]) -> Entry:
-    """Register `(gradients, *, …) -> set of parameter names`."""
-    return _register("localizer", function)
+def localizer(
+    function: Callable[..., Any] | None = None, *, needs: Sequence[str] | None = None
+) -> Any:
+    """Register `(measured, *, …) -> set of parameter names`, or a function that scores tensors.
+
+    Args:
+        function: Where the decorator is used without arguments: from cosine and magnitude.
+        needs: What `(tensor, *, …) -> score` sees of it, among `gradients`, `squares`, `weights`
+            and `base`; or `model`, for `(probe, *, …) -> {name: score}`. If `None`, as above.
+    """
+    register = partial(_register, "localizer", needs=needs)
+    return register if function is None else register(function)
 
 
 def metric(*, higher_is: str, unit: str = "percent") -> Callable[[Callable[..., Any]], Entry]:
@@ -82,9 +91,8 @@ def benchmark(**facts: Any) -> Callable[[Callable[..., Any]], Entry]:
     """Register a record-builder `(*, domain, seed, …) -> list[Record]`.
 
     Args:
-        facts: What is shown of it: `domains`, `licence`, `citation`, `counts`. A builder whose
-            general rows of subset `facts` are what one base knows, and others do not, names that
-            base as `facts_of_base`: beside other bases those rows are left out.
+        facts: What is shown of it: `domains`, `licence`, `citation`, `counts`; `facts_of_base`, the
+            base that alone knows its general rows of subset `facts`: others go without them.
     """
     return lambda function: _register("benchmark", function, **facts)
 
@@ -103,9 +111,9 @@ def own_files(kind: str) -> list[Traversable]:
     """The package's own files of a kind, sorted by name; nothing is imported for it."""
     # `files(HOMES[kind])` would import the package of the kind, and with it torch.
     package, *path = HOMES[kind].split(".")
-    home = files(package).joinpath(*path)
-    found = (f for f in home.iterdir() if f.name.endswith(".py") and not f.name.startswith("_"))
-    return sorted(found, key=lambda file: file.name)
+    there = files(package).joinpath(*path).iterdir()
+    own = (f for f in there if f.name.endswith(".py") and not f.name.startswith("_"))
+    return sorted(own, key=lambda file: file.name)
 
 
 def plugin_folders(plugins: str) -> list[str]:
@@ -116,8 +124,7 @@ def plugin_folders(plugins: str) -> list[str]:
 @cache
 def _load_file(path: Path) -> None:
     name = f"knowundo_plugin_{path.stem}"
-    spec = importlib.util.spec_from_file_location(name, path)
-    if spec is None or spec.loader is None:
+    if not (spec := importlib.util.spec_from_file_location(name, path)) or spec.loader is None:
         raise BadInput(f"{path}: cannot be imported as a plugin; it must be a Python file")
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module

@@ -11,16 +11,18 @@ from pathlib import Path
 import pytest
 import torch
 
+from conftest import randomize
 from knowundo.data.batches import PairedBatch, collate
 from knowundo.data.encoded import Encoded
 from knowundo.data.encoding import encode
 from knowundo.evaluation.groups import Scores
-from knowundo.localization.gradients import Gradients
+from knowundo.localization.search import LocalizeSettings, localize
 from knowundo.modeling.forward import Forward
 from knowundo.modeling.model import Model
 from knowundo.modeling.step import Step, halves_of
 from knowundo.recipes.presets import presets
 from knowundo.recipes.reading import load_recipe
+from knowundo.region_rule import RegionRule
 from knowundo.registry import HOMES, entries
 from knowundo.runs.checks import check
 from knowundo.scoring.table import COLUMNS
@@ -40,8 +42,9 @@ def test_every_kind_has_entries() -> None:
 def test_documented(kind: str, name: str) -> None:
     entry = entries(kind)[name]
     assert entry.summary.endswith("."), f"{kind} {name}: the docstring begins with a sentence"
+    rule = RegionRule.__doc__ if entry.facts.get("needs") else ""
     for argument in entry.arguments:
-        assert f"{argument}:" in (entry.function.__doc__ or ""), f"{name}: explain {argument}"
+        assert f"{argument}:" in f"{entry.function.__doc__}{rule}", f"{name}: explain {argument}"
 
 
 @pytest.mark.parametrize("name", entries("method"))
@@ -94,17 +97,22 @@ def test_metric(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", entries("localizer"))
-def test_localizer(name: str) -> None:
-    generator = torch.Generator().manual_seed(0)
-
-    def draw() -> dict[str, torch.Tensor]:
-        return {f"layer.{n}": torch.randn(6, generator=generator) for n in range(12)}
-
-    gradients = Gradients(draw(), draw()).measured()
-    entry = entries("localizer")[name]
-    region = entry(gradients, **entry.bind({}))
+def test_localizer(toy: Model, toy_rows: dict[str, list[Encoded]], name: str) -> None:
+    """With its defaults it finds a region, not all of the model, and changes no bit."""
+    randomize(toy, seed=6)  # what was memorized differs from the base
+    before = toy.state()
+    settings = LocalizeSettings({name: {}}, copies=1, batch_size=8, draws=1, seed=0)
+    found = localize(toy, toy_rows["unlearn"], toy_rows["retention"], settings)
+    region = set(found["regions"][name])
     assert region
-    assert region < set(gradients.names)
+    assert region < set(toy.parameters())
+    assert found["parameters"]["random-1"] == found["parameters"][name]
+    after = toy.state()
+    assert all(torch.equal(before[key], after[key]) for key in before)
+    if entries("localizer")[name].facts["needs"]:
+        sizes = found["parameters"]
+        assert sizes[name] <= 0.25 * sizes["everything"]
+        assert all(name in tensor["scores"] for tensor in found["tensors"])
 
 
 @pytest.mark.parametrize("name", presets("recipes"))

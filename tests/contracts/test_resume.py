@@ -228,7 +228,14 @@ def test_localizing(
             model,
             toy_rows["unlearn"],
             toy_rows["retention"],
-            LocalizeSettings({"memflex": {}}, copies=2, batch_size=2, draws=1, seed=0, held=held),
+            LocalizeSettings(
+                {"memflex": {}, "fisher_ratio": {}},
+                copies=2,
+                batch_size=2,
+                draws=1,
+                seed=0,
+                held=held,
+            ),
             job=Job(checkpoint=checkpoint),
         )
 

@@ -31,17 +31,18 @@ def _registered(kind: str) -> list[dict[str, Any]]:
     rows = []
     for one in declared(kind):
         row = {"name": one.name, "arguments": one.arguments, "summary": one.summary, **one.facts}
-        if kind in ("method", "combination"):
+        if kind in ("method", "combination", "localizer"):
             row["papers"] = [asdict(paper) for paper in one.papers]
         rows.append(row)
     return rows
 
 
 def _source(row: Mapping[str, Any]) -> str:
-    """Papers of a method, and what its loss reads; nothing for other kinds."""
+    """Papers of a method or localizer, and what it reads or needs; nothing for other kinds."""
     papers = (f"{paper['paper']}, arXiv:{paper['arxiv']}" for paper in row.get("papers", ()))
     reads = f"reads {', '.join(row['reads'])}" if row.get("reads") else ""
-    return "; ".join(filter(None, (*papers, reads)))
+    needs = f"needs {', '.join(row['needs'])}" if row.get("needs") else ""
+    return "; ".join(filter(None, (*papers, reads, needs)))
 
 
 def _presets() -> list[dict[str, Any]]:

@@ -103,6 +103,14 @@ def localize(
             help="Two region files. If given, only their overlap is printed.",
         ),
     ] = None,
+    score: Annotated[
+        bool,
+        typer.Option(
+            "--score",
+            help="Score every localizer on models whose scopes were planted in known tensors, and "
+            "write planted.json into --out. Takes minutes; no run is needed.",
+        ),
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Find the region that holds the unlearn scope, and its random controls."""
@@ -111,6 +119,9 @@ def localize(
 
     if compare is not None:
         _show_overlap(*compare, as_json)
+        return
+    if score:
+        _score_localizers(out, as_json, refused=[config, region, *(sets or [])])
         return
     sets = with_region(sets, region)
     opened = open_run(config, sets, out)
@@ -129,6 +140,26 @@ def _show_overlap(first: Path, second: Path, as_json: bool) -> None:
     for kind, groups in found.items():
         for group, index in groups.items():
             print(f"{kind if kind == 'all' else f'{kind} {group}'}: {index:.3f}")
+
+
+def _score_localizers(out: Path, as_json: bool, refused: list[str | None]) -> None:
+    from knowundo.cli.options import quiet
+    from knowundo.errors import BadInput
+    from knowundo.planting.study import score_localizers
+    from knowundo.planting.table import tables
+    from knowundo.progress import RichReporter
+
+    if any(option is not None for option in refused):
+        raise BadInput("--score: plants models of its own; leave out --config, --set and --region")
+    quiet()
+    result = score_localizers(out, reporter=RichReporter())
+    if as_json:
+        print(json.dumps(result, indent=1))
+        return
+    from rich.console import Console
+
+    for table in tables(result):
+        Console(highlight=False).print(table)
 
 
 def unlearn(

@@ -24,6 +24,7 @@ from knowundo.modeling.model import Model
 from knowundo.modeling.step import Parts
 from knowundo.progress import Reporter
 from knowundo.recipes.schema import Plan, Recipe
+from knowundo.registry import get
 from knowundo.runs.base import adopted_adaptation
 from knowundo.runs.run import BOTH, TRAIN_VAL
 from knowundo.scoring.table import fill_a_batch
@@ -93,25 +94,32 @@ def estimate_memorization(tracer: Tracer, name: str, scopes: Sequence[str]) -> S
 
 
 def estimate_localization(tracer: Tracer) -> StageEstimate:
-    """Estimate the mean gradients of noisy copies of both scopes."""
+    """Estimate the mean gradients of noisy copies of both scopes, and their squares if needed."""
     section, model = tracer.run.recipe.localize, tracer.model
-    batches = []
+    needs = [get("localizer", name).facts["needs"] or () for name in section.localizers]
+    squared = any("squares" in needed for needed in needs)
+    batches, rows = [], 0
     for scope in BOTH:
         copies = tracer.rows(scope, section.splits) * section.copies
         batches += by_length(copies, section.batch_size, model.pad)
+        rows += len(copies)
     batch = max(batches, key=tracer.weight)
 
     def work(trace: MemoryTrace) -> int:
         hooks = trace_gradients(model.train_only(model.parameters()), trace)
-        # The mean gradients of the scope that came first stay while the second is measured.
-        other_scope = [torch.zeros_like(p) for p in model.parameters().values()]
+        # The mean gradients of the scope that came first stay while the second is measured. Of
+        # squares there are those of both scopes, beside the gradient of a row.
+        held = 3 if squared else 1
+        other_scope = [torch.zeros_like(p) for p in [*model.parameters().values()] * held]
         trace.attribute("gradients", other_scope)
         mean_gradients(model, [*batch.encoded, *batch.encoded], batch_size=len(batch))
         for hook in hooks:
             hook.remove()
         return 0
 
-    planned = Planned("localize", len(batches), batch, copies=1, unit="backward passes")
+    # Squares are of single rows, each with a backward pass of its own.
+    count = len(batches) + (rows if squared else 0)
+    planned = Planned("localize", count, batch, copies=1, unit="backward passes")
     return tracer.trace(planned, work)
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
-from knowundo.data.batches import by_length
+from knowundo.data.batches import by_length, collate
 from knowundo.data.encoded import Encoded
 from knowundo.modeling.fast.microbatches import micro_batches
 from knowundo.modeling.fast.oom import halved
@@ -15,8 +15,6 @@ from knowundo.modeling.forward import hidden_states
 from knowundo.modeling.half import Half
 from knowundo.modeling.head import live_head
 from knowundo.modeling.model import Model
-from knowundo.storage.checkpoints import State, prefixed, under
-from knowundo.storage.job import Job
 
 
 @dataclass(frozen=True)
@@ -143,6 +141,41 @@ def _summed(
     }
 
 
+def mean_squares(
+    model: Model, encoded: Sequence[Encoded], names: Iterable[str]
+) -> dict[str, torch.Tensor]:
+    """Mean over rows of the squared gradient of each row's mean answer cross-entropy.
+
+    The diagonal of the empirical Fisher information. One backward pass per row: squares of sums
+    are not sums of squares.
+
+    Args:
+        model: Not changed.
+        encoded: The rows.
+        names: Parameters whose squares are wanted.
+
+    Returns:
+        The mean squares by parameter name, each in the shape of its parameter.
+    """
+    own = model.parameters()
+    wanted = {name: own[name] for name in names}
+    sums = {name: torch.zeros_like(parameter) for name, parameter in wanted.items()}
+    model.train_only(wanted)
+    try:
+        for row in encoded:
+            batch = collate([row], model.pad).to(model.device)
+            Half(batch, hidden_states(model, batch), live_head(model)).mean_nll.sum().backward()
+            for name, parameter in wanted.items():
+                if parameter.grad is not None:
+                    sums[name] += parameter.grad.square() / len(encoded)
+                    parameter.grad = None
+    finally:
+        for parameter in wanted.values():
+            parameter.grad = None
+        model.train_only([])
+    return sums
+
+
 def in_groups(sizes: Mapping[str, int], held: int | None) -> Iterator[list[str]]:
     """Divide tensors into groups, in their order.
 
@@ -158,77 +191,3 @@ def in_groups(sizes: Mapping[str, int], held: int | None) -> Iterator[list[str]]
             group = []
         group.append(name)
     yield group
-
-
-def measure(
-    model: Model,
-    rows: Mapping[str, Sequence[Encoded]],
-    sizes: Mapping[str, int],
-    *,
-    batch_size: int,
-    held: int | None,
-    job: Job = Job(),
-) -> Measured:
-    """Cosine and magnitude of the mean gradients of each tensor.
-
-    Args:
-        model: Not changed.
-        rows: Rows of `unlearn` and `retention`.
-        sizes: Parameters of each tensor that is wanted, by name.
-        batch_size: Rows per backward pass.
-        held: Parameters whose gradients of both scopes are in memory at a time; fewer take more
-            passes over the rows. If `None`, all.
-        job: Progress and checkpoint.
-    """
-    groups, state = list(in_groups(sizes, held)), _MeasuringState(job)
-    for number, group in enumerate(groups):
-        if set(group) <= set(state.measured.names):  # measured before the job was resumed
-            continue
-        for part, (scope, encoded) in enumerate(rows.items(), start=1):
-            if scope not in state.means:
-                state.means[scope] = mean_gradients(
-                    model, encoded, batch_size=batch_size, names=group,
-                    begin=state.sums, each=state.after_batch,
-                )  # fmt: skip
-                state.sums = None
-            job.report(number * len(rows) + part, len(groups) * len(rows))
-        state.after_group()
-    return state.measured
-
-
-class _MeasuringState:
-    """How far the measuring is: groups of tensors, scopes of a group, batches of a scope."""
-
-    def __init__(self, job: Job) -> None:
-        self.job, self.measured = job, Measured({}, {})
-        self.means: dict[str, dict[str, torch.Tensor]] = {}
-        self.sums: Sums | None = None
-        if (state := job.resumed()) is None:
-            return
-        facts = state.facts
-        self.measured = Measured(facts["cosines"], facts["magnitudes"])
-        self.means = {s: under(f"mean-{s}", state.tensors) for s in facts["scopes"]}
-        if facts["batches"]:
-            gradients = under("sum", state.tensors)
-            self.sums = Sums(facts["batches"], facts["size"], gradients)
-
-    def after_batch(self, sums: Sums) -> None:
-        if not self.job.due():
-            return
-        facts = {
-            "cosines": self.measured.cosines,
-            "magnitudes": self.measured.magnitudes,
-            "scopes": list(self.means),
-            "batches": sums.batches,
-            "size": sums.size,
-        }
-        tensors = prefixed("sum", sums.gradients)
-        for scope, means in self.means.items():
-            tensors |= prefixed(f"mean-{scope}", means)
-        self.job.write(State(facts, {name: value.cpu() for name, value in tensors.items()}))
-
-    def after_group(self) -> None:
-        found = Gradients(**self.means).measured()
-        self.measured.cosines.update(found.cosines)
-        self.measured.magnitudes.update(found.magnitudes)
-        self.means = {}

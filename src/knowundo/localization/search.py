@@ -12,9 +12,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
+
 from knowundo.data.encoded import Encoded
-from knowundo.localization.gradients import measure
+from knowundo.errors import BadInput
+from knowundo.localization.choosing import choose, choose_weights
+from knowundo.localization.controls import Region, with_controls
+from knowundo.localization.measuring import Found, Scoring, groups_of, measure
 from knowundo.localization.noise import noisy_copies
+from knowundo.localization.probing import Probe
 from knowundo.modeling import regions
 from knowundo.modeling.model import Model
 from knowundo.registry import get
@@ -49,7 +55,7 @@ def localize(
     settings: LocalizeSettings,
     job: Job = Job(),
 ) -> dict[str, Any]:
-    """Find regions by gradients, and the controls that any claim needs.
+    """Find regions, and the controls that any claim needs.
 
     Args:
         model: The memorized model; not changed. Beside a fresh LoRA its regions are whole modules.
@@ -59,12 +65,61 @@ def localize(
         job: Progress and checkpoint.
 
     Returns:
-        `tensors`: of each measured tensor its name, place, size, cosine and magnitude;
+        `tensors`: of each measured tensor its name, place, size, cosine, magnitude and, where a
+        localizer scores, scores;
         `regions`: name → parameter names, among them `everything` and `random-<n>`;
+        `masks`: name → which weights of each tensor, of regions of rows, columns or weights;
         `parameters`: size of each region.
 
     Raises:
         BadInput: Unknown localizer or argument, or no tensor is in a localizer's region.
+    """
+    sizes = {name: parameter.numel() for name, parameter in model.parameters().items()}
+    # Beside a fresh LoRA only B has a gradient: A's is B times something, and B is zero.
+    fresh = model.is_fresh
+    wanted = {name: size for name, size in sizes.items() if not fresh or "lora_B" in name}
+    found = score_tensors(model, unlearn, retention, settings, wanted, job=job)
+    shapes = {name: parameter.shape for name, parameter in model.parameters().items()}
+    located: dict[str, Region] = {}
+    for name, arguments in settings.localizers.items():
+        entry = get("localizer", name)
+        bound = entry.bind(arguments)
+        if not entry.facts["needs"]:
+            region = entry(found.measured, **bound)
+        elif (rule := Scoring(entry, bound).rule).masks:
+            masks = choose_weights(found.scores[name], shapes, rule, name)
+            located[name] = Region(sorted(masks), masks, rule.granularity)
+            continue
+        else:
+            region = choose(found.scores[name], wanted, rule, name)
+        whole = regions.with_whole_modules(region, sizes) if fresh else sorted(region)
+        located[name] = Region(whole)
+    draws, seed = settings.draws, settings.seed
+    controlled = with_controls(located, shapes, draws=draws, seed=seed, whole_modules=fresh)
+    return {"tensors": _table(found, wanted), **controlled}
+
+
+def score_tensors(
+    model: Model,
+    unlearn: Sequence[Encoded],
+    retention: Sequence[Encoded],
+    settings: LocalizeSettings,
+    wanted: Mapping[str, int],
+    *,
+    job: Job = Job(),
+) -> Found:
+    """Measure tensors, and score them by every localizer that scores.
+
+    Args:
+        model: The memorized model; not changed.
+        unlearn: Rows that must go.
+        retention: Rows that must stay.
+        settings: Localizers and noise.
+        wanted: Parameters of each tensor that is measured, by name.
+        job: Progress and checkpoint.
+
+    Raises:
+        BadInput: Unknown localizer or argument, or one that cannot score this model.
     """
     vocabulary = model.causal_lm().get_input_embeddings().num_embeddings  # type: ignore[operator]
     copies, seed = settings.copies, settings.seed
@@ -72,19 +127,66 @@ def localize(
         scope: noisy_copies(rows, copies=copies, vocabulary=vocabulary, seed=seed + number)
         for number, (scope, rows) in enumerate((("unlearn", unlearn), ("retention", retention)))
     }
-    sizes = {name: parameter.numel() for name, parameter in model.parameters().items()}
-    # Beside a fresh LoRA only B has a gradient: A's is B times something, and B is zero.
-    fresh = model.is_fresh
-    wanted = {name: size for name, size in sizes.items() if not fresh or "lora_B" in name}
-    measured = measure(
-        model, noisy, wanted, batch_size=settings.batch_size, held=settings.held, job=job
-    )
-    located: dict[str, list[str]] = {}
-    for name, arguments in settings.localizers.items():
-        entry = get("localizer", name)
-        region = entry(measured, **entry.bind(arguments))
-        located[name] = regions.with_whole_modules(region, sizes) if fresh else sorted(region)
-    tensors = [
+    bound = {name: get("localizer", name) for name in settings.localizers}
+    scorings = [
+        Scoring(entry, entry.bind(settings.localizers[name]))
+        for name, entry in bound.items()
+        if entry.facts["needs"]
+    ]
+    _check_base(model, scorings)
+    _check_masks(model, scorings)
+    of_tensors = [scoring for scoring in scorings if "model" not in scoring.needs]
+    groups = groups_of(wanted, settings.held)
+    found = measure(model, noisy, groups, of_tensors, batch_size=settings.batch_size, job=job)
+    probe = Probe(model, unlearn, retention, list(wanted))
+    for scoring in scorings:
+        if "model" in scoring.needs:
+            scores = scoring.score(probe)
+            found.scores[scoring.entry.name] = {n: torch.tensor(s) for n, s in scores.items()}
+    return found
+
+
+def _check_base(model: Model, scorings: Sequence[Scoring]) -> None:
+    """Refuse a localizer that needs the base's weights where nothing was memorized into others.
+
+    Raises:
+        BadInput: Names the localizer.
+    """
+    needing = [scoring.entry.name for scoring in scorings if "base" in scoring.needs]
+    own, initial = model.parameters(), model.initial.tensors
+    if needing and all(torch.equal(own[name].cpu(), value) for name, value in initial.items()):
+        raise BadInput(
+            f"localize.{needing[0]}: needs the weights before the records were memorized, and the "
+            "base itself knows them; choose a localizer without the need 'base'"
+        )
+
+
+def _check_masks(model: Model, scorings: Sequence[Scoring]) -> None:
+    """Refuse a region of rows, columns or weights where only whole tensors or modules are scored.
+
+    Raises:
+        BadInput: Names the localizer and the granularity.
+    """
+    for scoring in scorings:
+        name, granularity = scoring.entry.name, scoring.rule.granularity
+        if not scoring.rule.masks:
+            continue
+        if "model" in scoring.needs:
+            raise BadInput(
+                f"localize.{name}: granularity {granularity}: it scores whole modules or layers; "
+                "choose tensor or module"
+            )
+        if model.is_fresh:
+            raise BadInput(
+                f"localize.{name}: granularity {granularity}: beside a LoRA without effect yet "
+                "regions are whole modules; choose tensor or module"
+            )
+
+
+def _table(found: Found, sizes: Mapping[str, int]) -> list[dict[str, Any]]:
+    """What is written of each measured tensor; its scores only if a localizer scores."""
+    measured = found.measured
+    rows: list[dict[str, Any]] = [
         {
             "name": name,
             **regions.place(name),
@@ -92,39 +194,11 @@ def localize(
             "cosine": measured.cosine(name),
             "magnitude": measured.magnitude(name),
         }
-        for name in wanted
+        for name in sizes
     ]
-    controlled = with_controls(located, sizes, draws=settings.draws, seed=seed, whole_modules=fresh)
-    return {"tensors": tensors, **controlled}
-
-
-def with_controls(
-    located: dict[str, list[str]],
-    sizes: dict[str, int],
-    *,
-    draws: int,
-    seed: int,
-    whole_modules: bool = False,
-) -> dict[str, Any]:
-    """Add to located regions those that they are compared with: random ones, and everything.
-
-    Args:
-        located: Region name → parameter names.
-        sizes: Parameters of every trainable tensor, by name.
-        draws: Random regions with as many parameters as each located one.
-        seed: Seed of the draws.
-        whole_modules: Draw whole modules instead of tensors.
-
-    Returns:
-        `regions`: name → parameter names; `parameters`: size of each region.
-    """
-    found = dict(located)
-    for name, region in located.items():
-        prefix = "random" if len(located) == 1 else f"random-{name}"
-        for draw in range(draws):
-            drawn = regions.random_like(region, sizes, seed + draw, whole_modules=whole_modules)
-            found[f"{prefix}-{draw + 1}"] = drawn
-    # Whatever a located region achieves is compared with training everything.
-    found[regions.EVERYTHING] = sorted(sizes)
-    parameters = {name: sum(sizes[t] for t in region) for name, region in found.items()}
-    return {"regions": found, "parameters": parameters}
+    for row in rows if found.scores else ():
+        row["scores"] = {
+            localizer: float(scores[row["name"]].double().mean())
+            for localizer, scores in found.scores.items()
+        }
+    return rows

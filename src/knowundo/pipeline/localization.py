@@ -5,9 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from knowundo.localization.search import LocalizeSettings, with_controls
+from knowundo.localization.controls import Region, with_controls
+from knowundo.localization.search import LocalizeSettings
 from knowundo.localization.search import localize as find_regions
 from knowundo.modeling import regions
+from knowundo.modeling.region_masks import read_masks, write_masks
 from knowundo.progress import Progress
 from knowundo.runs.run import Run
 from knowundo.storage.checkpoints import Checkpoint
@@ -36,6 +38,8 @@ def localize(run: Run) -> None:
         write_json(job.aside / "tensors.json", found["tensors"])
         for name, region in found["regions"].items():
             write_json(job.aside / f"{name}.json", region)
+        for name, masks in found["masks"].items():
+            write_masks(job.aside / f"{name}.json", masks)
 
 
 def _located(run: Run, progress: Progress, checkpoint: Checkpoint) -> dict[str, Any]:
@@ -57,9 +61,10 @@ def _given_region(run: Run, file: Path) -> dict[str, Any]:
     """A region from a file under the localizer's name, with its controls; no gradients."""
     parameters = run.model.parameters()
     name = next(iter(run.recipe.localize.localizers))
-    sizes = {tensor: parameter.numel() for tensor, parameter in parameters.items()}
+    shapes = {tensor: parameter.shape for tensor, parameter in parameters.items()}
     draws, seed = run.recipe.localize.draws, run.recipe.seed
     # Variants name their region by its localizer. Under that name they need not know that it was
     # given, and the controls are drawn for it as for a located one.
-    located = {name: regions.read_region(file, parameters)}
-    return {"tensors": [], **with_controls(located, sizes, draws=draws, seed=seed)}
+    masks = read_masks(file, parameters)
+    located = {name: Region(regions.read_region(file, parameters), masks, "weight")}
+    return {"tensors": [], **with_controls(located, shapes, draws=draws, seed=seed)}

@@ -9,6 +9,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from knowundo.errors import unknown
+from knowundo.localization.controls import Region
+from knowundo.modeling.region_masks import read_masks
 from knowundo.modeling.snapshots import END
 from knowundo.modeling.weights import save_state
 from knowundo.pipeline.aims import Prepared, prepare_unlearning
@@ -107,8 +109,9 @@ def _unlearn_one(run: Run, prepared: Prepared, plan: Plan, job: ArtifactJob) -> 
             f"{plan.name}: diverged ({done.facts['diverged']}); kept as it was after step "
             f"{done.facts['kept_step']}"
         )
-    sizes = {name: parameter.numel() for name, parameter in run.model.parameters().items()}
-    parameters = sum(sizes[name] for name in run.region(plan.region))
+    own = run.model.parameters()
+    region = Region(run.region(plan.region), read_masks(run.region_file(plan.region), own))
+    parameters = region.parameters({name: parameter.shape for name, parameter in own.items()})
     job.facts |= (
         {"parameters": parameters}
         | done.facts
@@ -135,6 +138,7 @@ def _trained(run: Run, prepared: Prepared, plan: Plan, checkpoint: Checkpoint) -
         method=plan.method,
         arguments=plan.arguments,
         region=run.region(plan.region),
+        masks=read_masks(run.region_file(plan.region), run.model.parameters()),
         retain_on=plan.retain_on,
         gradients=plan.gradients,
         optimizer=run.recipe.model.optimizer,

@@ -40,6 +40,10 @@ class RunDirectory:
         """Folder of the located regions and their controls."""
         return self.out / "regions"
 
+    def region_file(self, name: str) -> Path:
+        """File of a region: one that localize found, or the JSON file that the name is."""
+        return Path(name) if name.endswith(".json") else self.regions / f"{name}.json"
+
     def unlearned(self, name: str) -> Path:
         """Folder of an unlearned variant."""
         return self.out / "unlearned" / name

@@ -15,6 +15,7 @@ from knowundo.data.templates import find_template
 from knowundo.errors import BadInput
 from knowundo.modeling import regions
 from knowundo.modeling.base import base_files
+from knowundo.modeling.region_masks import mask_file
 from knowundo.modeling.variant import ModelVariant
 from knowundo.recipes.schema import Plan
 from knowundo.registry import get
@@ -67,7 +68,8 @@ def localize_inputs(run: Run) -> list[Any]:
     code: list[Any] = [get("localizer", name).source for name in section["localizers"]]
     # A given region is an input by its names: where the file is, and how it is formatted, is not.
     if section["adopt"] is not None:
-        code = [regions.read_names(Path(section["adopt"]))]
+        adopted = Path(section["adopt"])
+        code = [regions.read_names(adopted), *mask_hash(adopted)]
     return run.inputs("localize", section, code, run.made(run.memorized, "memorize"))
 
 
@@ -89,12 +91,20 @@ def unlearn_inputs(run: Run, plan: Plan) -> list[Any]:
     aim = run.never_saw().folder
     # Only a search for the rate reads the model that never saw the rows.
     target = run.made(aim, "memorize") if aim and settings["lr"] == "auto" else None
-    region = run.region(plan.region)
+    region: Any = run.region(plan.region)
+    if masks := mask_hash(run.region_file(plan.region)):
+        region = [region, *masks]
     # A string argument may name a file, such as one of answers: its content counts, not its name.
     texts = [v for v in settings["arguments"].values() if isinstance(v, str)]
     settings["files"] = [file_hash(Path(text)) for text in texts if Path(text).is_file()]
     quirks = sorted(run.recipe.quirks)
     return run.inputs("unlearn", settings, method.source, region, start, target, quirks)
+
+
+def mask_hash(region: Path) -> list[str]:
+    """The hash of the masks beside a region's file; empty if there are none."""
+    file = mask_file(region)
+    return [file_hash(file)] if file.is_file() else []
 
 
 def score_inputs(run: Run, variant: ModelVariant) -> list[Any]:

@@ -261,8 +261,7 @@ class Run(RunDirectory):
 
     def region(self, name: str) -> list[str]:
         """Parameter names of a region: one that localize found, or a JSON file."""
-        file = Path(name) if name.endswith(".json") else self.regions / f"{name}.json"
-        return regions.read_region(file, self.model.parameters())
+        return regions.read_region(self.region_file(name), self.model.parameters())
 
     def controls(self, located: str) -> list[str]:
         """Names of the regions that a located one is measured against."""

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from knowundo.errors import BadInput, unknown
 from knowundo.localization.gradients import Measured
 from knowundo.modeling import regions
+from knowundo.modeling.region_masks import read_masks
 from knowundo.recipes.schema import Plan, Recipe, Stop
 from knowundo.registry import get
 from knowundo.runs.run import Run
@@ -116,6 +117,7 @@ def set_up_study(run: Run, plan: Plan, ranges: Mapping[str, tuple[float, float]]
     settings = UnlearnSettings(
         **planned,
         method=plan.method,
+        masks=read_masks(run.region_file(plan.region), run.model.parameters()),
         retain_on=plan.retain_on,
         gradients=plan.gradients,
         optimizer=run.recipe.model.optimizer,

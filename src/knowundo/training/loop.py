@@ -68,6 +68,8 @@ class _PartsTrainer(Trainer):
         # After the last batch of the optimizer step, and before the Trainer clips its gradient.
         if progress.separate is not None and self.accelerator.sync_gradients:
             progress.separate.combine(self.loss)
+        if progress.masks is not None and self.accelerator.sync_gradients:
+            progress.masks.apply()
         return torch.stack(losses).sum()
 
     def compute_loss(self, model: Any, inputs: Any, *_: Any, **__: Any) -> Any:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
+
+import torch
 
 from knowundo.training.resumable import Resumable
 from knowundo.training.separate_gradients import Combination
@@ -52,6 +54,8 @@ class TrainingHooks:
             takes at a time.
         after_step: Called after each optimizer step, before `stop`, with the parts of its loss over
             the whole batch.
+        masks: Which weights of a tensor may change, by parameter name: booleans in its shape. All
+            may of tensors without a mask.
         combination: Makes one gradient of those of several losses. If `None`, the parts of the
             loss are added, and there is one backward pass.
     """
@@ -61,3 +65,4 @@ class TrainingHooks:
     split: Split | None = None
     combination: Combination | None = None
     after_step: Callable[[Mapping[str, float]], None] | None = None
+    masks: Mapping[str, torch.Tensor] = field(default_factory=dict)

@@ -12,6 +12,7 @@ from torch.nn.utils import get_total_norm
 from knowundo.errors import Diverged
 from knowundo.modeling.model import Model
 from knowundo.storage.checkpoints import State, packed, unpacked
+from knowundo.training.masks import GradientMasks
 from knowundo.training.resumable import OptimizerState, RandomState, Resumable
 from knowundo.training.separate_gradients import SeparateGradients
 
@@ -31,6 +32,7 @@ class TrainingState:
         updating: Whether the optimizer is changing the weights right now.
         good_step: The last step after which the loss and its gradients were found finite.
         separate: Gradients that are combined at the end of the step. If `None`, of one loss.
+        masks: What leaves gradients out at the end of the step. If `None`, none are left out.
     """
 
     def __init__(
@@ -61,6 +63,7 @@ class TrainingState:
         self.most_rows = 0
         self.updating = False
         self.separate: SeparateGradients | None = None
+        self.masks: GradientMasks | None = None
         # Random numbers that the next step begins with. If `None`, those that come next.
         self._drawn: State | None = None
 

@@ -22,6 +22,7 @@ from knowundo.modeling.step import Parts
 from knowundo.storage.job import Job
 from knowundo.training.bfloat16 import rounded_gradients
 from knowundo.training.loop import StepCallback, run_steps
+from knowundo.training.masks import GradientMasks
 from knowundo.training.optimizer import make_optimizer, warmup_steps
 from knowundo.training.separate_gradients import SeparateGradients
 from knowundo.training.settings import Split, TrainingHooks, TrainingSettings
@@ -112,6 +113,8 @@ def _begin(
     if hooks.combination is not None:
         state.separate = SeparateGradients(hooks.combination, chosen)
         state.resumable = [*state.resumable, state.separate]
+    if hooks.masks:
+        state.masks = GradientMasks(model.parameters(), hooks.masks, settings)
     return state
 
 

@@ -34,6 +34,7 @@ class MethodTraining:
     Attributes:
         bound: The method's hyper-parameters, defaults included.
         region: Names of the parameters that change.
+        masks: Which weights of a tensor of the region change, where not all do.
         combination: Makes one gradient of those of the parts. If `None`, they are added.
         steps: Optimizer steps of the whole training.
         halves: What of a step the loss reads.
@@ -60,6 +61,7 @@ class MethodTraining:
         self.region = list(self.model.parameters() if settings.region is None else settings.region)
         if self.entry.edit_function is not None:
             self.region = editable(self.model, self.region, self.entry.name)
+        self.masks = {name: mask for name, mask in settings.masks.items() if name in self.region}
         start.copy_memorized(self.region)
         start.columns(self.entry, self.bound)  # of the memorized model, which is in memory now
         self.batches, accumulation = start.batches(self.entry, self.bound, settings)
@@ -105,6 +107,7 @@ class MethodTraining:
             self._split,
             self.combination,
             self.state.after_step,
+            self.masks,
         )
         return train(
             self.model,

@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
+
 from knowundo.modeling.snapshots import BEST_RATE, BEST_STEP, END, INITIAL, MEMORIZED
 
 
@@ -22,6 +24,7 @@ class UnlearnSettings:
             `None`, a search has to choose it (`unlearning.rates`).
         arguments: The method's hyper-parameters.
         region: Names of the parameters that may change. If `None`, all of the adaptation.
+        masks: Which weights of a tensor of the region may change, by name; of others all may.
         retain_on: The scope whose rows are `step.retention`.
         retained: Retention rows per batch. If `None`, as many as unlearn rows.
         optimizer: `adamw` or `paged_adamw_32bit`.
@@ -38,6 +41,7 @@ class UnlearnSettings:
     lr: float | None = None
     arguments: dict[str, Any] = field(default_factory=dict)
     region: Sequence[str] | None = None
+    masks: Mapping[str, torch.Tensor] = field(default_factory=dict)
     retain_on: str = "retention"
     retained: int | None = None
     optimizer: str = "adamw"

@@ -1,1 +1,1 @@
-"""Localizers: (gradients, *, …) → set of parameter names; one per file."""
+"""Localizers: what is seen of tensors → a set of parameter names, or scores; one per file."""

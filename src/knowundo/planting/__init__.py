@@ -1,0 +1,1 @@
+"""Planted truth: models whose scopes were learned in known tensors, and scores of localizers."""
