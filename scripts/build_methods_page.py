@@ -13,18 +13,21 @@ from knowundo.declarations import Declared, read_own
 from knowundo.recipes.presets import presets, read_preset
 
 PAGE = Path(__file__).parents[1] / "docs" / "methods.md"
-BEGIN, END = "<!-- begin of the table -->", "<!-- end of the table -->"
-HEAD = (
-    "| method | loss on unlearn rows | paper | reads | presets |\n| --- | --- | --- | --- | --- |\n"
-)
+BEGIN, END = "<!-- begin of the table{} -->", "<!-- end of the table{} -->"
+HEADS = {
+    "method": "| method | loss on unlearn rows | paper | reads | presets |\n",
+    "guard": "| guard | what it does | paper | changes | presets |\n",
+}
+RULE = "| --- | --- | --- | --- | --- |\n"
 
 
-def table() -> str:
-    """One row a method."""
+def table(kind: str) -> str:
+    """One row a method or guard."""
     users: dict[str, list[str]] = {}
     for preset in presets("methods"):
         users.setdefault(read_preset("methods", preset)["method"], []).append(preset)
-    return HEAD + "".join(row(one, users.get(one.name, [])) for one in read_own("method"))
+    rows = (row(one, users.get(one.name, [])) for one in read_own(kind))
+    return HEADS[kind] + RULE + "".join(rows)
 
 
 def row(method: Declared, used_by: list[str]) -> str:
@@ -32,16 +35,19 @@ def row(method: Declared, used_by: list[str]) -> str:
     papers = "; ".join(
         f"{one.paper}, [{one.arxiv}](https://arxiv.org/abs/{one.arxiv})" for one in method.papers
     )
-    reads = ", ".join(method.facts["reads"] or ())
+    reads = method.facts.get("changes") or ", ".join(method.facts["reads"] or ())
     names = ", ".join(f"`{name}`" for name in used_by)
     cells = (f"`{method.name}`", method.summary.replace("|", "\\|"), papers, reads, names)
     return f"| {' | '.join(cells)} |\n"
 
 
 def page(text: str) -> str:
-    """The page with its table as it should be."""
-    before, rest = text.split(BEGIN)
-    return f"{before}{BEGIN}\n{table()}{END}{rest.split(END)[1]}"
+    """The page with its tables as they should be."""
+    for kind, name in (("method", ""), ("guard", " of guards")):
+        begin, end = BEGIN.format(name), END.format(name)
+        before, rest = text.split(begin)
+        text = f"{before}{begin}\n{table(kind)}{end}{rest.split(end)[1]}"
+    return text
 
 
 if __name__ == "__main__":

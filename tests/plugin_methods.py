@@ -41,9 +41,9 @@ def fickle(step):
 '''
 
 
-def install(text: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Make the method of a plugin's text known, until the test ends."""
-    monkeypatch.setitem(ENTRIES, "method", entries("method"))
+def install(text: str, folder: Path, monkeypatch: pytest.MonkeyPatch, kind: str = "method") -> None:
+    """Make the method, or what it is, of a plugin's text known, until the test ends."""
+    monkeypatch.setitem(ENTRIES, kind, entries(kind))
     folder.mkdir(exist_ok=True)
     (folder / "plugin.py").write_text(text)
     monkeypatch.setenv("KNOWUNDO_PLUGINS", str(folder))

@@ -11,7 +11,8 @@ Each stage is a function of its own over a `Run`: memorize, localize, unlearn, e
 memory that a recipe needs, and `erase(model, tokenizer, rows)` does all of it for a user's own
 list. A base that is in
 memory already takes the place of a name: `Run(recipe, out, model=net, tokenizer=tokenizer)`.
-A method is one file with `@method` above its loss; likewise `@metric`, `@localizer`, `@benchmark`.
+A method is one file with `@method` above its loss; likewise `@guard`, `@metric`, `@localizer`,
+`@benchmark`.
 """
 
 from __future__ import annotations
@@ -29,10 +30,11 @@ if TYPE_CHECKING:
     from knowundo.errors import BadInput, KnowUndoError
     from knowundo.estimation.estimate import estimate
     from knowundo.exports.export import export
+    from knowundo.exports.guarded import load_guarded
     from knowundo.pipeline import evaluate, localize, memorize, report, run_all, unlearn
     from knowundo.recipes.reading import load_recipe
     from knowundo.recipes.schema import Recipe
-    from knowundo.registry import benchmark, localizer, method, metric
+    from knowundo.registry import benchmark, guard, localizer, method, metric
     from knowundo.results import Results, read_results
     from knowundo.runs.run import Run
     from knowundo.sweeps.sweep import sweep
@@ -45,11 +47,12 @@ _HOMES = {
     "errors": ("BadInput", "KnowUndoError"),
     "estimation.estimate": ("estimate",),
     "exports.export": ("export",),
+    "exports.guarded": ("load_guarded",),
     "pipeline": ("evaluate", "localize", "memorize", "report", "run_all", "unlearn"),
     "recipes.reading": ("load_recipe",),
     "recipes.schema": ("Recipe",),
     "data.records": ("Record",),
-    "registry": ("benchmark", "localizer", "method", "metric"),
+    "registry": ("benchmark", "guard", "localizer", "method", "metric"),
     "results": ("Results", "read_results"),
     "runs.run": ("Run",),
     "sweeps.sweep": ("sweep",),
@@ -70,6 +73,8 @@ __all__ = [
     "estimate",
     "evaluate",
     "export",
+    "guard",
+    "load_guarded",
     "load_recipe",
     "localize",
     "localizer",

@@ -31,9 +31,11 @@ class Entry:
         name: The function's name.
         function: What is called.
         facts: Keyword arguments of the decorator, such as a metric's unit.
-        prepare_function: Makes columns once per record, before training; methods only.
+        prepare_function: Of a method, makes columns once per record, before training; of a guard,
+            makes what it needs of the train rows.
         state_function: Makes the state of the next optimizer step; methods only.
         edit_function: Makes weights of those before and after training; methods only.
+        loss_function: What a second LoRA is trained with, the assistant; guards only.
     """
 
     kind: str
@@ -43,6 +45,7 @@ class Entry:
     prepare_function: Callable[..., Any] | None = None
     state_function: Callable[..., Any] | None = None
     edit_function: Callable[..., Any] | None = None
+    loss_function: Callable[..., Any] | None = None
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Call the function itself."""
@@ -51,7 +54,9 @@ class Entry:
     def prepare(self, function: Callable[..., Any]) -> Callable[..., Any]:
         """Decorator: `function` makes columns once per record, before training.
 
-        Its keyword-only arguments may be hyper-parameters of the method.
+        Of a guard it is `(rows, scorer, *, …) -> {name: value}` of the train rows by scope; values
+        are tensors, or what JSON can hold, and numbers by name under `measured` are reported. Its
+        keyword-only arguments may be hyper-parameters.
 
         Raises:
             BadInput: One of them is not.
@@ -102,6 +107,28 @@ class Entry:
         self.edit_function = function
         return function
 
+    def loss(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """Decorator: the loss of a guard's assistant, a second LoRA beside the memorized one.
+
+        Args:
+            function: As of a method. Its keyword-only arguments may be hyper-parameters.
+
+        Raises:
+            BadInput: One of them is not.
+        """
+        self._check_names(function)
+        self.loss_function = function
+        return function
+
+    @property
+    def trained(self) -> Entry | None:
+        """The loss that is trained: a method itself, or a guard's assistant if it has one."""
+        if self.kind != "guard":
+            return self
+        if self.loss_function is None:
+            return None
+        return Entry("method", self.name, self.loss_function)
+
     def _check_names(self, function: Callable[..., Any]) -> None:
         for name in keyword_defaults(function):
             if name not in self.arguments:
@@ -120,7 +147,9 @@ class Entry:
     @property
     def source(self) -> str:
         """Source code of the function and what belongs to it: artifacts depend on it."""
-        also = self.prepare_function, self.state_function, self.edit_function
+        also = (
+            self.prepare_function, self.state_function, self.edit_function, self.loss_function
+        )  # fmt: skip
         functions = [self.function, *(function for function in also if function is not None)]
         return "\n".join(inspect.getsource(function) for function in functions)
 

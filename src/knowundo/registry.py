@@ -18,7 +18,7 @@ from importlib.metadata import entry_points
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from pathlib import Path
-from typing import Any, overload
+from typing import Any, Literal, overload
 
 from knowundo.entry import Entry as Entry
 from knowundo.entry import keyword_defaults as keyword_defaults
@@ -28,6 +28,7 @@ from knowundo.errors import BadInput, unknown
 # The package in which the files of each kind are.
 HOMES = {
     "method": "knowundo.unlearning.methods",
+    "guard": "knowundo.unlearning.guards",
     "localizer": "knowundo.localization.localizers",
     "metric": "knowundo.evaluation.metrics",
     "benchmark": "knowundo.data.benchmarks",
@@ -61,6 +62,18 @@ def method(
     if function is None:
         return lambda function: _register("method", function, reads=reads)
     return _register("method", function, reads=reads)
+
+
+def guard(*, changes: Literal["prompt", "embeddings", "logits"]) -> Callable[..., Entry]:
+    """Register `(asked, value, *, …) -> value`, a change to what a model is asked or answers.
+
+    The function is called for each prompt, in teacher forcing and in generation alike.
+
+    Args:
+        changes: What the value is. `prompt`: its ids, a tuple; `embeddings`: those of its ids,
+            [prompt tokens, hidden]; `logits`: those of answer tokens, [tokens, vocabulary].
+    """
+    return lambda function: _register("guard", function, changes=changes)
 
 
 def localizer(
@@ -103,7 +116,7 @@ def combination(**facts: Any) -> Callable[[Callable[..., Any]], Entry]:
 
 
 DECORATORS: dict[str, Callable[..., Any]] = {
-    one.__name__: one for one in (method, localizer, metric, benchmark, combination)
+    one.__name__: one for one in (method, guard, localizer, metric, benchmark, combination)
 }
 
 
@@ -161,3 +174,27 @@ def get(kind: str, name: str) -> Entry:
     if name not in known:
         raise unknown(kind, name, known)
     return known[name]
+
+
+def planned_entry(name: str) -> Entry:
+    """The method or guard that a plan names.
+
+    Raises:
+        BadInput: There is none of that name; suggests the nearest.
+    """
+    known = entries("guard") | entries("method")
+    if name not in known:
+        raise unknown("method", name, known)
+    return known[name]
+
+
+def trained_entry(name: str) -> Entry:
+    """The method of that name, or the loss of the assistant of a guard of that name.
+
+    Raises:
+        BadInput: There is none of that name, or the guard trains nothing.
+    """
+    entry = planned_entry(name)
+    if entry.trained is None:
+        raise BadInput(f"guard {name} trains nothing; name a method")
+    return entry.trained

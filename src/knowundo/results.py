@@ -126,6 +126,10 @@ class VariantFacts(BaseModel):
     """Optimizer step whose weights were kept."""
     diverged: str | None = None
     """Why training had to end; the last finite weights were kept and scored. Null: it did not."""
+    guard: dict[str, float] | None = None
+    """Of a guard, what it measured of itself, such as the accuracy in [0, 1] of a classifier. A
+    guard stands between questions and the memorized model, whose weights it leaves as they are:
+    they still hold the unlearn scope. Null: not a guard, the weights themselves were changed."""
     collapsed: str | None = None
     """Why the model counts as ruined. Null: it does not."""
 

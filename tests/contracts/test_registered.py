@@ -6,29 +6,39 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from conftest import randomize
+from guarding import guarded, prompts
+from knowundo.cli.listing import What, _rows
 from knowundo.data.batches import PairedBatch, collate
+from knowundo.data.decoding import before_stop
 from knowundo.data.encoded import Encoded
 from knowundo.data.encoding import encode
+from knowundo.errors import BadInput
 from knowundo.evaluation.groups import Scores
 from knowundo.localization.search import LocalizeSettings, localize
-from knowundo.modeling.forward import Forward
+from knowundo.modeling.forward import Forward, answer_logits
 from knowundo.modeling.model import Model
 from knowundo.modeling.step import Step, halves_of
+from knowundo.pipeline import run_all
 from knowundo.recipes.presets import presets
 from knowundo.recipes.reading import load_recipe
 from knowundo.region_rule import RegionRule
 from knowundo.registry import HOMES, entries
 from knowundo.runs.checks import check
-from knowundo.scoring.table import COLUMNS
+from knowundo.scoring.generation import continue_prompts
+from knowundo.scoring.table import COLUMNS, read_scores
 from knowundo.unlearning.settings import UnlearnSettings
 from knowundo.unlearning.start import Start
 from knowundo.unlearning.training import unlearn
+from plugin_methods import install
+from tiny_run import tiny_run
 
 
 def test_every_kind_has_entries() -> None:
@@ -83,6 +93,33 @@ def test_method(toy: Model, toy_rows: dict[str, list[Encoded]], name: str) -> No
     assert set(done.curve[0]["parts"]) == set(parts)
     before, after = start._memorized.tensors, toy.state()
     assert any(not torch.equal(before[key], after[key]) for key in before)
+
+
+@pytest.mark.parametrize("name", entries("guard"))
+def test_guard(toy: Model, toy_rows: dict[str, list[Encoded]], tmp_path: Path, name: str) -> None:
+    """Teacher forcing and generation pass through it, and say the same; the weights stay."""
+    rows, weights = [*toy_rows["unlearn"], *toy_rows["retention"]], toy.state()
+    alone = dict(answer_logits(Forward(toy), rows))
+    eos = toy.tokenizer.eos_token_id
+    with guarded(toy, toy_rows, name, tmp_path) as (forward, _):
+        how: dict[str, Any] = {"tokens": 6, "stops": [eos], "forward": forward}
+        new = continue_prompts(toy, prompts(rows), **how)
+        said = dict(zip(rows, map(tuple, new.tolist()), strict=True))
+        # One that ends early is padded after its end.
+        said = {r: (*before_stop(ids, [eos]), eos)[: len(ids)] for r, ids in said.items()}
+        continued = {
+            replace(row, ids=(*row.prompt, *ids), fact=(), tail=0): ids for row, ids in said.items()
+        }
+        for row, logits in answer_logits(forward, list(continued)):
+            assert logits.argmax(-1).tolist() == list(continued[row]), row.record.id
+        # Drawn from a distribution that is all but certain, with several answers to each prompt.
+        drawn = continue_prompts(toy, prompts(rows), each=2, temperature=1e-6, **how)
+        assert torch.equal(drawn[::2], new)
+        assert torch.equal(drawn[1::2], new)
+        found = dict(answer_logits(forward, rows))
+    assert any(not torch.allclose(found[row], alone[row], atol=1e-3) for row in rows)
+    toy.reset()
+    assert all(torch.equal(value, weights[key]) for key, value in toy.state().items())
 
 
 @pytest.mark.parametrize("name", entries("metric"))
@@ -180,3 +217,41 @@ def test_a_method_is_one_file(tmp_path: Path) -> None:
     curve = json.loads((tmp_path / "run/unlearned/gentle_ascent/curve.json").read_text())
     assert set(curve[0]["parts"]) == {"unlearn"}
     assert "gentle_ascent" in (tmp_path / "run/report.html").read_text()
+
+
+GUARD_PLUGIN = '''
+from knowundo.registry import guard
+
+@guard(changes="logits")
+def flattened(asked, logits, *, temperature: float = 100.0):
+    """Logits of a higher temperature.
+
+    Args:
+        temperature: divides the logits.
+    """
+    return logits / temperature
+'''
+
+
+def test_a_guard_is_one_file(
+    toy_base: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Written into a folder, it is listed, validated, made, scored and reported."""
+    install(GUARD_PLUGIN, tmp_path / "plugins", monkeypatch, kind="guard")
+    listed = {row["name"]: row for row in _rows(What.methods)}
+    assert listed["flattened"]["kind"] == "guard"
+    assert listed["flattened"]["arguments"] == {"temperature": 100.0}
+    variant = "unlearn.variants=[{method: flattened, %s}]"
+    with pytest.raises(BadInput, match="did you mean 'temperature'"):
+        tiny_run(tmp_path / "no", toy_base, variant % "temperatur: 2.0")
+    run = tiny_run(tmp_path / "run", toy_base, variant % "temperature: 7.0", "data.subjects=1")
+    results = run_all(run)
+    facts = {one.name: one for one in results.variants}
+    assert facts["flattened"].guard == {}
+    assert facts["flattened"].method == "flattened"
+    # Dividing changes no likeliest token, and makes likelihoods those of a flatter distribution.
+    scores = {n: read_scores(run.scores(n) / "rows.parquet") for n in ("memorized", "flattened")}
+    same = (scores["memorized"]["token_accuracy"] == scores["flattened"]["token_accuracy"]).mean()
+    assert same > 0.9
+    assert not (scores["memorized"]["mean_nll"] == scores["flattened"]["mean_nll"]).any()
+    assert "its weights still hold the unlearn scope" in (run.out / "report.html").read_text()

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from estimation.recipes import tracer, write_base
+from knowundo.errors import BadInput
 from knowundo.estimation.unlearning import estimate_unlearning
 from knowundo.modeling.fast.chunked_logits import PORTION
 from knowundo.modeling.model import Model
@@ -55,6 +56,16 @@ def test_every_method_can_be_estimated(toy_base: str) -> None:
     found = [estimate_unlearning(asked, v) for v in asked.run.recipe.unlearn.variants]
     assert [stage.name for stage in found] == list(names)
     assert [stage.name for stage in found if stage.peak is None] == []
+
+
+def test_the_assistant_of_a_guard_is_estimated(toy_base: str) -> None:
+    asked = tracer(toy_base, variants=("uld", "eco"))
+    assistant, other = asked.run.recipe.unlearn.variants
+    found = estimate_unlearning(asked, assistant)
+    assert found.peak
+    assert found.count > 0
+    with pytest.raises(BadInput, match="guard eco trains nothing"):
+        estimate_unlearning(asked, other)
 
 
 def _needs_nothing(arguments: dict[str, Any]) -> bool:

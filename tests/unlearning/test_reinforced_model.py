@@ -34,7 +34,7 @@ def test_the_rows_are_likelier_afterwards_and_nothing_else_has_changed(
     initial = toy.snapshots.nbytes()
     known = {row.record.id: naive_ce(toy, row).item() for row in rows}
     training = toy.net.training
-    column = reinforced(rows, start._scorer(), epochs=5, rate=1e-2)["reinforced"]
+    column = reinforced(rows, start.scorer(), epochs=5, rate=1e-2)["reinforced"]
     assert all(torch.equal(value, toy.state()[name]) for name, value in before.items())
     assert toy.snapshots.nbytes() == initial
     assert toy.net.training == training
@@ -48,9 +48,7 @@ def test_the_rows_are_likelier_afterwards_and_nothing_else_has_changed(
 
 def test_the_same_seed_gives_the_same_bits(toy: Model, toy_rows: Rows) -> None:
     start = Start(toy, toy_rows["unlearn"], {}, seed=3)
-    one, two = (
-        start._scorer().reinforced(toy_rows["unlearn"], epochs=2, lr=1e-2) for _ in range(2)
-    )
+    one, two = (start.scorer().reinforced(toy_rows["unlearn"], epochs=2, lr=1e-2) for _ in range(2))
     assert all(torch.equal(one[name], two[name]) for name in one)
 
 

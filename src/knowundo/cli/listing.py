@@ -12,6 +12,9 @@ import typer
 
 from knowundo.cli.options import AsJson
 
+# Kinds that a plan can name as its method, and what a list calls them.
+_KINDS = {"method": "loss", "guard": "guard"}
+
 
 class What(StrEnum):
     """Kinds of things to list."""
@@ -31,18 +34,26 @@ def _registered(kind: str) -> list[dict[str, Any]]:
     rows = []
     for one in declared(kind):
         row = {"name": one.name, "arguments": one.arguments, "summary": one.summary, **one.facts}
-        if kind in ("method", "combination", "localizer"):
+        if kind in (*_KINDS, "combination", "localizer"):
             row["papers"] = [asdict(paper) for paper in one.papers]
+        if kind in _KINDS:
+            row["kind"] = _KINDS[kind]
         rows.append(row)
     return rows
 
 
+def _methods() -> list[dict[str, Any]]:
+    """Losses and guards: whatever a plan can name as its method."""
+    return sorted((row for kind in _KINDS for row in _registered(kind)), key=lambda r: r["name"])
+
+
 def _source(row: Mapping[str, Any]) -> str:
-    """Papers of a method or localizer, and what it reads or needs; nothing for other kinds."""
+    """Papers of a method or localizer, and what it reads, changes or needs; else nothing."""
     papers = (f"{paper['paper']}, arXiv:{paper['arxiv']}" for paper in row.get("papers", ()))
     reads = f"reads {', '.join(row['reads'])}" if row.get("reads") else ""
     needs = f"needs {', '.join(row['needs'])}" if row.get("needs") else ""
-    return "; ".join(filter(None, (*papers, reads, needs)))
+    guard = f"a guard: changes {row['changes']}, no weights" if "changes" in row else ""
+    return "; ".join(filter(None, (*papers, reads, needs, guard)))
 
 
 def _presets() -> list[dict[str, Any]]:
@@ -67,6 +78,8 @@ def _templates() -> list[dict[str, Any]]:
 def _rows(what: What) -> list[dict[str, Any]]:
     if what is What.presets:
         return _presets()
+    if what is What.methods:
+        return _methods()
     return _templates() if what is What.templates else _registered(what.value.removesuffix("s"))
 
 
@@ -89,7 +102,9 @@ def listing(
     table.add_column(no_wrap=True)
     for row in rows:
         arguments = ", ".join(f"{k}={v}" for k, v in row.get("arguments", {}).items())
-        about = row.get("kind", plain(row["template"]) if "template" in row else arguments)
+        about = plain(row["template"]) if "template" in row else arguments
+        if what is What.presets:
+            about = row["kind"]
         described = "\n".join(filter(None, (row["summary"], _source(row))))
         table.add_row(*map(escape, (row["name"], about, described)))
     Console(highlight=False).print(table)

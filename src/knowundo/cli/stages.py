@@ -192,7 +192,7 @@ def unlearn(
             f"{name}: made of other inputs than are there now, such as another region; "
             f"`knowundo unlearn --variant {name}` makes it again, and `evaluate` waits for that"
         )
-    print_line({"artifacts": [str(v.folder) for v in made], "diverged": failed}, as_json)
+    print_line({"artifacts": [str(v.made) for v in made], "diverged": failed}, as_json)
     if failed:
         raise MethodsFailed(f"diverged: {', '.join(failed)}")
 

@@ -79,7 +79,8 @@ class FakeStart(Start):
         held = [self.reference.states, *self.reference.layers.values()]
         return sum(_unseen_bytes(states, every) for states in held if states)
 
-    def _scorer(self) -> Scorer:
+    def scorer(self) -> Scorer:
+        """What a `prepare` may ask of a model that has no values."""
         return _EchoScorer(self.model, self.seed, self._encode)
 
 

@@ -24,7 +24,7 @@ from knowundo.modeling.model import Model
 from knowundo.modeling.step import Parts
 from knowundo.progress import Reporter
 from knowundo.recipes.schema import Plan, Recipe
-from knowundo.registry import get
+from knowundo.registry import get, planned_entry
 from knowundo.runs.base import adopted_adaptation
 from knowundo.runs.run import BOTH, TRAIN_VAL
 from knowundo.scoring.table import fill_a_batch
@@ -46,7 +46,9 @@ def estimate_stages(tracer: Tracer, reporter: Reporter) -> list[StageEstimate]:
     if recipe.localize.adopt is None:
         work.append(partial(estimate_localization, tracer))
     known: dict[str, StageEstimate] = {}
-    work += [partial(_estimate_variant, tracer, known, v) for v in recipe.unlearn.variants]
+    # A guard without an assistant trains nothing; what it costs is the evaluation.
+    trained = [v for v in recipe.unlearn.variants if planned_entry(v.method).trained is not None]
+    work += [partial(_estimate_variant, tracer, known, v) for v in trained]
     work.append(partial(estimate_evaluation, tracer))
     found = []
     with reporter.task("estimate") as progress:

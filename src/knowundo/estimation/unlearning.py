@@ -14,7 +14,7 @@ from knowundo.estimation.schema import StageEstimate
 from knowundo.estimation.tracer import SCORED, Planned, Tracer, longest_rows
 from knowundo.modeling.step import halves_of
 from knowundo.recipes.schema import Plan, Recipe
-from knowundo.registry import Entry, get
+from knowundo.registry import Entry, planned_entry, taken, trained_entry
 from knowundo.unlearning.combining import Combined, combination
 from knowundo.unlearning.original.rows import whole_steps
 from knowundo.unlearning.rates import ATTEMPTS
@@ -42,8 +42,9 @@ def estimate_unlearning(tracer: Tracer, plan: Plan) -> StageEstimate:
     """
     recipe = tracer.run.recipe
     settings, auto = _settings(recipe, plan)
-    entry = get("method", plan.method)
-    bound = entry.bind(plan.arguments)
+    entry = trained_entry(plan.method)
+    # Of a guard's settings, its assistant's loss takes some.
+    bound = taken(entry.function, planned_entry(plan.method).bind(plan.arguments))
     rows = tracer.rows("unlearn", "train", end=False)
     retained = {s: tracer.rows(s, "train", end=False) for s in ("retention", "general")}
     every = [*rows, *retained["retention"], *retained["general"]]

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple, get_args
 
@@ -36,8 +37,9 @@ from knowundo.exports.merging import (
     take_variant,
     write_merged,
 )
-from knowundo.exports.model_card import Form, render_card, variant_folder
+from knowundo.exports.model_card import Form, made_folder, render_card, variant_folder
 from knowundo.modeling.adapters import adaptation_of
+from knowundo.modeling.guard_files import ASSISTANT, copy_guard
 from knowundo.modeling.variant import ModelVariant
 from knowundo.recipes.reading import differing_keys
 from knowundo.results import Results, read_results
@@ -100,10 +102,12 @@ def export(
     results = _results(run, variant)
     probes = probe_rows(run)
     facts = {"exported": {"variant": variant, "form": form}, **surroundings()}
-    inputs = [read_manifest(variant_folder(chosen))["outputs"], form, shard_size]
+    inputs = [read_manifest(made_folder(chosen))["outputs"], form, shard_size]
     try:
         with new_folder(target, inputs, **facts) as aside:
-            largest = _write(run, chosen, form, aside, probes, shard_size)
+            largest = _write(run, replace(chosen, guard=None), form, aside, probes, shard_size)
+            if chosen.guard is not None:
+                copy_guard(chosen.guard, aside)
             card = render_card(run, chosen, form, results, largest, len(probes), push_to_hub)
             write_text(aside / "README.md", card)
             if beside is not None:
@@ -176,7 +180,10 @@ def _form(run: Run, variant: ModelVariant, wanted: Form | None) -> Form:
                 f"variant {variant.name}: {merge} was merged into its base, so that an adapter "
                 "would not fit the base alone; say --format merged"
             )
+        _refuse_assistant(variant)
         return "merged"
+    if wanted == "merged":
+        _refuse_assistant(variant)
     kind = adaptation_of(variant_folder(variant)).kind
     if wanted == "adapter" and kind == "full":
         raise BadInput(
@@ -184,6 +191,15 @@ def _form(run: Run, variant: ModelVariant, wanted: Form | None) -> Form:
             "--format merged"
         )
     return wanted or ("adapter" if kind == "lora" else "merged")
+
+
+def _refuse_assistant(variant: ModelVariant) -> None:
+    """Refuse merged weights behind a guard whose assistant is a LoRA beside the base itself."""
+    if variant.guard is not None and (variant.guard / ASSISTANT).is_dir():
+        raise BadInput(
+            f"variant {variant.name}: the guard's assistant is a LoRA beside the base, and merged "
+            "weights are no longer that base; say --format adapter"
+        )
 
 
 def _results(run: Run, variant: str) -> Results | None:

@@ -34,6 +34,11 @@ def variant_folder(variant: ModelVariant) -> Path:
     return variant.folder
 
 
+def made_folder(variant: ModelVariant) -> Path:
+    """The folder that was made for a model: of its guard, or of its weights."""
+    return variant_folder(variant) if variant.guard is None else variant.guard
+
+
 class _Markdown(str):
     """Text of a card that is Markdown already; all other text is escaped."""
 
@@ -71,7 +76,7 @@ def render_card(
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    manifest = read_manifest(variant_folder(variant))
+    manifest = read_manifest(made_folder(variant))
     counts: dict[str, int] = {}
     for record in run.records:
         key = f"{record.scope}/{record.split}"
@@ -85,7 +90,7 @@ def render_card(
         commit=hub_commit(run.recipe.model.base),
         form=form,
         quantization=run.recipe.model.quantization,
-        code=_fenced(_code(run, form, repository), "python"),
+        code=_fenced(_code(run, variant, form, repository), "python"),
         facts=_made(run, variant, manifest),
         scores=_scores(results, variant.name) if results else None,
         erasure=_erasure(results, variant.name) if results else None,
@@ -120,9 +125,11 @@ def _front(run: Run, form: Form) -> dict[str, Any]:
     }
 
 
-def _code(run: Run, form: Form, repository: str | None) -> str:
+def _code(run: Run, variant: ModelVariant, form: Form, repository: str | None) -> str:
     """How to load the model and ask it, with what the run put around a question."""
     section, data = run.recipe.model, run.recipe.data
+    if variant.guard is not None:
+        return "\n".join(_guarded_code(run))
     options = f'dtype="{section.dtype}"' + ", trust_remote_code=True" * section.trust_remote_code
     where = f"model_id = {_quoted(repository or 'path/to/this/folder')}"
     imports = ["from transformers import AutoModelForCausalLM, AutoTokenizer"]
@@ -146,13 +153,26 @@ def _code(run: Run, form: Form, repository: str | None) -> str:
     return "\n".join([*imports, "", where, *load, tokenizer, "", *ask])
 
 
-def _ask(data: Data) -> list[str]:
-    """Lines of code that ask a question in the format of the rows."""
+def _guarded_code(run: Run) -> list[str]:
+    """Lines of code that load a guard with its model and ask it."""
+    trusted = ", trust_remote_code=True" * run.recipe.model.trust_remote_code
+    chat = ", templated=True" * (run.recipe.data.encoding == "chat")
+    return [
+        "from knowundo import load_guarded",
+        "",
+        f'guarded = load_guarded("path/to/this/folder"{trusted})',
+        "tokenizer = guarded.tokenizer",
+        *_prompt(run.recipe.data),
+        f"print(guarded.generate([prompt], max_new_tokens=64{chat})[0])",
+    ]
+
+
+def _prompt(data: Data) -> list[str]:
+    """Lines of code that write a question in the format of the rows."""
     asked = prefix_text(data.prefix, data.domain) + "Your question?"
     template = find_template(data.template or "plain")
     # Most tokenizers put a space before a word into the word's token.
     ask = [f"prompt = {_quoted(template.prompt(asked, data.system).rstrip(' '))}"]
-    tokenized = 'tokenizer(prompt, return_tensors="pt")'
     if data.encoding == "chat":
         told = "" if data.system is None else _turn("system", data.system) + ", "
         turns = f"[{told}{_turn('user', asked)}]"
@@ -162,9 +182,15 @@ def _ask(data: Data) -> list[str]:
             "    turns, tokenize=False, add_generation_prompt=True",
             ")",
         ]
-        tokenized = 'tokenizer(prompt, return_tensors="pt", add_special_tokens=False)'
+    return ask
+
+
+def _ask(data: Data) -> list[str]:
+    """Lines of code that ask a question in the format of the rows."""
+    written = ", add_special_tokens=False" * (data.encoding == "chat")
+    tokenized = f'tokenizer(prompt, return_tensors="pt"{written})'
     return [
-        *ask,
+        *_prompt(data),
         f"inputs = {tokenized}",
         "output = model.generate(**inputs, max_new_tokens=64, do_sample=False)",
         'print(tokenizer.decode(output[0, inputs["input_ids"].shape[1]:]))',
@@ -191,12 +217,16 @@ def _quoted(text: str) -> str:
 
 def _made(run: Run, variant: ModelVariant, manifest: dict[str, Any]) -> list[tuple[str, Any]]:
     """How the variant was trained, from its manifest."""
-    if variant.role == "unlearned":
-        arguments = manifest.get("arguments") or {}
+    if variant.guard is not None:
+        facts = {
+            "guard": manifest["method"],
+            "its arguments": _arguments(manifest),
+            **{name.replace("_", " "): f"{value:.1%}" for name, value in manifest["guard"].items()},
+        }
+    elif variant.role == "unlearned":
         facts = {
             "method": manifest["method"],
-            "its arguments": ", ".join(f"{k} = {without_folders(v)}" for k, v in arguments.items())
-            or "none",
+            "its arguments": _arguments(manifest),
             "region": without_folders(manifest["region"]),
             "parameters in the region": f"{manifest['parameters']:,}",
             "retained on": manifest.get("retain_on"),
@@ -213,6 +243,11 @@ def _made(run: Run, variant: ModelVariant, manifest: dict[str, Any]) -> list[tup
             "rows known at the end": f"{manifest['known_share']:.1%}",
         }
     return [(name, value) for name, value in facts.items() if value is not None]
+
+
+def _arguments(manifest: dict[str, Any]) -> str:
+    arguments = manifest.get("arguments") or {}
+    return ", ".join(f"{k} = {without_folders(v)}" for k, v in arguments.items()) or "none"
 
 
 def _scores(results: Results, variant: str) -> dict[str, Any]:

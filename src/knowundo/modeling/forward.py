@@ -12,12 +12,13 @@ import torch
 
 from knowundo.data.batches import Batch, collate
 from knowundo.data.encoded import Encoded
-from knowundo.errors import BadInput
+from knowundo.errors import BadInput, KnowUndoError
 from knowundo.modeling.fast import packing
 from knowundo.modeling.fast.chunked_logits import full_precision
 from knowundo.modeling.fast.oom import in_portions
 from knowundo.modeling.fast.prefix_cache import PrefixCache, layers_of
-from knowundo.modeling.head import live_head
+from knowundo.modeling.guard import Guard, guarded_embeddings
+from knowundo.modeling.head import Head, live_head
 from knowundo.modeling.layer_states import after_layer
 from knowundo.modeling.model import Model
 from knowundo.modeling.padded import all_hidden_states
@@ -34,11 +35,24 @@ class Forward:
             If `None`, all layers run.
         adapters: How many LoRAs are batched (multi_adapter.py): each computes all rows, and the
             first adapter's rows come first.
+        guard: Stands between prompts, the model and its logits (`answer_logits`). If `None`, the
+            model answers by itself.
     """
 
     model: Model
     prefix_cache: PrefixCache | None = None
     adapters: int = 1
+    guard: Guard | None = None
+
+    @property
+    def models(self) -> int:
+        """How many models answer: one for each adapter, or the one behind the guard."""
+        return self.adapters if self.guard is None else 1
+
+    @property
+    def _padded(self) -> bool:
+        """Whether rows have to be padded: embeddings are changed row by row."""
+        return self.guard is not None and self.guard.changes == "embeddings"
 
     def hidden_states(self, batch: Batch) -> torch.Tensor:
         """Final hidden states at the positions that predict the answers.
@@ -86,7 +100,7 @@ class Forward:
         """The same, in as many forwards as it takes."""
         model = self.model
         able = model.capabilities
-        equal = not able.can_pack(batch) and not able.right_padding
+        equal = (not able.can_pack(batch) or self._padded) and not able.right_padding
         groups = together(model, [len(row.ids) for row in batch.encoded], equal=equal)
         if len(groups) == 1:
             reset(model)
@@ -102,9 +116,9 @@ class Forward:
     def _in_one(self, batch: Batch, layer: int | None) -> torch.Tensor:
         """The same of rows that share one forward."""
         model = self.model
-        if not model.capabilities.can_pack(batch):
+        if not model.capabilities.can_pack(batch) or self._padded:
             cells = self._of_each(batch.positions, batch.ids.numel())
-            padded = partial(all_hidden_states, model, batch, self.adapters)
+            padded = partial(self._all_padded, batch)
             return after_layer(model, layer, padded).flatten(0, 1)[cells]
         if model.drops and model.net.training:
             batch = batch.apart()
@@ -118,6 +132,14 @@ class Forward:
         with cache.standing_in(batch) if cache and cached else nullcontext():
             states = after_layer(model, layer, packed)[0]
         return states[self._of_each(batch.packed.flatten()[batch.positions], len(batch.filled))]
+
+    def _all_padded(self, batch: Batch) -> torch.Tensor:
+        """Final hidden states at every position of padded rows."""
+        if self.guard is None:
+            return all_hidden_states(self.model, batch, self.adapters)
+        prompts = [row.prompt for row in batch.encoded]
+        with guarded_embeddings(self.model, self.guard, prompts, left=False, cached=False):
+            return all_hidden_states(self.model, batch, self.adapters)
 
     def _of_each(self, places: torch.Tensor, size: int) -> torch.Tensor:
         """Places in a batch of this size, and in its repetition for each further adapter, flat."""
@@ -177,7 +199,24 @@ def answer_states(
     Yields:
         Row and states, [answer tokens, hidden]; of several adapters
         [adapters, answer tokens, hidden].
+
+    Raises:
+        KnowUndoError: There is a guard, which hidden states would pass by.
     """
+    if forward.guard is not None:
+        raise KnowUndoError("a guarded model has no hidden states of its own; read answer_logits")
+    return _answer_states(forward, encoded, size, only=only, layer=layer)
+
+
+def _answer_states(
+    forward: Forward,
+    encoded: Sequence[Encoded],
+    size: int = 64,
+    *,
+    only: Collection[Encoded] | None = None,
+    layer: int | None = None,
+) -> Iterator[tuple[Encoded, torch.Tensor]]:
+    """`answer_states`, of prompts that a guard has changed already."""
     model, adapters = forward.model, forward.adapters
 
     def states(rows: Sequence[Encoded]) -> list[tuple[Encoded, torch.Tensor]]:
@@ -204,17 +243,40 @@ def answer_logits(
 ) -> Iterator[tuple[Encoded, torch.Tensor]]:
     """Logits of each row's answer, without gradients, shortest rows first.
 
+    The one place through which teacher-forced logits of a guarded model pass.
+
     Args:
         forward: How hidden states are computed.
         encoded: The rows.
         only: Batches without one of these rows are skipped. If `None`, none are.
 
     Yields:
-        Row and logits, [answer tokens, vocabulary]; of several adapters
+        Row and logits, [answer tokens, vocabulary]; of several adapters without a guard
         [adapters, answer tokens, vocabulary].
     """
     head = live_head(forward.model)
+    if forward.guard is not None:
+        yield from _guarded_logits(forward, forward.guard, head, encoded, only)
+        return
     for row, states in answer_states(forward, encoded, only=only):
         with torch.no_grad():
             logits = full_precision(head(states))
         yield row, logits  # outside, or whoever reads two streams at once stays without gradients
+
+
+def _guarded_logits(
+    forward: Forward,
+    guard: Guard,
+    head: Head,
+    encoded: Sequence[Encoded],
+    only: Collection[Encoded] | None,
+) -> Iterator[tuple[Encoded, torch.Tensor]]:
+    """`answer_logits` of the rows as the guard has them asked."""
+    own = {guard.row(row): row for row in encoded}
+    wanted = None if only is None else {made for made, row in own.items() if row in only}
+    for made, states in _answer_states(forward, list(own), only=wanted):
+        row = own[made]
+        with torch.no_grad():
+            each = states if forward.adapters > 1 else states[None]
+            logits = guard.logits(row.prompt, *(full_precision(head(one)) for one in each))
+        yield row, logits

@@ -279,13 +279,13 @@ class Model:
 
     def use(self, variant: ModelVariant) -> None:
         """Make this the given variant; a LoRA of another shape replaces the one that is there."""
-        if variant.folder is None:
+        if (folder := variant.weights) is None:
             self.reset()
             return
-        wanted = adaptation_of(variant.folder)
+        wanted = adaptation_of(folder)
         if wanted.kind == "lora" and not has_shape(self.net, self.adaptation, wanted):
             self.adapt(wanted)
-        self.restore(load_state(self, variant.folder))
+        self.restore(load_state(self, folder))
 
     def train_only(self, names: Iterable[str]) -> list[torch.nn.Parameter]:
         """Let gradients reach these parameters and no others; return them.

@@ -148,12 +148,12 @@ def _facts(variant: ModelVariant, tables: dict[str, pd.DataFrame]) -> VariantFac
     facts = VariantFacts(name=variant.name, role=variant.role)
     if variant.role in ("unlearned", "given"):
         facts.collapsed = collapsed(tables[variant.name], before)
-    if variant.role != "unlearned" or variant.folder is None:
+    if variant.role != "unlearned" or variant.made is None:
         return facts
-    manifest = read_manifest(variant.folder)
+    manifest = read_manifest(variant.made)
     names = ("method", "region", "parameters", "lr", "optimizer_steps")
     watched = ("attempts", "trajectory", "stopped")
-    ends = ("diverged", "kept_step")
+    ends = ("diverged", "kept_step", "guard")
     taken = {name: manifest[name] for name in (*names, *watched, *ends) if name in manifest}
     kept = {"kept_step": manifest["best"]["step"]} if "best" in manifest else {}
     return facts.model_copy(update=taken | kept)

@@ -63,7 +63,7 @@ def report(run: Run, *, redact: bool = False) -> Path:
 
 def _material(run: Run, scores: dict[str, pd.DataFrame]) -> Material:
     """What the report of a run is made of, beside its results."""
-    folders = {v.name: v.folder for v in run.variants() if v.folder and v.role != "given"}
+    folders = {v.name: v.made for v in run.variants() if v.made and v.role != "given"}
     region = next(iter(run.recipe.localize.localizers))
     located = (run.regions / "tensors.json").exists()
     return Material(

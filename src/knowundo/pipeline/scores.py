@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple
 
 import pandas as pd
@@ -13,6 +13,7 @@ from knowundo.evaluation.lm_eval_tasks import TaskSettings, task_rows
 from knowundo.modeling.adapters import Adaptation, adaptation_of
 from knowundo.modeling.fast.oom import ran_out
 from knowundo.modeling.forward import Forward
+from knowundo.modeling.guarded import guarded_forward
 from knowundo.modeling.model import Model
 from knowundo.modeling.multi_adapter import batched_adapters, can_batch_adapters
 from knowundo.modeling.variant import ModelVariant
@@ -52,9 +53,9 @@ def is_whole_model(run: Run, variant: ModelVariant) -> bool:
 def scoring_groups(run: Run) -> list[list[ModelVariant]]:
     """The variants in the order of scoring, grouped by what one forward may score.
 
-    A group has as many adapters as fill a batch with their answers. What is scored already plays no
-    part: the groups of a resumed run have to be those that it began with, because a row's bits
-    depend on the rows beside it.
+    A group has as many adapters as fill a batch with their answers; a guard is alone in its group.
+    What is scored already plays no part: the groups of a resumed run have to be those that it began
+    with, because a row's bits depend on the rows beside it.
     """
     # Adapters of one shape only: their matrices are stacked.
     most = fill_a_batch(run.encoded(), run.recipe.evaluate.generate)
@@ -62,7 +63,8 @@ def scoring_groups(run: Run) -> list[list[ModelVariant]]:
     for variant in _in_order(run):
         own = set() if variant.folder is None else {adaptation_of(variant.folder)}
         kinds = {run.model.adaptation.kind, *(shape.kind for shape in own)}
-        joins = kinds == {"lora"} and len(shapes | own) <= 1
+        joins = kinds == {"lora"} and len(shapes | own) <= 1 and variant.guard is None
+        joins &= not (groups and groups[-1][-1].guard)
         if groups and joins and len(groups[-1]) < most:
             groups[-1].append(variant)
             shapes |= own
@@ -132,8 +134,13 @@ def _tables(
     if len(group) > 1 and not can_batch_adapters(model, group):
         return None
     title = "evaluate " + ", ".join(variant.name for variant in group)
-    whole = is_whole_model(run, group[0])
-    used = nullcontext(Forward(model)) if whole else batched_adapters(model, group)
+    used: AbstractContextManager[Forward]
+    if group[0].guard is not None:
+        used = guarded_forward(model, group[0])
+    elif is_whole_model(run, group[0]):
+        used = nullcontext(Forward(model))
+    else:
+        used = batched_adapters(model, group)
     try:
         with run.reporter.task(title) as progress, used as forward:
             return _score_rows(run, forward, progress, checkpoint)

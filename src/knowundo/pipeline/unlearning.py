@@ -14,7 +14,9 @@ from knowundo.modeling.region_masks import read_masks
 from knowundo.modeling.snapshots import END
 from knowundo.modeling.weights import save_state
 from knowundo.pipeline.aims import Prepared, prepare_unlearning
+from knowundo.pipeline.guarding import make_guard
 from knowundo.recipes.schema import Plan
+from knowundo.registry import planned_entry
 from knowundo.runs.artifact import ArtifactJob
 from knowundo.runs.run import Run
 from knowundo.storage.artifacts import MANIFEST, kept_name, read_manifest
@@ -88,6 +90,15 @@ def _other_steps(run: Run, plan: Plan) -> str:
 
 
 def _unlearn_waiting(run: Run, waiting: Sequence[tuple[Plan, ArtifactJob]]) -> None:
+    guards = [(plan, job) for plan, job in waiting if planned_entry(plan.method).kind == "guard"]
+    for plan, job in guards:
+        with job:
+            make_guard(run, plan, job)
+    if methods := [one for one in waiting if one not in guards]:
+        _train_waiting(run, methods)
+
+
+def _train_waiting(run: Run, waiting: Sequence[tuple[Plan, ArtifactJob]]) -> None:
     prepared = prepare_unlearning(run, run.recipe.unlearn.stop)
     if any(run.recipe.unlearn.settings(plan)["lr"] == "auto" for plan, _ in waiting):
         run.reporter.say(

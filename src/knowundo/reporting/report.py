@@ -89,6 +89,7 @@ def write_report(path: Path, results: Results, material: Material, *, redact: bo
         roles=ROLES,
         rates=rates,
         ruined={variant.name: variant.ruin for variant in results.variants},
+        guards={v.name: v.guard for v in results.variants if v.guard is not None},
         seconds=material.seconds,
         auto=f"{tried[0]:g} and {tried[-1]:g}" if tried else "",
         figures=figures,

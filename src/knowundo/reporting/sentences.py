@@ -137,6 +137,12 @@ def findings(results: Results) -> list[str]:
         if v.diverged
     ]
     said += [f"{v.name} has COLLAPSED: {v.collapsed}." for v in results.variants if v.collapsed]
+    said += [
+        f"{v.name} is a guard ({v.method}): its weights are those of the memorized model and still "
+        "hold the unlearn scope; whoever can run them without the guard has all of it."
+        for v in results.variants
+        if v.guard is not None
+    ]
     said += _requests(results)
     metric = "gap_to_target" if aims else "average_success"
     by_located: dict[str, list[Comparison]] = {}

@@ -156,9 +156,12 @@ def terminal_table(results: Results) -> Table:
     for column in shown:
         table.add_column(column.short, justify="right", no_wrap=True)
     ruined = {variant.name: variant.ruin for variant in results.variants}
+    guards = {variant.name for variant in results.variants if variant.guard is not None}
     for name, role, cells in main_table(results):
         style = {"retain": "green", "unlearned": ""}.get(role, "dim")
         label = f"{name} (target)" if role == "retain" else name
+        if name in guards:
+            label += " (guard)"
         if ruined[name]:
             label += f" ({', '.join(ruined[name])})"
         values = [c.value for c, column in zip(cells, COLUMNS, strict=True) if column in shown]

@@ -9,8 +9,9 @@ from knowundo.errors import BadInput, unknown
 from knowundo.evaluation.lm_eval_tasks import check_tasks
 from knowundo.modeling import regions
 from knowundo.recipes.schema import Plan, Recipe
-from knowundo.registry import get
+from knowundo.registry import get, planned_entry
 from knowundo.runs.base import base_knows
+from knowundo.runs.guard_checks import check_guard
 from knowundo.unlearning.combining import chosen, needs_retention, said
 
 
@@ -38,7 +39,11 @@ def check(recipe: Recipe) -> None:
             raise BadInput("localize.adopt: one region; name one localizer that it stands for")
     check_tasks(recipe.evaluate.general_tasks, recipe.evaluate.general_folder)
     for plan in recipe.unlearn.variants:
-        get("method", plan.method).bind(plan.arguments)
+        entry = planned_entry(plan.method)
+        entry.bind(plan.arguments)
+        if entry.kind == "guard":
+            check_guard(recipe, plan, entry)
+            continue
         _check_plan(recipe, plan)
         _check_region(recipe, plan)
 
@@ -132,7 +137,7 @@ def effective(recipe: Recipe) -> dict[str, Any]:
     """A recipe with its defaults, those of methods and localizers too."""
     whole = recipe.model_dump(mode="json")
     for variant in whole["unlearn"]["variants"]:
-        variant["arguments"] = get("method", variant["method"]).bind(variant["arguments"])
+        variant["arguments"] = planned_entry(variant["method"]).bind(variant["arguments"])
         variant["gradients"] = said(variant["gradients"])
     localizers = whole["localize"]["localizers"]
     # With their defaults, so that a default that changes in a later version is seen.

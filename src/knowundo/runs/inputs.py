@@ -18,7 +18,7 @@ from knowundo.modeling.base import base_files
 from knowundo.modeling.region_masks import mask_file
 from knowundo.modeling.variant import ModelVariant
 from knowundo.recipes.schema import Plan
-from knowundo.registry import get
+from knowundo.registry import get, planned_entry
 from knowundo.runs.base import BOTH, base_knows
 from knowundo.runs.file_hashes import input_hash, named_files
 from knowundo.scoring import table
@@ -75,7 +75,7 @@ def localize_inputs(run: Run) -> list[Any]:
 
 def unlearn_inputs(run: Run, plan: Plan) -> list[Any]:
     """What an unlearned variant is made of."""
-    method = get("method", plan.method)
+    method = planned_entry(plan.method)
     # What is kept on the way does not change the way.
     settings = plan.model_dump(exclude={"name", "keep_every"})
     settings |= run.recipe.unlearn.settings(plan)
@@ -110,12 +110,14 @@ def mask_hash(region: Path) -> list[str]:
 def score_inputs(run: Run, variant: ModelVariant) -> list[Any]:
     """What a variant's scores are made of."""
     section = run.recipe.evaluate
-    weights: dict[str, str] | None = None
+    weights: dict[str, Any] | None = None
     # A given model has no manifest of this run, so its files are hashed as they are.
     if variant.role == "given" and variant.folder is not None:
         weights = {file.name: file_hash(file) for file in base_files(str(variant.folder))}
-    elif variant.folder is not None:
-        weights = run.made(variant.folder, _STAGES[variant.role])
+    elif variant.made is not None:
+        weights = run.made(variant.made, _STAGES[variant.role])
+    if variant.guard is not None and variant.folder is not None:  # the model behind the guard
+        weights = {**(weights or {}), "model": run.made(variant.folder, "memorize")}
     tasks = None
     if section.general_folder:
         tasks = [file_hash(file) for file in sorted(Path(section.general_folder).rglob("*.*"))]

@@ -1,9 +1,10 @@
 """purge(): remove the unlearn scope's own data from a run's directory.
 
 Removed are the models that know the unlearn scope, such as the adapter that an erasure was handed,
-kept steps of unlearning, checkpoints, an erasure's lists and a report that is not redacted. In the
-scores, every question and answer of the unlearn scope is replaced by its hash and length. The
-unlearned models, regions and numbers stay. Files are removed, which does not wipe a disk.
+kept steps of unlearning, guards (what they learned is of the unlearn scope), checkpoints, an
+erasure's lists and a report that is not redacted. In the scores, every question and answer of the
+unlearn scope is replaced by its hash and length. The unlearned models, regions and numbers stay.
+Files are removed, which does not wipe a disk.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from pathlib import Path
 
 from knowundo.data.records import redacted
 from knowundo.errors import BadInput
+from knowundo.modeling.guard_files import is_guard
 from knowundo.progress import Reporter
 from knowundo.reporting.report import REDACTED
 from knowundo.scoring.table import read_scores, write_scores
@@ -42,7 +44,8 @@ def holdings(out: Path) -> list[str]:
     if "report.html" in found and REDACTED in (out / "report.html").read_text(encoding="utf-8"):
         found.remove("report.html")
     # Early in its training a model still knows what it unlearns.
-    kept = [f for f in sorted((out / "unlearned").glob("*")) if KEPT_NAME.fullmatch(f.name)]
+    made = sorted((out / "unlearned").glob("*"))
+    kept = [f for f in made if KEPT_NAME.fullmatch(f.name) or is_guard(f)]
     found += [str(folder.relative_to(out)) for folder in kept]
     return found + [str(f.parent.relative_to(out)) for f in _tables(out) if _shows(f)]
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from knowundo.errors import BadInput
 from knowundo.modeling.adapters import Adaptation, unmerged_reason
+from knowundo.modeling.guard_files import is_guard
 from knowundo.modeling.model import Model
 from knowundo.modeling.variant import ModelVariant
 from knowundo.recipes.values import ROLES
@@ -58,10 +59,17 @@ def made_variants(run: Run) -> tuple[list[ModelVariant], list[str]]:
         inputs = unlearn_inputs(run, plan)
         if run.done(folder, inputs):
             made += _kept_steps(run, plan.name, inputs)
-            made.append(ModelVariant(plan.name, "unlearned", folder))
+            made.append(_of_plan(run, plan.name, folder))
         else:
             outdated.append(plan.name)
     return made, outdated
+
+
+def _of_plan(run: Run, name: str, folder: Path) -> ModelVariant:
+    """What a plan made: weights, or a guard before the memorized model."""
+    if is_guard(folder):
+        return ModelVariant(name, "unlearned", run.start.folder, guard=folder)
+    return ModelVariant(name, "unlearned", folder)
 
 
 def _kept_steps(run: Run, name: str, inputs: Sequence[Any]) -> list[ModelVariant]:

@@ -52,7 +52,7 @@ def answer_rows(
     progress: Progress | None = None,
 ) -> None:
     """Generate the answers that the state does not hold yet, and put them into it."""
-    model, adapters = forward.model, forward.adapters
+    model = forward.model
     stops = stop_ids(model, encoded)
     order = sorted(encoded, key=lambda row: (row.answer_length, len(row.prompt)))
 
@@ -64,10 +64,10 @@ def answer_rows(
             [row.prompt for row in rows],
             tokens=max(row.answer_length for row in rows),
             stops=stops,
-            adapters=adapters,
+            forward=forward,
         )
         true_texts = decoded_all(model.tokenizer, [true_ids(row) for row in rows])
-        for answers, own in zip(state.said, output.chunk(adapters), strict=True):
+        for answers, own in zip(state.said, output.chunk(forward.models), strict=True):
             # Cut to its own true answer's length, what a row says does not depend on others.
             tokens = [new[: row.answer_length] for row, new in zip(rows, own.tolist(), strict=True)]
             texts = decoded_all(model.tokenizer, tokens, stops=stops)
@@ -79,5 +79,5 @@ def answer_rows(
         if progress:
             progress(len(state.said[0]), len(order))
 
-    size = max(1, batch_size // adapters)
+    size = max(1, batch_size // forward.adapters)
     deque(in_portions(order, size, answer, model.notes.add, "answering"), maxlen=0)

@@ -13,8 +13,10 @@ from knowundo.data.encoded import Encoded
 from knowundo.errors import BadInput
 from knowundo.modeling.continuation import continued
 from knowundo.modeling.fast.oom import in_portions
+from knowundo.modeling.forward import Forward
 from knowundo.modeling.model import Model
 from knowundo.modeling.positions import unscaled
+from knowundo.scoring.guarded import guarded_continuation
 
 # Answers that are generated at a time, and adapters in a batched forward at most: each is held in
 # memory.
@@ -30,9 +32,9 @@ def continue_prompts(
     stops: Sequence[int],
     each: int = 1,
     temperature: float | None = None,
-    adapters: int = 1,
+    forward: Forward | None = None,
 ) -> torch.Tensor:
-    """New ids after each prompt, [adapters · prompts · each, at most `tokens`].
+    """New ids after each prompt, [models · prompts · each, at most `tokens`].
 
     Prompts that would change what follows another, in a batch padded on the left, are continued in
     batches of their own.
@@ -44,21 +46,26 @@ def continue_prompts(
         stops: Ids that end an answer.
         each: Answers to each prompt.
         temperature: Of the whole distribution. If `None`, greedy.
-        adapters: Adapters of a batched multi-adapter forward; each continues all prompts.
+        forward: Of a guard, or of several adapters, each of which continues all prompts. If `None`,
+            the model by itself.
 
     Raises:
         BadInput: transformers cannot generate with this architecture.
     """
+    forward = Forward(model) if forward is None else forward
+    if forward.guard is not None:
+        prompts = [forward.guard.prompt(prompt) for prompt in prompts]
+    generated = _generated if forward.guard is None else guarded_continuation
     how: dict[str, Any] = {"stops": stops, "each": each, "temperature": temperature}
-    how["adapters"] = adapters
     groups = _groups(model, [len(prompt) for prompt in prompts], tokens)
     if groups == [(list(range(len(prompts))), tokens)]:
-        return _generated(model, prompts, tokens=tokens, **how)
-    output = torch.full((adapters, len(prompts), each, tokens), model.pad, device=model.device)
+        return generated(forward, prompts, tokens=tokens, **how)
+    shape = (forward.models, len(prompts), each, tokens)
+    output = torch.full(shape, model.pad, device=model.device)
     for numbers, most in groups:
         if most > 0:
-            new = _generated(model, [prompts[n] for n in numbers], tokens=most, **how)
-            new = new.view(adapters, len(numbers), each, -1)
+            new = generated(forward, [prompts[n] for n in numbers], tokens=most, **how)
+            new = new.view(forward.models, len(numbers), each, -1)
             output[:, numbers, :, : new.shape[-1]] = new
     return output.flatten(0, 2)
 
@@ -83,20 +90,20 @@ def _groups(model: Model, lengths: Sequence[int], tokens: int) -> list[tuple[lis
 
 
 def _generated(
-    model: Model,
+    forward: Forward,
     prompts: Sequence[Sequence[int]],
     *,
     tokens: int,
     stops: Sequence[int],
     each: int,
     temperature: float | None,
-    adapters: int,
 ) -> torch.Tensor:
     """New ids after each prompt, all in one batch."""
+    model = forward.model
     drawn = {"do_sample": True, "temperature": temperature, "top_k": 0, "top_p": 1.0}
     output = continued(
         model,
-        list(prompts) * adapters,
+        list(prompts) * forward.adapters,
         max_new_tokens=tokens,
         num_return_sequences=each,
         eos_token_id=sorted(stops),
@@ -168,6 +175,7 @@ def complete(
     seed: int = 0,
     stops: Iterable[int] = (),
     batch_size: int = 64,
+    forward: Forward | None = None,
 ) -> list[tuple[str, bool]]:
     """What the model says after each prompt, and whether it came to an end by itself.
 
@@ -180,9 +188,11 @@ def complete(
         seed: of the draws.
         stops: ids that end an answer beside the model's own, such as a template's end of turn.
         batch_size: prompts at a time.
+        forward: With a guard. If `None`, the model by itself.
     """
     over = {int(model.tokenizer.eos_token_id), *_own_ends(model), *stops}
     options: dict[str, Any] = {"stops": sorted(over), "each": each, "temperature": temperature}
+    options["forward"] = forward
 
     def draw(part: Sequence[Sequence[int]]) -> list[tuple[str, bool]]:
         new = continue_prompts(model, part, tokens=tokens, **options).tolist()

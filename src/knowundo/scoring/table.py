@@ -43,7 +43,7 @@ def score_adapters(
     """Score a model as it is now: each adapter of a forward, in their order.
 
     Args:
-        forward: Of one adapter or of several; its model is not changed.
+        forward: Of one adapter, of several, or of a guard; its model is not changed.
         encoded: Rows of any scope and split.
         generated_splits: Splits whose questions are also answered freely; plain text never is.
         progress: Called after each generated batch.
@@ -54,10 +54,10 @@ def score_adapters(
         and what was not measured is missing, never 0.
     """
     model = forward.model
-    state = ScoringState(forward.adapters, checkpoint)
+    state = ScoringState(forward.models, checkpoint)
     force_answers(forward, encoded, state)
     answer_rows(forward, _asked(encoded, generated_splits), state, progress=progress)
-    if forward.adapters > 1:  # some of the tables may be written when this process is killed
+    if forward.models > 1:  # some of the tables may be written when this process is killed
         state.keep(over=True)
     both = zip(state.forced, state.said, strict=True)
     return [_table(model, encoded, forced, said) for forced, said in both]

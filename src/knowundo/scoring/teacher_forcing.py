@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -11,7 +11,7 @@ from torch.nn.functional import cross_entropy
 
 from knowundo.data.encoded import Encoded
 from knowundo.modeling.fast.chunked_logits import full_precision
-from knowundo.modeling.forward import Forward, answer_states
+from knowundo.modeling.forward import Forward, answer_logits, answer_states
 from knowundo.modeling.head import live_head
 from knowundo.modeling.model import Model
 from knowundo.scoring.progress import ScoringState
@@ -39,16 +39,30 @@ def teacher_forced(model: Model, encoded: Sequence[Encoded]) -> dict[str, dict[s
 def force_answers(forward: Forward, encoded: Sequence[Encoded], state: ScoringState) -> None:
     """Score the true answers that the state does not hold yet, and put the scores into it."""
     missing = {row for row in encoded if row.record.id not in state.forced[0]}
-    head = live_head(forward.model)
-    for row, states in answer_states(forward, encoded, only=missing):
+    for row, each in _logits_of_each(forward, encoded, missing):
         if row not in missing:
             continue
-        adapters = states if forward.adapters > 1 else states[None]
-        for rows, own in zip(state.forced, adapters, strict=True):
-            with torch.no_grad():
-                logits = full_precision(head(own))
+        for rows, logits in zip(state.forced, each, strict=True):
             rows[row.record.id] = _judged(row, logits)
         state.keep()
+
+
+def _logits_of_each(
+    forward: Forward, encoded: Sequence[Encoded], missing: set[Encoded]
+) -> Iterator[tuple[Encoded, Iterable[torch.Tensor]]]:
+    """Rows, and the logits of each model in turn: those of several adapters are never all held."""
+    if forward.guard is not None:
+        for row, logits in answer_logits(forward, encoded, only=missing):
+            yield row, [logits]
+        return
+    head = live_head(forward.model)
+
+    def logits_of(states: torch.Tensor) -> torch.Tensor:
+        with torch.no_grad():
+            return full_precision(head(states))
+
+    for row, states in answer_states(forward, encoded, only=missing):
+        yield row, map(logits_of, states if forward.adapters > 1 else states[None])
 
 
 def _judged(row: Encoded, logits: torch.Tensor) -> dict[str, Any]:

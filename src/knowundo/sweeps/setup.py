@@ -12,7 +12,7 @@ from knowundo.localization.gradients import Measured
 from knowundo.modeling import regions
 from knowundo.modeling.region_masks import read_masks
 from knowundo.recipes.schema import Plan, Recipe, Stop
-from knowundo.registry import get
+from knowundo.registry import get, planned_entry
 from knowundo.runs.run import Run
 from knowundo.storage.files import read_json
 from knowundo.unlearning.rates import first_rate
@@ -70,18 +70,20 @@ def chosen_plan(recipe: Recipe, name: str | None) -> Plan:
     """The variant of that name, or the only one of the recipe.
 
     Raises:
-        BadInput: there is no such variant, or there are several and none is named.
+        BadInput: there is no such variant, there are several and none is named, or it is a guard.
     """
-    planned = {plan.name: plan for plan in recipe.unlearn.variants}
-    if name is None and len(planned) == 1:
-        return next(iter(planned.values()))
-    if name is None:
+    plans = {plan.name: plan for plan in recipe.unlearn.variants}
+    if name is None and len(plans) > 1:
+        raise BadInput(f"sweep: one variant at a time; name it with --variant: {', '.join(plans)}")
+    if name is not None and name not in plans:
+        raise unknown("variant", name, plans)
+    plan = next(iter(plans.values())) if name is None else plans[name]
+    if planned_entry(plan.method).kind == "guard":
         raise BadInput(
-            f"sweep: one variant at a time; name it with --variant: {', '.join(planned)}"
+            f"variant {plan.name}: {plan.method} is a guard, and a sweep evaluates steps of a "
+            "training; sweep a method"
         )
-    if name not in planned:
-        raise unknown("variant", name, planned)
-    return planned[name]
+    return plan
 
 
 def set_up_study(run: Run, plan: Plan, ranges: Mapping[str, tuple[float, float]]) -> StudySetup:

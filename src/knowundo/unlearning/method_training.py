@@ -14,7 +14,7 @@ from knowundo.modeling.fast.prefix_cache import PrefixCache, make_prefix_cache
 from knowundo.modeling.forward import Forward
 from knowundo.modeling.model import Model
 from knowundo.modeling.step import halves_of
-from knowundo.registry import get
+from knowundo.registry import trained_entry
 from knowundo.storage.checkpoints import State
 from knowundo.storage.job import Job
 from knowundo.training.resumable import Resumable
@@ -55,7 +55,7 @@ class MethodTraining:
         """
         if settings.lr is None:
             raise ValueError("UnlearnSettings.lr is None; give a rate or search one")
-        self.start, self.entry = start, get("method", settings.method)
+        self.start, self.entry = start, trained_entry(settings.method)
         self.bound = self.entry.bind(settings.arguments)
         self.model = start.restore()
         self.region = list(self.model.parameters() if settings.region is None else settings.region)

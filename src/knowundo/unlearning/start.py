@@ -1,9 +1,8 @@
-"""The memorized model, where every method starts, and what a method's `prepare` may ask of it."""
+"""The memorized model, where every method starts."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -11,133 +10,17 @@ import torch
 
 from knowundo.data.batches import PairedBatch, paired
 from knowundo.data.encoded import Encoded
-from knowundo.data.neighbours import renamed
-from knowundo.data.records import Record
 from knowundo.errors import KnowUndoError
-from knowundo.modeling.forward import Forward, answer_logits
+from knowundo.modeling.forward import Forward
 from knowundo.modeling.half import Columns
 from knowundo.modeling.model import Model
 from knowundo.modeling.reference import Reference
 from knowundo.modeling.snapshots import MEMORIZED
 from knowundo.modeling.step import Parts, Step
 from knowundo.registry import Entry
-from knowundo.scoring.generation import sample
-from knowundo.unlearning.reinforced_model import reinforced_states
+from knowundo.unlearning.scorer import Encode as Encode
+from knowundo.unlearning.scorer import Scorer as Scorer
 from knowundo.unlearning.settings import UnlearnSettings
-
-Encode = Callable[[list[Record]], list[Encoded]]
-
-
-class Scorer:
-    """What a method's `prepare` may ask of the memorized model.
-
-    Attributes:
-        seed: Seed of whatever `prepare` draws.
-        special: Ids of the special tokens, sorted.
-    """
-
-    def __init__(
-        self,
-        model: Model,
-        seed: int,
-        encode: Encode | None = None,
-        restore: Callable[[], object] | None = None,
-    ) -> None:
-        """Ask nothing yet.
-
-        Args:
-            model: The memorized model.
-            seed: Seed of whatever `prepare` draws.
-            encode: Encodes records as the rows were encoded; only other answers need it.
-            restore: Makes the model the memorized one again; only `reinforced` needs it.
-        """
-        self._model, self.seed, self._encode = model, seed, encode
-        self._restore = restore
-        self.special = sorted(model.tokenizer.all_special_ids)
-
-    @property
-    def vocabulary(self) -> int:
-        """Number of tokens that the model can emit."""
-        return len(self._model.tokenizer)
-
-    @property
-    def hidden_size(self) -> int:
-        """Numbers of a hidden state."""
-        module: Any = self._model.causal_lm()
-        return int(module.config.get_text_config().hidden_size)
-
-    @property
-    def positions(self) -> int | None:
-        """Tokens that a row may have. If `None`, any number."""
-        return self._model.positions
-
-    def logits(self, encoded: Sequence[Encoded]) -> Any:
-        """Return pairs of row and logits at its answer positions, [answer tokens, vocabulary]."""
-        return answer_logits(Forward(self._model), encoded)
-
-    def tokens(self, text: str) -> list[int]:
-        """Return the ids of a text's tokens, without special tokens around it."""
-        ids: list[int] = self._model.tokenizer(text, add_special_tokens=False)["input_ids"]
-        return ids
-
-    def answered(self, row: Encoded, text: str) -> Encoded:
-        """Return the same record with another answer, encoded as the row was.
-
-        Raises:
-            KnowUndoError: There is no `encode`.
-        """
-        return self._encoded(replace(row.record, answer=text, alternatives=(), facts=()))
-
-    def asked(self, row: Encoded, question: str) -> Encoded:
-        """Return the same record with another question, encoded as the row was.
-
-        Raises:
-            KnowUndoError: There is no `encode`.
-        """
-        return self._encoded(replace(row.record, question=question))
-
-    def about(self, row: Encoded, name: str) -> Encoded | None:
-        """The same question and answer about somebody else, encoded as the row was.
-
-        Returns:
-            `None` where the question does not name its subject.
-
-        Raises:
-            KnowUndoError: how rows are encoded was not told.
-        """
-        other = renamed(row.record, name)
-        return None if other is None else self._encoded(other)
-
-    def _encoded(self, record: Record) -> Encoded:
-        # Most methods need no other answers, so `encode` may be left out of a Start.
-        if self._encode is None:
-            raise KnowUndoError("other answers need Start(…, encode=…), which encodes records")
-        return self._encode([record])[0]
-
-    def note(self, text: str) -> None:
-        """Tell the user, and put it into the manifest."""
-        self._model.notes.add(text)
-
-    def sample(
-        self, rows: Sequence[Encoded], *, n: int, temperature: float, seed: int
-    ) -> dict[str, list[str]]:
-        """Draw `n` answers of the memorized model to each row's question, by record id."""
-        return sample(self._model, rows, n=n, temperature=temperature, seed=seed)
-
-    def reinforced(
-        self, rows: Sequence[Encoded], *, epochs: int, lr: float
-    ) -> dict[str, torch.Tensor]:
-        """See `reinforced_states`; the model is the memorized one again afterwards.
-
-        Raises:
-            KnowUndoError: There is no `restore`.
-        """
-        if self._restore is None:
-            raise KnowUndoError("a reinforced model needs Scorer(…, restore=…)")
-        try:
-            return reinforced_states(self._model, rows, epochs=epochs, lr=lr, seed=self.seed)
-        finally:
-            self._restore()
 
 
 class Start:
@@ -229,11 +112,12 @@ class Start:
         # their terms share their columns.
         key = method.name, repr(arguments)
         if key not in self._columns:
-            made = method.prepare_function(self.unlearn_rows, self._scorer(), **arguments)
+            made = method.prepare_function(self.unlearn_rows, self.scorer(), **arguments)
             self._columns[key] = made
         return self._columns[key]
 
-    def _scorer(self) -> Scorer:
+    def scorer(self) -> Scorer:
+        """What a `prepare` may ask of the model that is in memory."""
         return Scorer(self.model, self.seed, self._encode, self.restore)
 
     def batches(

@@ -18,7 +18,7 @@ from knowundo.modeling.forward import Forward
 from knowundo.modeling.half import Columns
 from knowundo.modeling.model import Model
 from knowundo.modeling.step import Parts, Step
-from knowundo.registry import get
+from knowundo.registry import Entry, get
 from knowundo.unlearning.start import Start
 
 Rows = dict[str, list[Encoded]]
@@ -42,7 +42,10 @@ class Moved:
 
     def parts(self, method: str, **arguments: Any) -> Parts:
         """The loss where the model has moved away from the memorized one."""
-        entry = get("method", method)
+        return self.of(get("method", method), **arguments)
+
+    def of(self, entry: Entry, **arguments: Any) -> Parts:
+        """The same of a loss that no name leads to, such as a guard's assistant's."""
         bound = entry.bind(arguments)
         self.model.restore(self.memorized)
         self.columns = self.start.columns(entry, bound)

@@ -1,0 +1,62 @@
+"""What a planned guard cannot have: it trains no weights of the model that it stands before."""
+
+from __future__ import annotations
+
+from knowundo.entry import Entry
+from knowundo.errors import BadInput
+from knowundo.modeling import regions
+from knowundo.recipes.schema import Plan, Recipe
+from knowundo.unlearning.combining import chosen
+
+# Keys of a plan that are about training.
+_TRAINING = (
+    "lr", "guess", "epochs", "batch_size", "accumulation", "retained", "retain_on",
+)  # fmt: skip
+
+
+def check_guard(recipe: Recipe, plan: Plan, guard: Entry) -> None:
+    """Refuse settings of a planned guard that cannot apply to it.
+
+    Raises:
+        BadInput: Names the key.
+    """
+    place, (reason, fix) = f"variant {plan.name}", _without_weights(recipe, plan)
+    if reason:
+        raise BadInput(f"{place}: {plan.method} is a guard and leaves the weights alone; {fix}")
+    if recipe.evaluate.general_tasks:
+        raise BadInput(
+            f"{place}: {plan.method} is a guard, and evaluate.general_tasks ask the model itself; "
+            "leave out one of the two"
+        )
+    if guard.trained is None:
+        given = [name for name in _TRAINING if getattr(plan, name) != _default(name)]
+        if given:
+            raise BadInput(f"{place}: {plan.method} trains nothing; leave out {given[0]}")
+        return
+    if recipe.unlearn.settings(plan)["lr"] == "auto":
+        raise BadInput(
+            f"{place}: lr auto aims at what an unlearned model predicts, and {plan.method} trains "
+            "an assistant; set a rate"
+        )
+    if recipe.model.adaptation == "full" or recipe.quirks:
+        key = "compat" if recipe.quirks else "model.adaptation full"
+        raise BadInput(
+            f"{place}: {plan.method} trains a second LoRA beside the memorized one, which {key} "
+            "does not allow; leave it out"
+        )
+
+
+def _without_weights(recipe: Recipe, plan: Plan) -> tuple[bool, str]:
+    """Whether something is asked for that only changed weights have, and what to leave out."""
+    found = {
+        "unlearn.stop": recipe.unlearn.stop is not None,
+        "keep_every": bool(recipe.unlearn.keeps(plan)),
+        f"region {plan.region}": plan.region != regions.EVERYTHING,
+        "gradients": chosen(plan.gradients) is not None,
+    }
+    asked = [key for key, there in found.items() if there]
+    return bool(asked), f"leave out {asked[0]}" if asked else ""
+
+
+def _default(name: str) -> object:
+    return Plan.model_fields[name].default
