@@ -28,3 +28,13 @@ def test_methods_name_their_papers_and_what_they_read(knowundo: Call) -> None:
     assert rows["npo"]["reads"] == ["unlearn", "retention", "reference"]
     plain = " ".join(knowundo("list", "methods").stdout.split())
     assert "arXiv:2404.05868" in plain
+
+
+def test_localizers_name_their_papers_and_what_they_need(knowundo: Call) -> None:
+    rows = {r["name"]: r for r in json.loads(knowundo("list", "localizers", "--json").stdout)}
+    assert rows["snip"]["papers"] == [{"paper": "Lee et al. 2019", "arxiv": "1810.02340"}]
+    assert rows["snip"]["needs"] == ["gradients", "weights"]
+    assert rows["snip"]["arguments"] == {"share": 0.25, "granularity": "tensor"}
+    assert rows["memflex"]["needs"] is None
+    plain = " ".join(knowundo("list", "localizers").stdout.split())
+    assert "needs gradients, weights" in plain

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import pytest
+
 from knowundo.data.encoded import Encoded
+from knowundo.errors import BadInput
 from knowundo.localization.search import LocalizeSettings, localize
 from knowundo.modeling import regions
 from knowundo.modeling.adapters import Adaptation
@@ -42,6 +45,11 @@ def test_beside_a_fresh_lora_regions_are_whole_modules(toy_base: str, toy_rows: 
         assert 0 < len(modules) < len(found["tensors"])
     sizes = found["parameters"]
     assert sizes["memflex"] == sizes["random-1"] == sizes["random-2"]
+    rows = LocalizeSettings(
+        {"saliency": {"granularity": "row"}}, copies=1, batch_size=8, draws=0, seed=0
+    )
+    with pytest.raises(BadInput, match="granularity row: beside a LoRA without effect yet"):
+        localize(model, toy_rows["unlearn"], toy_rows["retention"], rows)
 
 
 def test_a_lora_that_was_trained_is_not_fresh(toy: Model, toy_rows: Rows) -> None:

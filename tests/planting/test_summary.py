@@ -30,6 +30,10 @@ CELLS = [
 ]
 
 
+def result() -> dict[str, Any]:
+    return {"summary": summarize(CELLS, 50), "trials": summarize_trials(CELLS, 50)}
+
+
 def test_what_a_localizer_is_chosen_on_is_not_what_is_reported() -> None:
     groups = groups_of_cells(CELLS)
     assert {name: len(cells) for name, cells in groups.items()} == {
@@ -57,9 +61,8 @@ def test_regions_are_compared_with_random_ones() -> None:
 
 
 def test_tables_show_every_group() -> None:
-    result = {"summary": summarize(CELLS, 50), "trials": summarize_trials(CELLS, 50)}
-    ranking, trials = tables(result)
+    ranking, trials = tables(result())
     assert len(ranking.columns) == 2 + 4
     assert len(trials.columns) == 1 + 3 * 4
     assert trials.row_count == 3
-    assert len(tables(result | {"trials": {}})) == 1
+    assert len(tables(result() | {"trials": {}})) == 1

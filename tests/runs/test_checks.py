@@ -17,6 +17,14 @@ from knowundo.runs.checks import check
         (["unlearn.variants=[{preset: memflex, acsent: 1}]"], "did you mean 'ascent'?"),
         (["localize.localizers={memflx: {}}"], "did you mean 'memflex'?"),
         (["localize.localizers={memflex: {mue: 1}}"], "did you mean 'mu'?"),
+        (
+            ["localize.localizers={snip: {share: 2}}"],
+            "localizer snip: share: Input should be less than or equal to 1",
+        ),
+        (
+            ["localize.localizers={reversion: {granularity: row}}"],
+            "reversion: granularity row: it scores whole modules or layers",
+        ),
         (["localize.draws=2"], "memflex_random-3: unknown region 'random-3'"),
         (["unlearn.variants=[{preset: memflex, region: gone.json}]"], "no region file gone.json"),
         (

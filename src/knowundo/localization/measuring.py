@@ -50,6 +50,18 @@ class Scoring:
         """How its scores become a region."""
         return RegionRule(**{name: self.bound[name] for name in ("share", "granularity")})
 
+    def check(self) -> None:
+        """Refuse a region of rows, columns or weights where only whole modules are scored.
+
+        Raises:
+            BadInput: Names the localizer and the granularity.
+        """
+        if self.rule.masks and "model" in self.needs:
+            raise BadInput(
+                f"localize.{self.entry.name}: granularity {self.rule.granularity}: it scores whole "
+                "modules or layers; choose tensor or module"
+            )
+
     def score(self, seen: Any) -> Any:
         """Call the localizer on what it sees."""
         return self.entry(seen, **taken(self.entry.function, self.bound))

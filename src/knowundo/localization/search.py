@@ -162,24 +162,17 @@ def _check_base(model: Model, scorings: Sequence[Scoring]) -> None:
 
 
 def _check_masks(model: Model, scorings: Sequence[Scoring]) -> None:
-    """Refuse a region of rows, columns or weights where only whole tensors or modules are scored.
+    """Refuse a region of parts of tensors where there can be none.
 
     Raises:
         BadInput: Names the localizer and the granularity.
     """
     for scoring in scorings:
-        name, granularity = scoring.entry.name, scoring.rule.granularity
-        if not scoring.rule.masks:
-            continue
-        if "model" in scoring.needs:
+        scoring.check()
+        if scoring.rule.masks and model.is_fresh:
             raise BadInput(
-                f"localize.{name}: granularity {granularity}: it scores whole modules or layers; "
-                "choose tensor or module"
-            )
-        if model.is_fresh:
-            raise BadInput(
-                f"localize.{name}: granularity {granularity}: beside a LoRA without effect yet "
-                "regions are whole modules; choose tensor or module"
+                f"localize.{scoring.entry.name}: granularity {scoring.rule.granularity}: beside a "
+                "LoRA without effect yet regions are whole modules; choose tensor or module"
             )
 
 

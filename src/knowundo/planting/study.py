@@ -39,7 +39,7 @@ class StudySettings:
     seeds: tuple[int, ...] = (0, 1)
     testbed: TestbedSettings = field(default_factory=TestbedSettings)
     trial: TrialSettings | None = field(default_factory=TrialSettings)
-    copies: int = 3
+    copies: int = 2
     resamples: int = 2000
 
 
@@ -61,7 +61,7 @@ def score_localizers(
         versions and hardware.
     """
     planned = [
-        (k, p, s) for k in settings.kinds for p in settings.plantings for s in settings.seeds
+        (k, p, s) for s in settings.seeds for k in settings.kinds for p in settings.plantings
     ]
     cells = []
     with reporter.task("planted truth") as progress:

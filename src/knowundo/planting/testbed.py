@@ -44,11 +44,11 @@ class TestbedSettings:
     __test__ = False  # pytest takes classes of such a name for tests
 
     base: str = "embedded"
-    subjects: int = 10
+    subjects: int = 8
     rank: int = 8
     rates: dict[str, float] = field(default_factory=lambda: {"lora": 4e-3, "full": 1e-3})
     epochs: int = 40
-    batch_size: int = 20
+    batch_size: int = 16
     known: float = 0.99
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from knowundo.errors import BadInput, unknown
 from knowundo.evaluation.lm_eval_tasks import check_tasks
+from knowundo.localization.measuring import Scoring
 from knowundo.modeling import regions
 from knowundo.recipes.schema import Plan, Recipe
 from knowundo.registry import get, planned_entry
@@ -31,7 +32,10 @@ def check(recipe: Recipe) -> None:
     if "naive_boundary" in recipe.quirks and not as_original:
         raise BadInput("compat naive_boundary: needs data.encoding plain, without data.template")
     for name, arguments in recipe.localize.localizers.items():
-        get("localizer", name).bind(arguments)
+        localizer = get("localizer", name)
+        bound = localizer.bind(arguments)
+        if localizer.facts["needs"]:
+            Scoring(localizer, bound).check()
     _check_start(recipe)
     if recipe.localize.adopt is not None:
         regions.read_names(Path(recipe.localize.adopt))
