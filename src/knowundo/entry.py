@@ -36,6 +36,7 @@ class Entry:
         state_function: Makes the state of the next optimizer step; methods only.
         edit_function: Makes weights of those before and after training; methods only.
         loss_function: What a second LoRA is trained with, the assistant; guards only.
+        begin_function: Makes the weights that training begins with; methods only.
     """
 
     kind: str
@@ -46,6 +47,7 @@ class Entry:
     state_function: Callable[..., Any] | None = None
     edit_function: Callable[..., Any] | None = None
     loss_function: Callable[..., Any] | None = None
+    begin_function: Callable[..., Any] | None = None
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Call the function itself."""
@@ -107,6 +109,20 @@ class Entry:
         self.edit_function = function
         return function
 
+    def begin(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """Decorator: weights that training begins with, made of the memorized ones.
+
+        Args:
+            function: `(memorized, seed, *, …) -> {parameter name: tensor}`, of the region; what it
+                leaves out stays as it is. Its keyword-only arguments may be hyper-parameters.
+
+        Raises:
+            BadInput: One of them is not.
+        """
+        self._check_names(function)
+        self.begin_function = function
+        return function
+
     def loss(self, function: Callable[..., Any]) -> Callable[..., Any]:
         """Decorator: the loss of a guard's assistant, a second LoRA beside the memorized one.
 
@@ -147,9 +163,8 @@ class Entry:
     @property
     def source(self) -> str:
         """Source code of the function and what belongs to it: artifacts depend on it."""
-        also = (
-            self.prepare_function, self.state_function, self.edit_function, self.loss_function
-        )  # fmt: skip
+        own = self.prepare_function, self.state_function, self.loss_function
+        also = *own, self.edit_function, self.begin_function
         functions = [self.function, *(function for function in also if function is not None)]
         return "\n".join(inspect.getsource(function) for function in functions)
 

@@ -29,6 +29,7 @@ from knowundo.storage.job import Job
 from knowundo.unlearning.early_stopping import StoppingRule
 from knowundo.unlearning.original.start import OriginalStart
 from knowundo.unlearning.rates import unlearn_at_chosen_rate, unlearn_with_early_stopping
+from knowundo.unlearning.sequence import unlearn_in_sequence
 from knowundo.unlearning.settings import UnlearnSettings
 from knowundo.unlearning.start import Start
 from knowundo.unlearning.training import Unlearned, unlearn
@@ -176,6 +177,30 @@ def test_unlearning(
     assert whole.kept[0].step == 4
     for one, other in zip(resumed.kept, whole.kept, strict=True):
         assert same(one.state, other.state)
+
+
+def test_methods_one_after_another(
+    toy_base: str, toy_rows: Rows, tmp_path: Path, kills: Kills
+) -> None:
+    """Killed in any of them: what is complete is not trained again."""
+    further = UnlearnSettings("undo", 3, 2, 1, lr=5e-3, arguments={"shrink": 0.5, "noise": 0.1})
+
+    def both(start: Start, first: UnlearnSettings, job: Job) -> Unlearned:
+        trained = partial(unlearn, start, first)
+        return unlearn_in_sequence(start, lambda own: trained(job=own), [further], job)
+
+    settings: dict[str, Any] = {"method": "npo", "lr": 5e-3, "work": both}
+    state, whole = unlearned(toy_base, toy_rows, "lora", None, **settings)
+    (again, resumed), killed = kills.until_done(
+        lambda checkpoint: unlearned(toy_base, toy_rows, "lora", checkpoint, **settings),
+        tmp_path / "c", 2,
+    )  # fmt: skip
+    assert killed >= 3
+    for done in (whole, resumed):
+        assert done.facts["then"][0].pop("seconds") >= 0
+    assert resumed.curve == whole.curve
+    assert resumed.facts == whole.facts
+    assert same(again, state)
 
 
 @pytest.mark.parametrize("quirks", [QUIRKS, ("reference_dropout", "bfloat16_updates")])

@@ -130,3 +130,14 @@ def test_what_combinations_of_gradients_hold(toy_base: str) -> None:
     assert held["sam"] > held["project"] + 0.9  # the weights that it goes back to
     rows = asked.run.recipe.unlearn.settings(asked.run.recipe.unlearn.variants[0])
     assert held["orthograd"] > rows["batch_size"] * rows["accumulation"]
+
+
+def test_a_method_that_follows_is_estimated_with_its_start(toy_base: str) -> None:
+    variants = "[{method: gradient_ascent, then: [{method: undo, lr: 1e-3}]}]"
+    asked = tracer(toy_base, "unlearn.lr=1e-4", f"unlearn.variants={variants}")
+    (one,) = asked.run.recipe.unlearn.variants[0].further
+    stage = estimate_unlearning(asked, one, further=True)
+    region = sum(parameter.nbytes for parameter in asked.model.parameters().values())
+    assert stage.name == "gradient_ascent, then undo"
+    assert stage.memory["copies"] == 3 * region
+    assert stage.peak

@@ -17,6 +17,7 @@ from knowundo.pipeline.localization import localize
 from knowundo.pipeline.memorization import memorize
 from knowundo.pipeline.whole import run_all
 from knowundo.recipes.reading import load_recipe
+from knowundo.reporting.plots import training_curves
 from knowundo.results import read_results
 from knowundo.runs.run import Run
 from knowundo.storage.artifacts import read_manifest
@@ -130,6 +131,29 @@ def test_kept_steps_are_models_of_the_run(knowundo: Call, toy_base: str, tmp_pat
     assert removed.returncode == 0, removed.stderr
     assert sorted(path.name for path in folder.iterdir()) == ["ascent", "npo"]
     assert knowundo("verify", "run").returncode == 0
+
+
+def test_one_method_after_another_is_one_variant(
+    knowundo: Call, toy_base: str, tmp_path: Path
+) -> None:
+    def words(then: str) -> list[str]:
+        return brief(toy_base, f"{{preset: npo, then: [{then}]}}", more=("unlearn.epochs=1",))
+
+    undo = words("{preset: undo, lr: 1e-3, shrink: 0.5}")
+    for stage in ("memorize", "localize", "unlearn"):
+        assert (done := knowundo(stage, *undo)).returncode == 0, done.stderr
+    folder = tmp_path / "run" / "unlearned" / "npo"
+    manifest, curve = read_manifest(folder), json.loads((folder / "curve.json").read_text())
+    (second,) = manifest["then"]
+    assert (manifest["method"], second["method"]) == ("npo", "undo")
+    assert (manifest["lr"], second["lr"]) == (1e-4, 1e-3)
+    assert second["arguments"]["shrink"] == 0.5
+    assert manifest["optimizer_steps"] == len(curve) == 2 * second["optimizer_steps"]
+    assert not (tmp_path / "run" / "checkpoints" / "unlearned" / "npo").exists()
+    figure = training_curves({"npo": curve})
+    assert [line.name for line in figure.data] == ["unlearn", "retention"]
+    assert [len(line.x) for line in figure.data] == [len(curve) // 2, len(curve)]
+    assert "npo: already there, skipped" in knowundo("unlearn", "--out", "run").stderr
 
 
 def test_only_a_variants_own_steps_are_replaced(tmp_path: Path) -> None:

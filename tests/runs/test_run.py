@@ -55,8 +55,17 @@ def test_nothing_is_written_before_the_claim(toy_base: str, tmp_path: Path) -> N
         Run.existing(out, sets=["memorize.lr=1e-3"])
 
 
-def test_a_run_without_rows_to_retain_on_is_refused(toy_base: str, tmp_path: Path) -> None:
-    planned = "unlearn.variants=[{method: ascent_plus_descent, retain_on: general}]"
+@pytest.mark.parametrize(
+    "variant",
+    [
+        "{method: ascent_plus_descent, retain_on: general}",
+        "{method: npo, then: [{method: undo, retain_on: general}]}",
+    ],
+)
+def test_a_run_without_rows_to_retain_on_is_refused(
+    toy_base: str, tmp_path: Path, variant: str
+) -> None:
+    planned = f"unlearn.variants=[{variant}]"
     source = tmp_path / "lists"
     source.mkdir()
     for scope in ("unlearn", "retention"):

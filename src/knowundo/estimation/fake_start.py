@@ -81,7 +81,7 @@ class FakeStart(Start):
 
     def scorer(self) -> Scorer:
         """What a `prepare` may ask of a model that has no values."""
-        return _EchoScorer(self.model, self.seed, self._encode)
+        return _EchoScorer(self.model, self.seed, self.encode)
 
 
 class FakeOriginalStart(FakeStart, OriginalStart):

@@ -48,7 +48,9 @@ def estimate_stages(tracer: Tracer, reporter: Reporter) -> list[StageEstimate]:
     known: dict[str, StageEstimate] = {}
     # A guard without an assistant trains nothing; what it costs is the evaluation.
     trained = [v for v in recipe.unlearn.variants if planned_entry(v.method).trained is not None]
-    work += [partial(_estimate_variant, tracer, known, v) for v in trained]
+    for plan in trained:
+        work.append(partial(_estimate_variant, tracer, known, plan))
+        work += [partial(_estimate_variant, tracer, known, v, further=True) for v in plan.further]
     work.append(partial(estimate_evaluation, tracer))
     found = []
     with reporter.task("estimate") as progress:
@@ -58,11 +60,14 @@ def estimate_stages(tracer: Tracer, reporter: Reporter) -> list[StageEstimate]:
     return found
 
 
-def _estimate_variant(tracer: Tracer, known: dict[str, StageEstimate], plan: Plan) -> StageEstimate:
+def _estimate_variant(
+    tracer: Tracer, known: dict[str, StageEstimate], plan: Plan, further: bool = False
+) -> StageEstimate:
     """A variant's estimate; variants that differ in name, region and guess have the same."""
-    settings = plan.model_dump_json(exclude={"name", "region", "guess"})
+    own = plan.model_dump_json(exclude={"name", "region", "guess", "then"})
+    settings = f"then {own}" if further else own
     if settings not in known:
-        known[settings] = estimate_unlearning(tracer, plan)
+        known[settings] = estimate_unlearning(tracer, plan, further=further)
     return replace(known[settings], name=plan.name)
 
 

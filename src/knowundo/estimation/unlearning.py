@@ -33,12 +33,13 @@ class _Steps:
     combination: Combined | None = None
 
 
-def estimate_unlearning(tracer: Tracer, plan: Plan) -> StageEstimate:
+def estimate_unlearning(tracer: Tracer, plan: Plan, *, further: bool = False) -> StageEstimate:
     """Trace the heaviest step of a variant.
 
     Args:
         tracer: of the recipe.
-        plan: one of the recipe's planned variants.
+        plan: one of the recipe's planned variants, or of the methods that follow one.
+        further: whether it follows one.
     """
     recipe = tracer.run.recipe
     settings, auto = _settings(recipe, plan)
@@ -72,11 +73,16 @@ def estimate_unlearning(tracer: Tracer, plan: Plan) -> StageEstimate:
     count = -(-micro_batches // steps.accumulation)
     if "whole_steps" in recipe.quirks:
         count = whole_steps(micro_batches, settings.epochs, steps.accumulation)[0]
-    stops = recipe.unlearn.stop is not None
-    copies = sum(copies_held(settings, count, stopping=stops, searching=auto).values())
+    held = copies_held(
+        settings,
+        count,
+        stopping=recipe.unlearn.stop is not None and not further,
+        searching=auto,
+        further=further,
+    )
     count *= ATTEMPTS if auto else 1
     batch = max(steps.heaviest.values(), key=tracer.weight)
-    return tracer.trace(Planned(plan.name, count, batch, copies, at_most=auto), work)
+    return tracer.trace(Planned(plan.name, count, batch, sum(held.values()), at_most=auto), work)
 
 
 def _settings(recipe: Recipe, plan: Plan) -> tuple[UnlearnSettings, bool]:

@@ -165,7 +165,7 @@ def _controlled(run: Run, scored: dict[str, Scored]) -> list[tuple[str, str]]:
 
     def all_but_region(plan: Plan) -> Any:
         settings = run.recipe.unlearn.settings(plan)
-        return plan.method, plan.arguments, plan.retain_on, plan.gradients, settings
+        return plan.method, plan.arguments, plan.retain_on, plan.gradients, plan.then, settings
 
     return [
         (located.name, control.name)

@@ -7,6 +7,7 @@ import re
 import shutil
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from functools import partial
 
 from knowundo.errors import unknown
 from knowundo.localization.controls import Region
@@ -26,6 +27,7 @@ from knowundo.storage.integrity import unseal
 from knowundo.storage.job import Job
 from knowundo.storage.locks import alone
 from knowundo.unlearning.rates import unlearn_at_chosen_rate, unlearn_with_early_stopping
+from knowundo.unlearning.sequence import unlearn_in_sequence
 from knowundo.unlearning.settings import UnlearnSettings
 from knowundo.unlearning.training import Unlearned
 from knowundo.unlearning.training import unlearn as train_method
@@ -140,12 +142,32 @@ def _unlearn_one(run: Run, prepared: Prepared, plan: Plan, job: ArtifactJob) -> 
 
 
 def _trained(run: Run, prepared: Prepared, plan: Plan, checkpoint: Checkpoint) -> Unlearned:
-    """The model unlearned as planned: at the plan's rate, or at one that is searched for."""
-    start, aim, rule = prepared
+    """The model unlearned as planned, by one method or by several one after another."""
+    further = [_settings(run, one) for one in plan.further]
+    with run.reporter.task(plan.name) as progress:
+        job = Job(progress, checkpoint)
+        first = partial(_first_trained, run, prepared, plan)
+        return unlearn_in_sequence(prepared.start, first, further, job)
+
+
+def _first_trained(run: Run, prepared: Prepared, plan: Plan, job: Job) -> Unlearned:
+    """The model unlearned by the first method: at the plan's rate, or at a searched one."""
+    (start, aim, rule), settings = prepared, _settings(run, plan)
+    if run.recipe.unlearn.settings(plan)["lr"] != "auto":
+        settings = replace(settings, keep_every=run.recipe.unlearn.keeps(plan))
+        return train_method(start, settings, rule=rule, job=job)
+    if rule is not None:
+        return unlearn_with_early_stopping(start, rule, replace(settings, lr=plan.guess), job=job)
+    return unlearn_at_chosen_rate(start, aim.accuracy, settings, guess=plan.guess, job=job)
+
+
+def _settings(run: Run, plan: Plan) -> UnlearnSettings:
+    """Settings of one method; of one whose rate is searched for, without a rate."""
     planned = run.recipe.unlearn.settings(plan)
-    lr, keep_every = planned.pop("lr"), run.recipe.unlearn.keeps(plan)
-    settings = UnlearnSettings(
+    rate = planned.pop("lr")
+    return UnlearnSettings(
         **planned,
+        lr=None if rate == "auto" else rate,
         method=plan.method,
         arguments=plan.arguments,
         region=run.region(plan.region),
@@ -154,15 +176,6 @@ def _trained(run: Run, prepared: Prepared, plan: Plan, checkpoint: Checkpoint) -
         gradients=plan.gradients,
         optimizer=run.recipe.model.optimizer,
     )
-    with run.reporter.task(plan.name) as progress:
-        job, guess = Job(progress, checkpoint), plan.guess
-        if lr == "auto" and rule is not None:
-            first = replace(settings, lr=guess)
-            return unlearn_with_early_stopping(start, rule, first, job=job)
-        if lr == "auto":
-            return unlearn_at_chosen_rate(start, aim.accuracy, settings, guess=guess, job=job)
-        settings = replace(settings, lr=lr, keep_every=keep_every)
-        return train_method(start, settings, rule=rule, job=job)
 
 
 # Facts of a whole training that are not facts of a step on its way.

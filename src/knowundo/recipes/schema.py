@@ -123,6 +123,19 @@ class Plan(Section):
     accumulation: int | None = Field(None, ge=1)
     retained: int | None = Field(None, ge=1)
     keep_every: int | None = Field(None, ge=1)
+    then: tuple[Plan, ...] = ()
+    """Methods that follow, each from the weights that the one before left: [{preset: undo}]. Their
+    keys are their own; only the region is the same if they name none."""
+
+    @property
+    def further(self) -> tuple[Plan, ...]:
+        """The methods that follow, each with its region and the name of the whole before it."""
+        named = [{"name": f"{self.name}, then {one.name}"} for one in self.then]
+        regions = [
+            {} if "region" in one.model_fields_set else {"region": self.region} for one in self.then
+        ]
+        pairs = zip(self.then, named, regions, strict=True)
+        return tuple(one.model_copy(update=name | region) for one, name, region in pairs)
 
     @model_validator(mode="before")
     @classmethod

@@ -200,10 +200,12 @@ def training_curves(curves: dict[str, list[dict[str, Any]]]) -> go.Figure:
     colours = {"memorize": _KNOWN, "unlearn": _INK, "retention": _TARGET}
     shown: set[str] = set()
     for number, (_, curve) in enumerate(curves.items()):
-        for part in curve[0]["parts"]:
+        # One method after another may have other parts.
+        for part in dict.fromkeys(part for row in curve for part in row["parts"]):
+            having = [row for row in curve if part in row["parts"]]
             figure.add_scatter(
-                x=[row["step"] for row in curve],
-                y=[row["parts"][part] for row in curve],
+                x=[row["step"] for row in having],
+                y=[row["parts"][part] for row in having],
                 mode="lines",
                 name=part,
                 legendgroup=part,

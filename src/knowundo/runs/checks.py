@@ -46,10 +46,15 @@ def check(recipe: Recipe) -> None:
         entry = planned_entry(plan.method)
         entry.bind(plan.arguments)
         if entry.kind == "guard":
+            if plan.then:
+                raise BadInput(
+                    f"variant {plan.name}: then: a guard changes no weights; leave it out"
+                )
             check_guard(recipe, plan, entry)
             continue
         _check_plan(recipe, plan)
         _check_region(recipe, plan)
+        _check_further(recipe, plan)
 
 
 def _check_plan(recipe: Recipe, plan: Plan) -> None:
@@ -78,6 +83,26 @@ def _check_plan(recipe: Recipe, plan: Plan) -> None:
             f"variant {plan.name}: retained: compat mixed_batches takes as many retention "
             "rows as unlearn rows, one at a time; leave out retained, or mixed_batches"
         )
+
+
+def _check_further(recipe: Recipe, plan: Plan) -> None:
+    """Refuse a method after another one that cannot follow."""
+    if plan.then and (recipe.quirks or recipe.unlearn.keeps(plan)):
+        raise BadInput(
+            f"variant {plan.name}: then: goes neither with compat nor with keep_every; leave out "
+            "one of them"
+        )
+    for one in plan.further:
+        get("method", one.method).bind(one.arguments)
+        if recipe.unlearn.settings(one)["lr"] == "auto":
+            raise BadInput(f"variant {one.name}: lr auto is for the first method; set a rate")
+        if one.then or one.keep_every:
+            raise BadInput(
+                f"variant {one.name}: then and keep_every are keys of the variant itself; leave "
+                "them out of what follows"
+            )
+        _check_gradients(recipe, one)
+        _check_region(recipe, one)
 
 
 def _check_gradients(recipe: Recipe, plan: Plan) -> None:
@@ -143,6 +168,8 @@ def effective(recipe: Recipe) -> dict[str, Any]:
     for variant in whole["unlearn"]["variants"]:
         variant["arguments"] = planned_entry(variant["method"]).bind(variant["arguments"])
         variant["gradients"] = said(variant["gradients"])
+        for one in variant["then"]:
+            one["arguments"] = get("method", one["method"]).bind(one["arguments"])
     localizers = whole["localize"]["localizers"]
     # With their defaults, so that a default that changes in a later version is seen.
     for name in localizers:

@@ -75,30 +75,46 @@ def localize_inputs(run: Run) -> list[Any]:
 
 def unlearn_inputs(run: Run, plan: Plan) -> list[Any]:
     """What an unlearned variant is made of."""
-    method = planned_entry(plan.method)
+    settings = _plan_inputs(run, plan)
+    if run.recipe.unlearn.stop is not None:
+        settings["stop"] = run.recipe.unlearn.stop.model_dump()
+    start = run.made(run.memorized, "memorize")
+    aim = run.never_saw().folder
+    # Only a search for the rate reads the model that never saw the rows.
+    target = run.made(aim, "memorize") if aim and settings["lr"] == "auto" else None
+    # Only if there are any: runs made before this key have the fingerprints that they had.
+    if plan.then:
+        settings["then"] = [
+            [_plan_inputs(run, one), planned_entry(one.method).source, _region_inputs(run, one)]
+            for one in plan.further
+        ]
+    quirks = sorted(run.recipe.quirks)
+    source, region = planned_entry(plan.method).source, _region_inputs(run, plan)
+    return run.inputs("unlearn", settings, source, region, start, target, quirks)
+
+
+def _region_inputs(run: Run, plan: Plan) -> Any:
+    """The names of a region, with its masks if it has some."""
+    names = run.region(plan.region)
+    masks = mask_hash(run.region_file(plan.region))
+    return [names, *masks] if masks else names
+
+
+def _plan_inputs(run: Run, plan: Plan) -> dict[str, Any]:
+    """Settings and arguments of one method, with what the files that these name hold."""
     # What is kept on the way does not change the way.
-    settings = plan.model_dump(exclude={"name", "keep_every"})
+    settings = plan.model_dump(exclude={"name", "keep_every", "then"})
     settings |= run.recipe.unlearn.settings(plan)
     if (combined := chosen(plan.gradients)) is None:
         del settings["gradients"]  # runs made before this key have no such input, and stay current
     else:
         entry, bound = combined
         settings["gradients"] = entry.name, bound, entry.source
-    if run.recipe.unlearn.stop is not None:
-        settings["stop"] = run.recipe.unlearn.stop.model_dump()
-    settings["arguments"] = method.bind(plan.arguments)
-    start = run.made(run.memorized, "memorize")
-    aim = run.never_saw().folder
-    # Only a search for the rate reads the model that never saw the rows.
-    target = run.made(aim, "memorize") if aim and settings["lr"] == "auto" else None
-    region: Any = run.region(plan.region)
-    if masks := mask_hash(run.region_file(plan.region)):
-        region = [region, *masks]
+    settings["arguments"] = planned_entry(plan.method).bind(plan.arguments)
     # A string argument may name a file, such as one of answers: its content counts, not its name.
     texts = [v for v in settings["arguments"].values() if isinstance(v, str)]
     settings["files"] = [file_hash(Path(text)) for text in texts if Path(text).is_file()]
-    quirks = sorted(run.recipe.quirks)
-    return run.inputs("unlearn", settings, method.source, region, start, target, quirks)
+    return settings
 
 
 def mask_hash(region: Path) -> list[str]:

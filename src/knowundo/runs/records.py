@@ -41,7 +41,7 @@ def check_retention_scopes(recipe: Recipe, records: Sequence[Record]) -> None:
     Raises:
         BadInput: There are no train rows of the scope that it retains on.
     """
-    for plan in recipe.unlearn.variants:
+    for plan in (one for first in recipe.unlearn.variants for one in (first, *first.further)):
         if not select(records, scope=plan.retain_on, split="train"):
             raise BadInput(
                 f"variant {plan.name}: there are no {plan.retain_on}/train rows to "

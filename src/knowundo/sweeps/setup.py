@@ -105,6 +105,8 @@ def set_up_study(run: Run, plan: Plan, ranges: Mapping[str, tuple[float, float]]
             f"variant {plan.name}: a sweep evaluates steps on the way, and {plan.method} edits "
             "weights after training; sweep another method"
         )
+    if plan.then:
+        raise BadInput(f"variant {plan.name}: a sweep trains one method; leave out then")
     own, size = run.region(plan.region), None
 
     def fixed(_: float) -> list[str]:

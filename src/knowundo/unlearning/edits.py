@@ -1,4 +1,4 @@
-"""Weights that are a function of those before and after training, such as a negated task vector."""
+"""Weights that are a function of others: what a training begins with, and what its end becomes."""
 
 from __future__ import annotations
 
@@ -62,4 +62,29 @@ def apply_edit(
         made = dict(function(before, trained, **taken(function, bound)))
     if not all(bool(value.isfinite().all()) for value in made.values()):
         raise BadInput(f"method {method.name}: a weight is no longer finite; take a smaller lr")
+    model.overwrite(made)
+
+
+def apply_beginning(
+    model: Model,
+    memorized: Mapping[str, torch.Tensor],
+    masks: Mapping[str, torch.Tensor],
+    seed: int,
+    method: tuple[Entry, Mapping[str, Any]],
+) -> None:
+    """Replace the weights of a region by those that a method's training begins with.
+
+    Args:
+        model: The memorized model; changed in place.
+        memorized: Its weights in the region, by name.
+        masks: Which weights of a tensor change; of tensors without a mask, all.
+        seed: Of what is drawn.
+        method: The method, and its hyper-parameters. Without a beginning, nothing happens.
+    """
+    entry, bound = method
+    if (function := entry.begin_function) is None:
+        return
+    made = dict(function(memorized, seed, **taken(function, bound)))
+    for name in masks.keys() & made.keys():
+        made[name] = torch.where(masks[name], made[name], memorized[name])
     model.overwrite(made)

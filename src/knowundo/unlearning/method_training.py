@@ -22,7 +22,7 @@ from knowundo.training.settings import TrainingHooks, TrainingSettings
 from knowundo.training.state import Curve
 from knowundo.training.trainer import train
 from knowundo.unlearning.combining import combination
-from knowundo.unlearning.edits import apply_edit, editable
+from knowundo.unlearning.edits import apply_beginning, apply_edit, editable
 from knowundo.unlearning.method_state import MethodState
 from knowundo.unlearning.settings import UnlearnSettings
 from knowundo.unlearning.start import Start
@@ -97,10 +97,13 @@ class MethodTraining:
         self.halves = _HalvesRead()
         self.state = MethodState(self.entry, self.bound, self.steps)
         forward = Forward(self.model, _prefix_cache(self.model, self.region, self.batches))
-        if job.resumed() is not None:
+        resumed = job.resumed() is not None
+        if resumed or self.entry.begin_function is not None:
             # The reference is of the memorized model, which is about to be replaced.
             with torch.no_grad():
                 self.start.parts(self.entry, self.bound, self.batches[0], set(), forward)
+        if not resumed:
+            self._begin()
         hooks = TrainingHooks(
             stop,
             [self.halves, *([self.state] if self.state.values else []), *resumable],
@@ -120,6 +123,13 @@ class MethodTraining:
             hooks=hooks,
             job=job,
         )
+
+    def _begin(self) -> None:
+        """Make the weights those that the method's training begins with."""
+        self.model.copy_initial(self.region)  # before they change
+        before = {name: self.start.memorized[name].cpu() for name in self.region}
+        method = self.entry, self.bound
+        apply_beginning(self.model, before, self.masks, self.start.seed, method)
 
     def edit(self) -> int:
         """Apply the method's edit to the trained weights.

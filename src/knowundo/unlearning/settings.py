@@ -50,7 +50,7 @@ class UnlearnSettings:
 
 
 def copies_held(
-    settings: UnlearnSettings, steps: int, *, stopping: bool, searching: bool
+    settings: UnlearnSettings, steps: int, *, stopping: bool, searching: bool, further: bool = False
 ) -> dict[str, int]:
     """Return how many copies of the region the stage unlearn holds at most, by holder.
 
@@ -61,8 +61,9 @@ def copies_held(
         steps: Optimizer steps of one training.
         stopping: Whether it stops early, so that the best evaluation step is held.
         searching: Whether its rate is searched, so that the best attempt is held.
+        further: Whether it follows another method, so that its start is a copy too.
     """
-    held = {INITIAL: 1, MEMORIZED: 1, BEST_STEP: int(stopping), BEST_RATE: int(searching)}
+    held = {INITIAL: 1, MEMORIZED: 1 + further, BEST_STEP: int(stopping), BEST_RATE: int(searching)}
     if settings.keep_every is not None:
         numbers = range(settings.keep_every, steps, settings.keep_every)
         held |= {f"step {number}": 1 for number in numbers}

@@ -31,6 +31,7 @@ class Start:
         seed: Seed of the order of rows and of prepared labels; the same for all methods.
         unlearn_rows: Train rows that must go; an epoch is one pass over them.
         retention_rows: By scope, the rows that `step.retention` can be.
+        encode: Encodes records as the rows were encoded, or `None`.
     """
 
     def __init__(
@@ -51,7 +52,7 @@ class Start:
             seed: Seed of the order of rows and of prepared labels.
             encode: Encodes records as the rows were encoded; only other answers need it.
         """
-        self.model, self.seed, self._encode = model, seed, encode
+        self.model, self.seed, self.encode = model, seed, encode
         self.unlearn_rows, self.retention_rows = unlearn_rows, retention_rows
         self._memorized = model.snapshots.adopt(MEMORIZED, {})
         if model.adaptation.kind == "lora":
@@ -118,7 +119,7 @@ class Start:
 
     def scorer(self) -> Scorer:
         """What a `prepare` may ask of the model that is in memory."""
-        return Scorer(self.model, self.seed, self._encode, self.restore)
+        return Scorer(self.model, self.seed, self.encode, self.restore)
 
     def batches(
         self, method: Entry, bound: Mapping[str, Any], settings: UnlearnSettings
