@@ -35,6 +35,7 @@ ASKED: dict[str, Any] = {
     "blur": {"name": "blur", "gamma": 0.7},
     "sam": {"name": "sam", "rho": 0.4},
     "balance": "balance",
+    "sure": {"name": "sure", "share": 0.2},
 }
 
 
@@ -119,6 +120,12 @@ class Plain:
         if mode == "orthograd":
             basis, _ = torch.linalg.qr(self.retention_rows().T)
             return u - basis @ (basis.T @ u) + r
+        if mode == "sure":  # all weights of a row have the length of that row's unlearn gradient
+            lengths = [len(one) * [one.shape[1]] for one in self.chosen]
+            rows = u.split([width for many in lengths for width in many])
+            norms = torch.cat([row.norm().expand(len(row)) for row in rows])
+            least = sorted((row.norm() for row in rows), reverse=True)[round(0.2 * len(rows)) - 1]
+            return torch.where(norms >= least, u + r, 0.0)
         return {
             "project": less(u, r) + r,
             "gru": less(u, r) + r,

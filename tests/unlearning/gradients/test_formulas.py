@@ -197,3 +197,20 @@ def test_sam_of_a_gradient_of_zero_stays_where_it_is() -> None:
 
     get("combination", "sam")(step_of(zero, zero, there=there), rho=0.1)
     assert torch.equal(shifts[0], torch.zeros(3))
+
+
+@pytest.mark.parametrize(("share", "neurons"), [(0.1, 1), (0.5, 6), (1.0, 11)])
+def test_sure_changes_the_neurons_that_unlearning_concerns_most(share: float, neurons: int) -> None:
+    """Rows of matrices and numbers of vectors, of all tensors together."""
+    unlearn, retention = drawn(6)
+    rows = [row for one in unlearn for row in one.reshape(len(one), -1)]
+    longest = sorted((row.norm().item() for row in rows), reverse=True)[:neurons]
+    found = combined("sure", unlearn, retention, share=share)
+    changed = []
+    for one, u, r in zip(found, unlearn, retention, strict=True):
+        for new, of_u, of_r in zip(one, u, r, strict=True):
+            kept = of_u.norm().item() in longest
+            changed.append(kept)
+            wanted = of_u + of_r if kept else torch.zeros_like(of_u)
+            torch.testing.assert_close(new, wanted, rtol=1e-12, atol=1e-12)
+    assert sum(changed) == neurons
