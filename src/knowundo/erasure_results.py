@@ -91,10 +91,12 @@ class ErasureResults(BaseModel):
     predicted: Change
     """Percent of the tokens of the list's answers predicted, mean over rows."""
     lost: float | None = None
-    """Points of token accuracy that val rows which must stay have lost. Null if the model knows
-    none of them."""
+    """What val rows which must stay have lost. Null if too few of them are known."""
+    lost_in: Literal["tokens", "answers"] = "tokens"
+    """Unit of `lost` and `bound`. tokens: points of token accuracy. answers: percent of the rows
+    that were answered exactly before."""
     bound: float | None = None
-    """Points that they may lose: `unlearn.stop.floor`. Null if there is no bound."""
+    """How much they may lose: `unlearn.stop.floor`. Null if there is no bound."""
     retention_listed: Change
     """Percent answered exactly of the retention rows that the user gave."""
     retention_reworded: Change

@@ -10,8 +10,10 @@ import pytest
 
 from erasure_facts import change, score_tables
 from knowundo.data.lists.rows import row_source
-from knowundo.erasure.facts import ScorePair, _ordinary_text, _retention, command_of
+from knowundo.erasure.facts import _ordinary_text, _retention, command_of
+from knowundo.erasure.loss import Loss
 from knowundo.erasure.request import ErasureRequest
+from knowundo.erasure.score_pair import ScorePair
 from knowundo.erasure.verdict import Verdict
 from knowundo.results import VariantFacts
 
@@ -66,8 +68,9 @@ def test_an_empty_group_is_null_with_its_count(pair: ScorePair) -> None:
 def test_the_state_is_that_of_the_verdict(
     gone: bool, lost: float | None, collapsed: str | None, state: str
 ) -> None:
+    measured = None if lost is None else Loss(lost, "answers")
     verdict = Verdict(
-        exact=0.0, reworded=0.0, predicted=0.0, level=None, gone=gone, lost=lost, bound=10.0,
+        exact=0.0, reworded=0.0, predicted=0.0, level=None, gone=gone, lost=measured, bound=10.0,
         epochs=1, accepted=True, rechecked={}, relapsed=[], taught="",
         facts=VariantFacts(name="erased", role="unlearned", collapsed=collapsed),
     )  # fmt: skip

@@ -9,8 +9,9 @@ from typing import Any, cast
 
 import pytest
 
-from knowundo.data.records import Record
+from knowundo.erasure import verdict as module
 from knowundo.erasure.list_check import ListCheck
+from knowundo.erasure.loss import Loss
 from knowundo.erasure.request import ERASED, ErasureRequest
 from knowundo.erasure.request_log import LoggedRequest, RequestLog
 from knowundo.erasure.verdict import Verdict, judge
@@ -23,11 +24,15 @@ DATA = {"benchmark": "lists", "domain": "lists"}
 REQUEST = ErasureRequest("model", Path("rows.jsonl"), Path("out"))
 
 
-def run_of(subset: str | None) -> Run:
-    """What a verdict reads of a run: its recipe, and the subsets of rows that must stay."""
+def run_of() -> Run:
+    """What a verdict reads of a run: its recipe."""
     recipe = Recipe.model_validate(read_preset("recipes", "erase") | {"data": DATA})
-    kept = Record("r", "Who?", "Ada.", "retention", "val", subset=subset)
-    return cast(Run, SimpleNamespace(recipe=recipe, records=[kept]))
+    return cast(Run, SimpleNamespace(recipe=recipe))
+
+
+@pytest.fixture(autouse=True)
+def _nothing_was_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "loss_of", lambda _: None)
 
 
 def row(
@@ -56,11 +61,10 @@ def verdict(
     level: float = 0.2,
     log: RequestLog | None = None,
     request: ErasureRequest = REQUEST,
-    subset: str | None = None,
     **facts: Any,
 ) -> Verdict:
     found = results(list(rows), **facts)
-    return judge(request, run_of(subset), found, ListCheck(level=level), log or RequestLog())
+    return judge(request, run_of(), found, ListCheck(level=level), log or RequestLog())
 
 
 @pytest.mark.parametrize(
@@ -91,33 +95,27 @@ def test_a_list_is_gone_by_what_is_answered_and_predicted(
 GONE = row("exact_match", "train", 0.0), row("token_accuracy", "train", 10.0)
 
 
-def stayed(before: float, after: float) -> list[Row]:
-    return [
-        row("token_accuracy", "val", value, scope="retention", variant=variant)
-        for variant, value in (("memorized", before), (ERASED, after))
-    ]
-
-
 @pytest.mark.parametrize(
-    ("after", "subset", "state"),
+    ("lost", "said"),
     [
-        (80.0, None, "erased"),  # ten points, as many as the preset allows
-        (79.9, None, "erased_with_damage"),
-        (79.9, "reworded", "erased_with_damage"),
-        (79.9, "generated: known other subject", "erased_with_damage"),
-        (20.0, "generated: other subject", "erased"),  # made up: nothing was known
+        (Loss(10.0, "answers"), None),  # as much as the preset allows
+        (Loss(10.2, "answers"), "10.2 % of the answers that must stay were lost"),
+        (Loss(10.1, "tokens"), "10.1 points of token accuracy on what must stay were lost"),
+        (None, None),
     ],
 )
-def test_damage_is_what_was_known_and_is_lost(after: float, subset: str | None, state: str) -> None:
-    found = verdict(*GONE, *stayed(90.0, after), subset=subset)
-    assert found.state == state
-    assert found.passed is (state == "erased")
-    if state == "erased":
+def test_what_lost_too_much_is_not_exported(
+    monkeypatch: pytest.MonkeyPatch, lost: Loss | None, said: str | None
+) -> None:
+    monkeypatch.setattr(module, "loss_of", lambda _: lost)
+    found = verdict(*GONE)
+    assert found.state == ("erased" if said is None else "erased_with_damage")
+    assert found.passed is (said is None)
+    if said is None:
         return
     assert str(found).startswith("erased WITH DAMAGE: ")
-    assert "10.1 points of what must stay were lost; no model is exported" in str(found)
-    accepted = replace(REQUEST, accept_damage=True)
-    assert verdict(*GONE, *stayed(90.0, after), subset=subset, request=accepted).passed
+    assert f"{said}; no model is exported (unlearn.stop.floor allows 10; " in str(found)
+    assert verdict(*GONE, request=replace(REQUEST, accept_damage=True)).passed
 
 
 def attempt(lr: float, forgotten: float, *, unlearned: bool) -> dict[str, Any]:

@@ -66,6 +66,31 @@ def test_score_is_the_harmonic_mean_on_both_scales(
     assert stopping.best == middle
 
 
+def forced(*right: bool) -> dict[str, dict[str, Any]]:
+    """Scores of rows of which some are predicted without a wrong token, and others nearly."""
+    return {str(n): {"token_accuracy": 1.0 if hit else 0.9} for n, hit in enumerate(right)}
+
+
+@pytest.mark.parametrize(("known", "lost"), [(10, 30.0), (8, 37.5), (7, 3.0)])
+def test_the_floor_can_count_answers(
+    toy: Model, monkeypatch: pytest.MonkeyPatch, known: int, lost: float
+) -> None:
+    """Three of ten rows get one wrong token, which hardly shows in token accuracy."""
+    start = [n < known for n in range(10)]
+    later = [n >= 3 and right for n, right in enumerate(start)]
+    found = iter([forced(*start), forced(*later)])
+    monkeypatch.setattr(module, "teacher_forced", lambda *_: next(found))
+    monkeypatch.setattr(module, "token_accuracy", Script((1.0, 0.5)))
+    rule = StoppingRule([], [], 0.4, 10.0, 1, 1, damage="answers")
+    stopping = EarlyStopping(toy, rule, [], 1)
+    stopping.after_step()
+    assert stopping.trajectory[1]["lost"] == pytest.approx(lost)  # few known rows: token accuracy
+    resumed = EarlyStopping.__new__(EarlyStopping)
+    resumed.model = toy
+    resumed.load_state_dict(stopping.state_dict())
+    assert resumed._right == stopping._right
+
+
 def test_a_step_that_unlearned_enough_is_better_than_any_other(
     toy: Model, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -136,9 +136,20 @@ def test_a_rate_is_raised_while_the_list_is_still_answered(
 def test_a_rate_is_lowered_when_too_much_is_lost(
     monkeypatch: pytest.MonkeyPatch, start: Start
 ) -> None:
-    tried, done = rates_tried(monkeypatch, start, lambda lr: (1.0, 1e4 * lr + 0.5, 0.0))
-    assert tried == [1e-3, 3.3e-4]
-    assert done.facts["lr"] == 3.3e-4
+    tried, done = rates_tried(monkeypatch, start, lambda lr: (1.0, 3e4 * lr, 0.0))
+    assert tried == [1e-3, 3.3e-4, 1.1e-4, 3.7e-5]
+    assert done.facts["lr"] == 3.7e-5  # within the floor, and at most a fifth of it is lost
+
+
+def test_a_rate_that_does_both_is_lowered_while_its_loss_is_noticeable(
+    monkeypatch: pytest.MonkeyPatch, start: Start
+) -> None:
+    def outcome(lr: float) -> tuple[float, float, float]:
+        return (0.5 if lr < 1.5e-3 else 0.9), (1.0 if lr < 2e-3 else 5.0), 0.0
+
+    tried, done = rates_tried(monkeypatch, start, outcome)
+    assert tried == [1e-3, 3e-3, 1.7e-3]  # 5 of 10 points are lost at the second one
+    assert done.facts["lr"] == 1.7e-3
 
 
 def test_a_search_ends_when_its_time_is_used_up(

@@ -4,22 +4,18 @@ from __future__ import annotations
 
 import math
 import shlex
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-
-import numpy as np
-import pandas as pd
 
 from knowundo.data.lists.reading import GENERATED, REWORDED
 from knowundo.data.lists.rows import RowSource
 from knowundo.erasure.list_check import ListCheck
 from knowundo.erasure.request import ERASED, ErasureRequest
 from knowundo.erasure.request_log import weight_hashes
+from knowundo.erasure.score_pair import EXACT, ScorePair
 from knowundo.erasure.verdict import Verdict
 from knowundo.erasure_results import (
-    Change,
     EarlierRequest,
     ErasureResults,
     ErasureSettings,
@@ -27,63 +23,10 @@ from knowundo.erasure_results import (
 from knowundo.evaluation.result_rows import EARLIER
 from knowundo.exports.export import Exported
 from knowundo.pipeline.reporting import report
-from knowundo.pipeline.scores import unaltered_rows
 from knowundo.results import Results, write_results
 from knowundo.runs.run import Run
-from knowundo.scoring.table import read_scores
 from knowundo.storage.artifacts import read_manifest
 from knowundo.storage.files import file_hash
-
-# The column of answers that are exactly the true one.
-EXACT = "exact_match"
-
-
-@dataclass(frozen=True)
-class ScorePair:
-    """The rows of `scoring.table.score_adapters` before and after, by the id of their record."""
-
-    before: pd.DataFrame
-    after: pd.DataFrame
-
-    @classmethod
-    def of(cls, run: Run) -> ScorePair:
-        """The scores of a run that is evaluated."""
-        tables = (
-            unaltered_rows(read_scores(run.scores(name) / "rows.parquet")).set_index("id")
-            for name in ("memorized", ERASED)
-        )
-        return cls(*tables)
-
-    def rows(self, scope: str, split: str | None = None) -> ScorePair:
-        """The rows of a scope, and of a split if one is named."""
-        found = self.before[self.before["scope"] == scope]
-        return self.only(found if split is None else found[found["split"] == split])
-
-    def where(self, chosen: pd.Series) -> ScorePair:
-        """The rows for which a Boolean column holds."""
-        return self.only(self.before[chosen])
-
-    def only(self, rows: pd.DataFrame) -> ScorePair:
-        """The rows of the same records."""
-        return ScorePair(rows, self.after.loc[rows.index])
-
-    def subsets(self) -> pd.Series:
-        """The subset of each row, empty where it has none."""
-        return self.before["subset"].fillna("").astype(str)
-
-    def percent(self, column: str) -> Change:
-        """100 times the mean of a column of shares, over the rows that have a number."""
-        return self._change(column, lambda values: 100 * float(values.mean()))
-
-    def perplexity(self) -> Change:
-        """Exponential of the mean NLL per token, as the metric `perplexity` has it."""
-        return self._change("mean_nll", lambda values: float(np.exp(min(values.mean(), 700.0))))
-
-    def _change(self, column: str, of: Callable[[pd.Series], float]) -> Change:
-        before, after = self.before[column], self.after[column]
-        ends = [of(found) if len(found := one.dropna()) else None for one in (before, after)]
-        scored = int((before.notna() & after.notna()).sum())
-        return Change(before=ends[0], after=ends[1], records=scored)
 
 
 def collect(
@@ -109,10 +52,10 @@ def collect(
         rows=len(listed.before),
         subjects=int(listed.before["subject"].nunique()),
         not_known=len(check.not_known),
-        exact=listed.percent("exact_match"),
-        reworded=pair.rows("unlearn", "val").percent("exact_match"),
+        exact=listed.percent(EXACT),
+        reworded=pair.rows("unlearn", "val").percent(EXACT),
         predicted=listed.percent("token_accuracy"),
-        lost=verdict.lost,
+        **_loss(verdict),
         bound=verdict.bound if math.isfinite(verdict.bound) else None,
         **_retention(pair.rows("retention")),
         general_perplexity=_ordinary_text(pair).perplexity(),
@@ -204,6 +147,12 @@ def _call_of(request: ErasureRequest) -> str:
     options = [f"{n}={shown(source, n)}" for n, source in lists.items() if source is not None]
     options += [f"{n}={value!r}" for n, value in given.items() if value and value != "auto"]
     return f"erase({', '.join([*first, shown(request.unlearn, 'rows'), *options])})"
+
+
+def _loss(verdict: Verdict) -> dict[str, Any]:
+    """What was lost of what had to stay, and in which unit, if it was measured."""
+    lost = verdict.lost
+    return {} if lost is None else {"lost": lost.amount, "lost_in": lost.counted}
 
 
 def _retention(pair: ScorePair) -> dict[str, Any]:

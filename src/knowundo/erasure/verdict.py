@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from knowundo.data.lists.reading import made_up
 from knowundo.data.wording import folded
 from knowundo.erasure.checks import LEFT, known_from
 from knowundo.erasure.list_check import ListCheck
+from knowundo.erasure.loss import Loss, loss_of
 from knowundo.erasure.request import ERASED, ErasureRequest
 from knowundo.erasure.request_log import LoggedRequest, RequestLog
 from knowundo.erasure_results import State
@@ -40,9 +40,8 @@ class Verdict:
         predicted: tokens of the list that are predicted.
         level: token accuracy on rows that the model cannot know, in [0, 1]. `None` if not measured.
         gone: True if the list counts as erased.
-        lost: points of token accuracy lost on val rows that must stay. `None` if the model knows
-            none of them, so that nothing can be lost.
-        bound: points that may be lost.
+        lost: what val rows that must stay have lost. `None` if too few of them are known.
+        bound: how much may be lost.
         epochs: passes over the list that each attempt took.
         accepted: True if a model that lost more may be exported.
         facts: of the unlearned model.
@@ -57,7 +56,7 @@ class Verdict:
     predicted: float | None
     level: float | None
     gone: bool
-    lost: float | None
+    lost: Loss | None
     bound: float
     epochs: int
     accepted: bool
@@ -76,7 +75,7 @@ class Verdict:
 
     @property
     def _lost_too_much(self) -> bool:
-        return self.lost is not None and self.lost > self.bound
+        return self.lost is not None and self.lost.amount > self.bound
 
     @property
     def passed(self) -> bool:
@@ -109,8 +108,8 @@ class Verdict:
         if self.predicted is not None:
             said += f" ({self.predicted:.0f} % of its tokens are still predicted{self._guessing})"
         if self.lost is None:
-            return said + "; nothing that must stay is known, so what was lost was not measured"
-        return said + f"; {max(self.lost, 0.0):.1f} points of what must stay were lost"
+            return said + "; too little that must stay is known, so what was lost was not measured"
+        return f"{said}; {self.lost} were lost"
 
     @property
     def _guessing(self) -> str:
@@ -121,8 +120,8 @@ class Verdict:
         """The one thing to change, if the model may not be exported."""
         if self.gone and self._lost_too_much:
             return (
-                f"more than the {self.bound:g} points of unlearn.stop.floor were lost; name more "
-                "rows that must stay with --retention, or accept it with --accept-damage"
+                f"unlearn.stop.floor allows {self.bound:g}; name more rows that must stay with "
+                "--retention, or accept it with --accept-damage"
             )
         tried = [a for a in self.facts.attempts if a.get("unlearned") is False]
         if self.gone or not tried:
@@ -166,7 +165,7 @@ def judge(
         predicted=predicted,
         level=check.level,
         gone=gone,
-        lost=lost_points(results, run),
+        lost=loss_of(run),
         bound=math.inf if stop is None else stop.floor,
         epochs=run.recipe.unlearn.epochs,
         accepted=request.accept_damage,
@@ -175,23 +174,6 @@ def judge(
         relapsed=[r.number for r in log.requests if _relapsed(r, results)],
         taught="" if taught is None or taught in OWN else _answered_as_taught(run, taught),
     )
-
-
-def lost_points(results: Results, run: Run) -> float | None:
-    """Points of token accuracy lost on val rows that must stay.
-
-    Nothing chose a setting by these rows. `None` if they are only what the model made up: what
-    nobody knows cannot be lost.
-    """
-    if all(made_up(r) for r in run.records if (r.scope, r.split) == ("retention", "val")):
-        return None
-    before, after = (
-        results.find(name, "token_accuracy", "retention", "val", None)
-        for name in ("memorized", ERASED)
-    )
-    if before is None or after is None or before.value is None or after.value is None:
-        return None
-    return before.value - after.value
 
 
 def exact_before(results: Results) -> float | None:

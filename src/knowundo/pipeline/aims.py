@@ -90,6 +90,7 @@ def _stopping_rule(
         asked=asked_rows(run, first, stop.formats),
         left=stop.answered,
         minutes=math.inf if stop.minutes is None else stop.minutes,
+        damage=stop.damage,
     )
     return trained, [*retained, *others], rule
 

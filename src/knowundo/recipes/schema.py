@@ -164,7 +164,11 @@ class Stop(Section):
     """Token accuracy on unlearn rows that is low enough; unknown: that on rows alike which the
     model cannot know, such as the same questions about invented people."""
     floor: float = Field(5.0, gt=0, le=100)
-    """Points of token accuracy that retention may lose."""
+    """How much of retention may be lost, in points."""
+    damage: Literal["tokens", "answers"] = "tokens"
+    """What the floor counts. tokens: points of token accuracy. answers: percent of the rows that
+    were predicted without a wrong token at the start and no longer are; token accuracy where there
+    are fewer than eight."""
     enough: float = Field(0.6, ge=0, le=1)
     """Share of the way to the target from which a step counts as unlearned, and a search of the
     rate ends."""

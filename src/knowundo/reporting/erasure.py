@@ -86,11 +86,17 @@ def kept_lines(facts: ErasureResults) -> list[tuple[str, Change]]:
 def loss_line(facts: ErasureResults) -> str:
     """What was lost of what must stay, against its bound, in a sentence."""
     if facts.lost is None:
-        return "The model knows none of the val rows that must stay, so no loss was measured."
+        return "Too few val rows that must stay are known, so no loss was measured."
     bound = "" if facts.bound is None else f", and {facts.bound:g} may be lost"
+    lost = f"{max(facts.lost, 0.0):.1f}"
+    if facts.lost_in == "answers":
+        return (
+            "Exact answers to val rows that must stay, which nothing was trained on: "
+            f"{lost} % were lost{bound}."
+        )
     return (
         "Token accuracy on val rows that must stay, which nothing was trained on: "
-        f"{max(facts.lost, 0.0):.1f} points were lost{bound}."
+        f"{lost} points were lost{bound}."
     )
 
 

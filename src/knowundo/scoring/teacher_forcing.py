@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -83,6 +83,11 @@ def _judged(row: Encoded, logits: torch.Tensor) -> dict[str, Any]:
 
 def token_accuracy(model: Model, encoded: Sequence[Encoded]) -> float:
     """Token accuracy, mean over rows, in [0, 1]."""
-    rows = [row["token_accuracy"] for row in teacher_forced(model, encoded).values()]
+    return mean_accuracy(teacher_forced(model, encoded).values())
+
+
+def mean_accuracy(forced: Iterable[Mapping[str, Any]]) -> float:
+    """Mean token accuracy of rows of `teacher_forced`, in [0, 1]."""
+    rows = [row["token_accuracy"] for row in forced]
     measured = [value for value in rows if value is not None]
     return sum(measured) / len(measured)

@@ -14,9 +14,11 @@ from knowundo.errors import BadInput
 from knowundo.modeling.model import Model
 from knowundo.modeling.snapshots import BEST_STEP, Snapshot
 from knowundo.scoring.answers import answered
-from knowundo.scoring.teacher_forcing import token_accuracy
+from knowundo.scoring.teacher_forcing import mean_accuracy, teacher_forced, token_accuracy
 from knowundo.storage.checkpoints import State
 
+# Rows that have to be predicted without a wrong token if their number is to show damage.
+LEAST_RIGHT = 8
 # The most rows of a scope that are evaluated: an evaluation must cost less than a few steps.
 MOST_ROWS = 64
 # Share of the way to not knowing from which an evaluation step counts as unlearned. The verdict on
@@ -32,7 +34,7 @@ class Evaluation(TypedDict):
     retention: float
     forgotten: float  # share of the way from knowing to not knowing, in [0, 1]
     kept: float  # 1: no retention was lost, 1/2: as much as the floor allows, 0: twice that
-    lost: float  # points of retention accuracy
+    lost: float  # points of retention accuracy, or percent of its answers
     score: float  # harmonic mean of forgotten and kept
     answered: NotRequired[float]  # percent of rows answered verbatim, where they were asked
 
@@ -45,8 +47,7 @@ class StoppingRule:
         unlearn: Unlearn rows that are evaluated.
         retention: Retention rows that are evaluated; nothing is trained on them.
         target: Token accuracy on `unlearn` of a model that does not know them, in [0, 1].
-        floor: Points of token accuracy that retention may lose. Infinite if nothing that is known
-            can be evaluated.
+        floor: Points that retention may lose. Infinite if nothing that is known can be evaluated.
         evaluations: How many evaluation steps there are, spread evenly over training.
         patience: So many evaluations below the floor, each no better than the last, end training.
         enough: Share of the way to not knowing, in [0, 1], from which a step counts as unlearned.
@@ -54,6 +55,8 @@ class StoppingRule:
             each attempt.
         left: Percent of these rows that may still be answered verbatim, in any wording.
         minutes: A search of the rate begins no further attempt after so many.
+        damage: What the floor counts: `tokens`, points of token accuracy, or `answers`, percent of
+            the rows that were predicted without a wrong token at the start and no longer are.
     """
 
     unlearn: Sequence[Encoded]
@@ -66,6 +69,7 @@ class StoppingRule:
     asked: Sequence[Sequence[Encoded]] = ()
     left: float = 5.0
     minutes: float = math.inf
+    damage: str = "tokens"
 
 
 def set_aside(
@@ -161,6 +165,7 @@ class EarlyStopping:
         self.every = max(1, steps // rule.evaluations)
         self.step, self._below_floor = 0, 0
         self.stopped = "end"
+        self._right: set[str] | None = None  # retention rows without a wrong token at the start
         self.trajectory: list[Evaluation] = []
         self.trajectory.append(self._evaluate())
         self.best: Evaluation | None = None
@@ -170,7 +175,7 @@ class EarlyStopping:
         training = self.model.net.training
         self.model.net.eval()  # no dropout, and so no random numbers: training stays the same
         unlearn = token_accuracy(self.model, self.rule.unlearn)
-        retention = token_accuracy(self.model, self.rule.retention)
+        retention, still = self._retained()
         self.model.net.train(training)
         start = self.trajectory[0] if self.trajectory else None
         known = start["unlearn"] if start else unlearn
@@ -178,6 +183,8 @@ class EarlyStopping:
         # A model that knew no more than the target has nothing left to unlearn.
         forgotten = min(max((known - unlearn) / way, 0.0), 1.0) if way > 0 else 1.0
         lost = 100 * ((start["retention"] if start else retention) - retention)
+        if still is not None:
+            lost = 100 * (1 - still)
         kept = min(max(1 - lost / (2 * self.rule.floor), 0.0), 1.0)
         both = forgotten + kept
         found = Evaluation(
@@ -194,6 +201,19 @@ class EarlyStopping:
             answered = percent_verbatim(self.model, self.rule.asked)
             found |= {} if answered is None else {"answered": answered}
         return found
+
+    def _retained(self) -> tuple[float, float | None]:
+        """Token accuracy on retention rows, and the share of answers still right if that counts."""
+        rows = self.rule.retention
+        if self.rule.damage == "tokens":
+            return token_accuracy(self.model, rows), None
+        forced = teacher_forced(self.model, rows)
+        right = {name for name, row in forced.items() if row["token_accuracy"] == 1}
+        if self._right is None:
+            self._right = right
+        enough = len(self._right) >= LEAST_RIGHT
+        still = len(self._right & right) / len(self._right) if enough else None
+        return mean_accuracy(forced.values()), still
 
     def _rank(self, found: Evaluation) -> tuple[bool, bool, float]:
         gone = found.get("answered", math.inf) <= self.rule.left
@@ -244,6 +264,7 @@ class EarlyStopping:
     def state_dict(self) -> State:
         """Return all evaluations so far, and the best weights."""
         facts = self.facts() | {"step": self.step, "below_floor": self._below_floor}
+        facts["right"] = None if self._right is None else sorted(self._right)
         return State(facts, dict(self._best_weights.tensors) if self._best_weights else {})
 
     def load_state_dict(self, state: State) -> None:
@@ -252,6 +273,7 @@ class EarlyStopping:
         self.trajectory, self.best = facts["trajectory"], facts["best"]
         self.stopped, self.step = facts["stopped"], facts["step"]
         self._below_floor = facts["below_floor"]
+        self._right = None if facts["right"] is None else set(facts["right"])
         if self.best is not None:
             self._best_weights = self.model.snapshots.adopt(BEST_STEP, state.tensors)
 

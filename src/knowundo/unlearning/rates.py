@@ -30,6 +30,9 @@ ALL_WEIGHTS = 0.1
 # A search with early stopping begins at this share of `first_rate`: what is unlearned at a gentle
 # rate spreads less to rows that nobody named. It ends when two rates are within this ratio.
 GENTLE, CLOSE = 0.1, 1.3
+# A rate that unlearns enough, but loses more than this share of the floor, is followed by a lower
+# one, unless one that does too little is close.
+NOTICEABLE = 0.2
 
 # What is said of an attempt, and how it ranks: of two, the one that ranks higher is kept.
 Judge = Callable[[Unlearned], tuple[dict[str, Any], tuple[float, ...]]]
@@ -122,7 +125,8 @@ def unlearn_with_early_stopping(
     A constrained search: unlearn enough, and answer at most `rule.left` percent of the rows
     verbatim in any wording, without losing more retention than the floor. The rate is raised
     threefold while too little is unlearned, lowered threefold while too much is lost, and bisected
-    (on its logarithm) between a rate of either kind. Every attempt starts from the memorized model.
+    (on its logarithm) between a rate of either kind. One that does both ends the search, unless its
+    loss is noticeable and there is room below it. Every attempt starts from the memorized model.
 
     Args:
         start: As for `unlearn`.
@@ -138,17 +142,16 @@ def unlearn_with_early_stopping(
 
     search = _Search(start, settings, judge, rule, job)
     rate = GENTLE * first_rate(start.model) if settings.lr is None else settings.lr
-    low, high = (
-        0.0,
-        math.inf,
-    )  # the highest rate that does too little, the lowest that does too much
+    # The highest rate that does too little, and the lowest that does too much.
+    low, high = 0.0, math.inf
     while len(search.made) < attempts and not (search.made and search.minutes > rule.minutes):
         found = search.at(float(f"{rate:.2g}"))
-        if found["unlearned"] and found["within"]:
+        done = found["unlearned"] and found["within"]
+        if done and (found["lost"] <= NOTICEABLE * rule.floor or rate < CLOSE**2 * low):
             break
         if found["unlearned"] is False:
             low = max(low, rate)
-        else:  # lost too much, or diverged
+        else:  # lost too much, diverged, or did enough and might do so at a lower rate
             high = min(high, rate)
         if high < CLOSE * low:  # as near to each other as makes a difference
             break
@@ -161,8 +164,9 @@ def _by_evaluation(
 ) -> tuple[dict[str, Any], tuple[float, ...]]:
     """Judge an attempt, whose weights are in the model, by its best evaluation and by generation.
 
-    Of two, the one that unlearned enough is kept, then the one within the floor, then the one with
-    the better score. One that diverged is kept only where no other is.
+    Of two, the one that unlearned enough is kept, then the one within the floor. Of two that are
+    both, the one that lost less is kept, else the one with the better score. One that diverged is
+    kept only where no other is.
     """
     names = ("unlearn", "retention", "forgotten", "lost", "score")
     if "diverged" in done.facts:
@@ -174,7 +178,8 @@ def _by_evaluation(
     within = end["lost"] <= rule.floor
     row = {name: end[name] for name in names}
     row |= {"answered": answered, "unlearned": unlearned, "within": within}
-    return row, (1.0, float(unlearned), float(unlearned and within), end["score"])
+    both = unlearned and within
+    return row, (1.0, float(unlearned), float(both), -end["lost"] if both else end["score"])
 
 
 def unlearn_at_chosen_rate(
