@@ -111,9 +111,9 @@ class VariantFacts(BaseModel):
     lr: float | None = None
     """Peak learning rate."""
     attempts: list[dict[str, Any]] = Field(default_factory=list)
-    """Trainings that `lr: auto` made: `lr`, and the token accuracy in [0, 1] on the train rows of
-    `unlearn` and `retention`, null if the training diverged. With `unlearn.stop` also what its best
-    evaluation step has, and whether it `unlearned` enough `within` the floor."""
+    """Trainings that `lr: auto` made: `lr`, `epochs`, and the token accuracy in [0, 1] on the train
+    rows of `unlearn` and `retention`, null if the training diverged. With `unlearn.stop` also what
+    its best evaluation step has, and whether it `unlearned` enough `within` the floor."""
     optimizer_steps: int | None = None
     """Number of optimizer steps."""
     trajectory: list[dict[str, float]] = Field(default_factory=list)

@@ -218,3 +218,17 @@ def test_training_goes_on_while_the_list_is_answered(
     assert (stopping.stopped, stopping.step) == ("target", 3)
     assert stopping.best == stopping.trajectory[3]
     assert stopping.best["score"] < stopping.trajectory[2]["score"]
+
+
+def test_where_no_loss_can_be_seen_no_more_is_unlearned_than_has_to_be(
+    toy: Model, toy_rows: dict[str, list[Encoded]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rows are asked from `enough` on, long before the target, and training ends with them gone."""
+    left = [50.0, 0.0]
+    monkeypatch.setattr(module, "percent_verbatim", lambda *_: left.pop(0))
+    pairs = [(1.0, 0.9), (0.8, 0.5), (0.6, 0.4), (0.55, 0.3), (0.5, 0.2)]
+    asked = [[row] for row in toy_rows["unlearn"]]
+    stopping = played(toy, monkeypatch, *pairs, floor=math.inf, asked=asked)
+    assert [one.get("answered") for one in stopping.trajectory] == [None, None, 50.0, 0.0]
+    assert (stopping.stopped, stopping.step) == ("target", 3)
+    assert stopping.best == stopping.trajectory[3]

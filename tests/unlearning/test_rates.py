@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -83,11 +84,13 @@ def test_diverged_at_every_rate(toy: Model, toy_rows: dict[str, list[Encoded]]) 
 class Attempts:
     """Stands for training: what each rate does to the list, to the rest, and to its answers."""
 
-    def __init__(self, outcome: Callable[[float], tuple[float, float, float]]) -> None:
+    def __init__(self, outcome: Callable[..., tuple[float, float, float]]) -> None:
         self.outcome, self.answered = outcome, 0.0
+        self.reads_epochs = len(signature(outcome).parameters) > 1
 
     def train(self, start: Start, settings: UnlearnSettings, **_: Any) -> Unlearned:
-        forgotten, lost, self.answered = self.outcome(settings.lr or 0.0)
+        given = (settings.lr or 0.0, settings.epochs)[: 1 + self.reads_epochs]
+        forgotten, lost, self.answered = self.outcome(*given)
         facts = {"unlearn": 1 - forgotten, "retention": 1 - lost / 100, "forgotten": forgotten}
         best = facts | {"lost": lost, "score": forgotten, "step": 1}
         return Unlearned([], {"lr": settings.lr, "best": best})
@@ -99,15 +102,16 @@ class Attempts:
 def rates_tried(
     monkeypatch: pytest.MonkeyPatch,
     start: Start,
-    outcome: Callable[[float], tuple[float, float, float]],
+    outcome: Callable[..., tuple[float, float, float]],
     lr: float | None = 1e-3,
     minutes: float = math.inf,
+    floor: float = 10.0,
 ) -> tuple[list[float], Unlearned]:
     """Rates that a search tries, and what is left."""
     attempts = Attempts(outcome)
     monkeypatch.setattr(rates, "unlearn", attempts.train)
     monkeypatch.setattr(rates, "percent_verbatim", attempts.ask)
-    rule = StoppingRule([], [], 0.0, 10.0, 1, 1, minutes=minutes)
+    rule = StoppingRule([], [], 0.0, floor, 1, 1, minutes=minutes)
     done = unlearn_with_early_stopping(start, rule, UnlearnSettings("", 1, 1, 1, lr=lr))
     return [attempt["lr"] for attempt in done.facts["attempts"]], done
 
@@ -150,6 +154,27 @@ def test_a_rate_that_does_both_is_lowered_while_its_loss_is_noticeable(
     tried, done = rates_tried(monkeypatch, start, outcome)
     assert tried == [1e-3, 3e-3, 1.7e-3]  # 5 of 10 points are lost at the second one
     assert done.facts["lr"] == 1.7e-3
+
+
+def test_where_a_rate_does_too_little_and_too_much_lower_ones_get_more_epochs(
+    monkeypatch: pytest.MonkeyPatch, start: Start
+) -> None:
+    def outcome(lr: float, epochs: int) -> tuple[float, float, float]:
+        return min(150 * lr * epochs, 1.0), 0.0 if lr < 2e-3 else 20.0, 0.0
+
+    _, done = rates_tried(monkeypatch, start, outcome)
+    attempts = [(attempt["lr"], attempt["epochs"]) for attempt in done.facts["attempts"]]
+    assert attempts == [(1e-3, 1), (3e-3, 1), (1e-3, 3), (1.7e-3, 3)]
+    assert done.facts["lr"] == 1.7e-3
+
+
+def test_where_no_loss_can_be_seen_the_gentlest_rate_is_looked_for(
+    monkeypatch: pytest.MonkeyPatch, start: Start
+) -> None:
+    outcome = lambda lr: (0.5 if lr < 5e-4 else 0.9, 1e4 * lr, 0.0)  # noqa: E731
+    tried, done = rates_tried(monkeypatch, start, outcome, floor=math.inf)
+    assert tried == [1e-3, 3.3e-4, 5.8e-4]
+    assert done.facts["lr"] == 5.8e-4
 
 
 def test_a_search_ends_when_its_time_is_used_up(

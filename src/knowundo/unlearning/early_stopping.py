@@ -132,7 +132,10 @@ class EarlyStopping:
     """Evaluates a model during training, and holds the weights of its best evaluation step.
 
     Where the target is reached, the list is asked by generation: while it is still answered,
-    training goes on. The best step is one whose list is not answered, else one that has unlearned
+    training goes on. With an infinite floor no loss can be seen; then the list is asked as soon as
+    enough is unlearned, and training ends where it is no longer answered.
+
+    The best step is one whose list is not answered, else one that has unlearned
     enough; of these, or if there is none, it has the highest harmonic mean of what is unlearned and
     what is retained, each on a scale of its own: all of the way to not knowing is 1, and to lose as
     much of retention as the floor allows is 1/2. Of equal ones it is the earlier. The start, where
@@ -171,6 +174,11 @@ class EarlyStopping:
         self.best: Evaluation | None = None
         self._best_weights: Snapshot | None = None
 
+    @property
+    def _blind(self) -> bool:
+        """True if no loss can be seen: then no more is unlearned than has to be."""
+        return math.isinf(self.rule.floor) and bool(self.rule.asked)
+
     def _evaluate(self) -> Evaluation:
         training = self.model.net.training
         self.model.net.eval()  # no dropout, and so no random numbers: training stays the same
@@ -197,7 +205,8 @@ class EarlyStopping:
             score=2 * forgotten * kept / both if both else 0.0,
         )
         # Generation takes longer than an evaluation, so nothing is asked before it may be over.
-        if start is not None and unlearn <= self.rule.target and lost <= self.rule.floor:
+        over = forgotten >= self.rule.enough if self._blind else unlearn <= self.rule.target
+        if start is not None and over and lost <= self.rule.floor:
             answered = percent_verbatim(self.model, self.rule.asked)
             found |= {} if answered is None else {"answered": answered}
         return found
@@ -217,7 +226,8 @@ class EarlyStopping:
 
     def _rank(self, found: Evaluation) -> tuple[bool, bool, float]:
         gone = found.get("answered", math.inf) <= self.rule.left
-        return gone, found["forgotten"] >= self.rule.enough, found["score"]
+        score = -found["forgotten"] if gone and self._blind else found["score"]
+        return gone, found["forgotten"] >= self.rule.enough, score
 
     def after_step(self) -> bool:
         """Count an optimizer step, and evaluate if it is time; `True` ends training."""
@@ -239,13 +249,20 @@ class EarlyStopping:
             self._below_floor += 1
         if self._observer and self._observer(found):
             self.stopped = "pruned"
-        # Only above the floor: a model that lost everything is below any target.
-        elif found["unlearn"] <= self.rule.target and not self._below_floor:
-            if found.get("answered", 0.0) <= self.rule.left:
-                self.stopped = "target"
+        elif self._reached(found):
+            self.stopped = "target"
         elif self._below_floor >= self.rule.patience:
             self.stopped = "floor"
         return self.stopped != "end"
+
+    def _reached(self, found: Evaluation) -> bool:
+        """True if training may end. Only above the floor: a model that lost all is below a target.
+
+        Where no loss can be seen, the target need not be reached, but the list must be asked.
+        """
+        left = found.get("answered", math.inf if self._blind else 0.0)
+        low = self._blind or found["unlearn"] <= self.rule.target
+        return low and left <= self.rule.left and not self._below_floor
 
     def finish(self) -> None:
         """Evaluate the end of training, if it is not an evaluation step."""

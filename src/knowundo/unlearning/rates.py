@@ -31,8 +31,10 @@ ALL_WEIGHTS = 0.1
 # rate spreads less to rows that nobody named. It ends when two rates are within this ratio.
 GENTLE, CLOSE = 0.1, 1.3
 # A rate that unlearns enough, but loses more than this share of the floor, is followed by a lower
-# one, unless one that does too little is close.
-NOTICEABLE = 0.2
+# one, if none within this ratio does too little.
+NOTICEABLE, ROOM = 0.2, 2.0
+# How many times the epochs where a rate unlearns too little and loses too much.
+LONGER = 3
 
 # What is said of an attempt, and how it ranks: of two, the one that ranks higher is kept.
 Judge = Callable[[Unlearned], tuple[dict[str, Any], tuple[float, ...]]]
@@ -56,22 +58,29 @@ class _Search:
         self.best: Unlearned | None = None
         self._rank: tuple[float, ...] = ()
         self._weights: Snapshot | None = None
-        self._before: dict[float, dict[str, Any]] = {}
+        self._before: dict[tuple[float, int], dict[str, Any]] = {}
         if (held := job.resumed()) is not None:
-            self._before = {row["lr"]: row for row in held.facts["made"]}
+            self._before = {(row["lr"], row["epochs"]): row for row in held.facts["made"]}
             self.best = Unlearned(held.facts["curve"], held.facts["best"])
             self._rank = tuple(held.facts["rank"])
             self._weights = start.model.snapshots.adopt(BEST_RATE, held.tensors)
 
-    def at(self, lr: float) -> dict[str, Any]:
-        """Train at a rate, or read what came of it before the search was resumed."""
-        if lr in self._before:
-            self.made.append(self._before[lr])
-            return self._before[lr]
-        training = self.job.part(f"lr-{lr}", lr)
-        done = unlearn(self.start, replace(self.settings, lr=lr), rule=self.rule, job=training)
+    def at(self, lr: float, longer: int = 1) -> dict[str, Any]:
+        """Train at a rate, or read what came of it before the search was resumed.
+
+        Args:
+            lr: The peak rate.
+            longer: How many times the epochs of the settings.
+        """
+        epochs = longer * self.settings.epochs
+        if (lr, epochs) in self._before:
+            self.made.append(self._before[lr, epochs])
+            return self.made[-1]
+        training = self.job.part(f"lr-{lr}-epochs-{epochs}", lr)
+        settings = replace(self.settings, lr=lr, epochs=epochs)
+        done = unlearn(self.start, settings, rule=self.rule, job=training)
         row, rank = self.judge(done)
-        self.made.append({"lr": lr} | row)
+        self.made.append({"lr": lr, "epochs": epochs} | row)
         if self.best is None or rank > self._rank:
             self.best, self._rank = done, rank
             self._weights = None  # first, so that there are never two copies
@@ -126,7 +135,8 @@ def unlearn_with_early_stopping(
     verbatim in any wording, without losing more retention than the floor. The rate is raised
     threefold while too little is unlearned, lowered threefold while too much is lost, and bisected
     (on its logarithm) between a rate of either kind. One that does both ends the search, unless its
-    loss is noticeable and there is room below it. Every attempt starts from the memorized model.
+    loss is noticeable and there is room below it. Where a rate unlearns too little and loses too
+    much, lower ones are tried with more epochs. Every attempt starts from the memorized model.
 
     Args:
         start: As for `unlearn`.
@@ -143,13 +153,16 @@ def unlearn_with_early_stopping(
     search = _Search(start, settings, judge, rule, job)
     rate = GENTLE * first_rate(start.model) if settings.lr is None else settings.lr
     # The highest rate that does too little, and the lowest that does too much.
-    low, high = 0.0, math.inf
+    low, high, longer = 0.0, math.inf, 1
     while len(search.made) < attempts and not (search.made and search.minutes > rule.minutes):
-        found = search.at(float(f"{rate:.2g}"))
+        found = search.at(float(f"{rate:.2g}"), longer)
         done = found["unlearned"] and found["within"]
-        if done and (found["lost"] <= NOTICEABLE * rule.floor or rate < CLOSE**2 * low):
+        if done and (_harmless(found["lost"], rule) or rate < ROOM * low):
             break
-        if found["unlearned"] is False:
+        if found["unlearned"] is False and not found["within"]:
+            # Too little and too much, as at any rate above: smaller steps, and more of them.
+            low, high, longer = 0.0, rate, LONGER * longer
+        elif found["unlearned"] is False:
             low = max(low, rate)
         else:  # lost too much, diverged, or did enough and might do so at a lower rate
             high = min(high, rate)
@@ -157,6 +170,11 @@ def unlearn_with_early_stopping(
             break
         rate = 3 * low if high == math.inf else high / 3 if not low else math.sqrt(low * high)
     return search.end()
+
+
+def _harmless(lost: float, rule: StoppingRule) -> bool:
+    """True if a loss is not noticeable. Where no row is known, that cannot be seen of any."""
+    return math.isfinite(rule.floor) and lost <= NOTICEABLE * rule.floor
 
 
 def _by_evaluation(
