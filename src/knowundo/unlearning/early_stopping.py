@@ -183,7 +183,7 @@ class EarlyStopping:
         training = self.model.net.training
         self.model.net.eval()  # no dropout, and so no random numbers: training stays the same
         unlearn = token_accuracy(self.model, self.rule.unlearn)
-        retention, still = self._retained()
+        retention, answers_lost = self._retained()
         self.model.net.train(training)
         start = self.trajectory[0] if self.trajectory else None
         known = start["unlearn"] if start else unlearn
@@ -191,8 +191,8 @@ class EarlyStopping:
         # A model that knew no more than the target has nothing left to unlearn.
         forgotten = min(max((known - unlearn) / way, 0.0), 1.0) if way > 0 else 1.0
         lost = 100 * ((start["retention"] if start else retention) - retention)
-        if still is not None:
-            lost = 100 * (1 - still)
+        if answers_lost is not None:
+            lost = answers_lost
         kept = min(max(1 - lost / (2 * self.rule.floor), 0.0), 1.0)
         both = forgotten + kept
         found = Evaluation(
@@ -212,7 +212,7 @@ class EarlyStopping:
         return found
 
     def _retained(self) -> tuple[float, float | None]:
-        """Token accuracy on retention rows, and the share of answers still right if that counts."""
+        """Token accuracy on retention rows, and the percent of answers lost if that counts."""
         rows = self.rule.retention
         if self.rule.damage == "tokens":
             return token_accuracy(self.model, rows), None
@@ -221,8 +221,9 @@ class EarlyStopping:
         if self._right is None:
             self._right = right
         enough = len(self._right) >= LEAST_RIGHT
-        still = len(self._right & right) / len(self._right) if enough else None
-        return mean_accuracy(forced.values()), still
+        # As 100 / rows, which a floor may be: through the share it would round otherwise.
+        lost = 100 * len(self._right - right) / len(self._right) if enough else None
+        return mean_accuracy(forced.values()), lost
 
     def _rank(self, found: Evaluation) -> tuple[bool, bool, float]:
         gone = found.get("answered", math.inf) <= self.rule.left

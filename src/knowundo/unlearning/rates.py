@@ -159,10 +159,10 @@ def unlearn_with_early_stopping(
         done = found["unlearned"] and found["within"]
         if done and (_harmless(found["lost"], rule) or rate < ROOM * low):
             break
-        if found["unlearned"] is False and not found["within"]:
+        if found["unlearned"] is False and not found["within"] and longer == 1:
             # Too little and too much, as at any rate above: smaller steps, and more of them.
-            low, high, longer = 0.0, rate, LONGER * longer
-        elif found["unlearned"] is False:
+            low, high, longer = 0.0, rate, LONGER
+        elif found["unlearned"] is False and found["within"]:
             low = max(low, rate)
         else:  # lost too much, diverged, or did enough and might do so at a lower rate
             high = min(high, rate)
