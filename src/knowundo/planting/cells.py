@@ -75,10 +75,10 @@ def measure_cell(
         trial: How regions are compared. If `None`, they are not.
     """
     scores = localizer_scores(testbed, copies, seed)
-    planted = testbed.planting.unlearn
+    planted, kind = testbed.planting.unlearn, testbed.model.adaptation.kind
     return {
         "planting": testbed.planting.name,
-        "kind": testbed.model.adaptation.kind,
+        "kind": kind,
         "seed": seed,
         "tensors": len(next(iter(scores.values()))),
         "planted": len(planted),
@@ -86,5 +86,7 @@ def measure_cell(
         "unknown": testbed.unknown,
         "steps": testbed.steps,
         "localizers": {name: judged(values, planted) for name, values in scores.items()},
-        "trials": [] if trial is None else compare_regions(testbed, scores, trial, seed),
+        "trials": compare_regions(testbed, scores, trial, seed)
+        if trial is not None and kind in trial.rates
+        else [],
     }

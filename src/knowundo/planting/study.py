@@ -35,7 +35,7 @@ class StudySettings:
     plantings: tuple[str, ...] = (
         "early", "attention", "late", "mlp", "spread", "few", "overlap",
     )  # fmt: skip
-    kinds: tuple[str, ...] = ("lora", "full")
+    kinds: tuple[str, ...] = ("full", "lora")
     seeds: tuple[int, ...] = (0, 1)
     testbed: TestbedSettings = field(default_factory=TestbedSettings)
     trial: TrialSettings | None = field(default_factory=TrialSettings)

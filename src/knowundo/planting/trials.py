@@ -30,7 +30,8 @@ class TrialSettings:
         draws: Random regions of as many parameters.
         method: The loss.
         arguments: Of the loss.
-        rates: Learning rates by kind of adaptation; of each region the best rate counts.
+        rates: Learning rates by kind of adaptation; of each region the best rate counts. In a kind
+            without rates regions are not compared.
         epochs: Passes over the unlearn rows.
         batch_size: Unlearn rows per step.
         evaluations: How often the model is evaluated; the best evaluation counts.
@@ -41,9 +42,7 @@ class TrialSettings:
     draws: int = 2
     method: str = "ascent_plus_descent"
     arguments: dict[str, Any] = field(default_factory=lambda: {"ascent": 0.4, "descent": 2.0})
-    rates: dict[str, tuple[float, ...]] = field(
-        default_factory=lambda: {"lora": (2e-3,), "full": (1e-3,)}
-    )
+    rates: dict[str, tuple[float, ...]] = field(default_factory=lambda: {"lora": (2e-3,)})
     epochs: int = 7
     batch_size: int = 10
     evaluations: int = 7
