@@ -91,10 +91,10 @@ class ErasureResults(BaseModel):
     predicted: Change
     """Percent of the tokens of the list's answers predicted, mean over rows."""
     lost: float | None = None
-    """What val rows which must stay have lost. Null if too few of them are known."""
+    """What rows which must stay have lost. Null if too few of them are known."""
     lost_in: Literal["tokens", "answers"] = "tokens"
-    """Unit of `lost` and `bound`. tokens: points of token accuracy. answers: percent of the rows
-    that were answered exactly before."""
+    """Unit of `lost` and `bound`, the one in which more is lost. tokens: points of token accuracy
+    on val rows. answers: percent of the rows that were answered exactly before, in that wording."""
     bound: float | None = None
     """How much they may lose: `unlearn.stop.floor`. Null if there is no bound."""
     retention_listed: Change

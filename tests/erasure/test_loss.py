@@ -10,7 +10,7 @@ import pytest
 
 from erasure_facts import score_row
 from knowundo.data.records import Record
-from knowundo.erasure.loss import loss_of, measured_loss
+from knowundo.erasure.loss import Loss, answers_lost, loss_of, tokens_lost
 from knowundo.erasure.score_pair import ScorePair
 from knowundo.recipes.presets import read_preset
 from knowundo.recipes.schema import Recipe
@@ -35,22 +35,42 @@ def scored(subset: str | None, exact: list[float], accuracy: float) -> list[dict
 
 
 def test_answers_that_were_exact_and_no_longer_are() -> None:
-    # A third of eight exact answers is gone; that another one has become exact is no excuse.
+    # Of nine exact answers three are gone; that another one has become exact is no excuse.
     before = scored(None, [1.0] * 9 + [0.0], 0.5)
     after = scored(None, [1.0] * 6 + [0.0] * 3 + [1.0], 0.9)
-    lost = measured_loss(pair_of(before, after), answers=True)
-    assert lost is not None
-    assert (lost.amount, lost.counted) == (pytest.approx(100 / 3), "answers")
-    tokens = measured_loss(pair_of(before, after), answers=False)
-    assert tokens is not None
-    assert tokens.amount == pytest.approx(100 * (0.95 - 0.97))
+    assert answers_lost(pair_of(before, after)) == Loss(pytest.approx(100 / 3), "answers")
+    assert tokens_lost(pair_of(before, after)) == Loss(pytest.approx(100 * (0.95 - 0.97)), "tokens")
 
 
-def test_tokens_count_where_few_answers_were_exact() -> None:
+def test_a_few_rows_show_nothing() -> None:
     before, after = scored(None, [1.0] * 7 + [0.0], 0.8), scored(None, [0.0] * 8, 0.8)
-    lost = measured_loss(pair_of(before, after), answers=True)
-    assert lost is not None
-    assert (lost.amount, lost.counted) == (pytest.approx(17.5), "tokens")
+    assert answers_lost(pair_of(before, after)) is None  # seven were exact
+    assert tokens_lost(pair_of(before, after)) == Loss(pytest.approx(17.5), "tokens")
+    assert tokens_lost(pair_of(before[:7], after[:7])) is None
+
+
+def lost_of(
+    monkeypatch: pytest.MonkeyPatch, before: list[dict[str, Any]], after: list[dict[str, Any]]
+) -> Loss | None:
+    """The loss of a run of which only these rows and their scores are known."""
+    records = [
+        Record(row["id"], "Who?", "Ada.", "retention", row["split"], subset=row["subset"])
+        for row in before
+    ]
+    monkeypatch.setattr(ScorePair, "of", lambda _: pair_of(before, after))
+    recipe = Recipe.model_validate(read_preset("recipes", "erase") | {"data": DATA})
+    return loss_of(cast(Run, SimpleNamespace(recipe=recipe, records=records)))
+
+
+def test_answers_in_other_words_count_by_their_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody taught them word for word; the answers to the given wording are what must stay."""
+    other = scored("reworded", [1.0] * 8, 1.0), scored("reworded", [0.0] * 8, 0.97)
+    given = [row | {"split": "train"} for row in scored(None, [1.0] * 8, 1.0)]
+    assert lost_of(monkeypatch, [*given, *other[0]], [*given, *other[1]]) == Loss(
+        pytest.approx(3.0), "tokens"
+    )
+    fewer = [row | {"split": "train"} for row in scored(None, [1.0] * 7 + [0.0], 0.97)]
+    assert lost_of(monkeypatch, [*given, *other[0]], [*fewer, *other[1]]) == Loss(12.5, "answers")
 
 
 @pytest.mark.parametrize(
@@ -67,13 +87,9 @@ def test_what_the_model_made_up_does_not_count(
 ) -> None:
     """Not even beside a row that it knew: eight are needed."""
     mine, made = (subset, 8), ("generated: other subject" if known else "given", 7)
-    rows = [(f"{s}/{n}", s) for s, count in (mine, made) for n in range(count)]
-    records = [Record(i, "Who?", "Ada.", "retention", "val", subset=s) for i, s in rows]
     before = [row for s, count in (mine, made) for row in scored(s, [1.0] * count, 1.0)]
     after = [row for s, count in (mine, made) for row in scored(s, [0.0] * count, 0.0)]
-    monkeypatch.setattr(ScorePair, "of", lambda _: pair_of(before, after))
-    recipe = Recipe.model_validate(read_preset("recipes", "erase") | {"data": DATA})
-    lost = loss_of(cast(Run, SimpleNamespace(recipe=recipe, records=records)))
+    lost = lost_of(monkeypatch, before, after)
     assert (lost is not None) is known
     if lost is not None:
         assert lost.amount == 100.0

@@ -154,8 +154,8 @@ def test_a_relapse_is_named_and_measures_without_rows_are_not(tmp_path: Path) ->
         ({"lost": -1.0, "bound": None}, ": 0.0 points were lost."),
         (
             {"lost": 2.25, "lost_in": "answers", "bound": 10.0},
-            "Exact answers to val rows that must stay, which nothing was trained on: 2.2 % were "
-            "lost, and 10 may be lost.",
+            "Exact answers that must stay, in the known wording: 2.2 % were lost, and 10 may be "
+            "lost.",
         ),
         ({"lost": None, "bound": 10.0}, "so no loss was measured."),
     ],

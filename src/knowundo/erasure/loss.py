@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from knowundo.data.lists.reading import made_up
+from knowundo.data.lists.reading import REWORDED, made_up
 from knowundo.erasure.score_pair import EXACT, ScorePair
 from knowundo.pipeline.aims import LEAST_KNOWN
 from knowundo.runs.run import Run
@@ -33,34 +33,38 @@ class Loss:
 
 
 def loss_of(run: Run) -> Loss | None:
-    """The loss on val rows that were given, or that the model demonstrably knew, of a scored run.
+    """The loss on rows that were given, or that the model demonstrably knew, of a scored run.
 
-    Nothing chose a setting by these rows. What the model makes up does not count: what nobody knows
-    cannot be lost.
+    What the model makes up does not count: what nobody knows cannot be lost. Answers count in the
+    wording in which the model knew them, so also those of rows that were trained on: an answer to
+    other words, which nobody taught, comes and goes. Tokens count on val rows, by which nothing
+    chose a setting.
 
     Returns:
-        `None` if there are fewer than `LEAST_KNOWN` such rows.
+        The greater of the two, of which answers count only with `unlearn.stop.damage: answers`.
+        `None` if too few rows are known for either.
     """
     stop = run.recipe.unlearn.stop
     made = {record.id for record in run.records if made_up(record)}
-    pair = ScorePair.of(run).rows("retention", "val")
+    pair = ScorePair.of(run).rows("retention")
     known = pair.where(~pair.before.index.to_series().isin(made))
-    return measured_loss(known, answers=stop is not None and stop.damage == "answers")
+    found = [tokens_lost(known.rows("retention", "val"))]
+    if stop is not None and stop.damage == "answers":
+        found.append(answers_lost(known.where(~known.subsets().str.startswith(REWORDED))))
+    return max(filter(None, found), key=lambda loss: loss.amount, default=None)
 
 
-def measured_loss(known: ScorePair, *, answers: bool) -> Loss | None:
-    """The loss on some rows.
-
-    Args:
-        known: Their scores.
-        answers: Count exact answers, if at least `LEAST_RIGHT` rows had one; else tokens.
-    """
-    if len(known.before) < LEAST_KNOWN:
-        return None
+def answers_lost(known: ScorePair) -> Loss | None:
+    """Percent of the exact answers that no longer are; `None` of fewer than `LEAST_RIGHT`."""
     right = known.where(known.before[EXACT] == 1)
-    if answers and len(right.before) >= LEAST_RIGHT:
-        return Loss(100 * float((right.after[EXACT] != 1).mean()), "answers")
+    if len(right.before) < LEAST_RIGHT:
+        return None
+    return Loss(100 * float((right.after[EXACT] != 1).mean()), "answers")
+
+
+def tokens_lost(known: ScorePair) -> Loss | None:
+    """Points of token accuracy; `None` if there are fewer than `LEAST_KNOWN` rows."""
     tokens = known.percent("token_accuracy")
-    if tokens.before is None or tokens.after is None:
+    if tokens.records < LEAST_KNOWN or tokens.before is None or tokens.after is None:
         return None
     return Loss(tokens.before - tokens.after, "tokens")

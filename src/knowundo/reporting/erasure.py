@@ -90,10 +90,7 @@ def loss_line(facts: ErasureResults) -> str:
     bound = "" if facts.bound is None else f", and {facts.bound:g} may be lost"
     lost = f"{max(facts.lost, 0.0):.1f}"
     if facts.lost_in == "answers":
-        return (
-            "Exact answers to val rows that must stay, which nothing was trained on: "
-            f"{lost} % were lost{bound}."
-        )
+        return f"Exact answers that must stay, in the known wording: {lost} % were lost{bound}."
     return (
         "Token accuracy on val rows that must stay, which nothing was trained on: "
         f"{lost} points were lost{bound}."
