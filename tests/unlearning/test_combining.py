@@ -163,6 +163,32 @@ def test_a_step_applies_the_combined_gradient_of_its_batch(
     assert not torch.allclose(flat(found), total, rtol=1e-2)
 
 
+@pytest.mark.parametrize("mode", ["project", "sam", "balance"])
+def test_weights_outside_of_masks_count_in_no_product(
+    toy_base: str, toy_rows: Rows, clipped: list[list[torch.Tensor]], mode: str
+) -> None:
+    """The gradients of both parts are zero there, before they become one."""
+    start = begin(toy_base, toy_rows)
+    plain, drawn = Plain(start), torch.Generator().manual_seed(1)
+    names = list(start.model.parameters())
+    masks = {
+        name: torch.rand(one.shape, generator=drawn) < 0.5
+        for name, one in zip(names, plain.chosen, strict=True)
+    }
+    inside = flat(masks.values())
+    u, r = plain.part("unlearn") * inside, plain.part("retention") * inside
+    assert u @ r < 0
+    wanted = {
+        "project": lambda: less(u, r) + r,
+        "sam": lambda: plain.unlearn_at(0.4 * u / u.norm()) * inside + r,
+        "balance": lambda: r.norm() / u.norm() * u + r,
+    }[mode]()
+    start.model.train_only([])
+    unlearn(start, settings_of(ASKED[mode], epochs=1, masks=masks))
+    (found,) = clipped
+    torch.testing.assert_close(flat(found), wanted, rtol=1e-4, atol=1e-7)
+
+
 def test_a_moving_average_goes_from_step_to_step(
     toy_base: str, toy_rows: Rows, clipped: list[list[torch.Tensor]]
 ) -> None:

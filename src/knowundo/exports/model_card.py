@@ -233,6 +233,8 @@ def _made(run: Run, variant: ModelVariant, manifest: dict[str, Any]) -> list[tup
             "peak learning rate": manifest["lr"],
             "passes": manifest.get("epochs"),
             "optimizer steps": manifest["optimizer_steps"],
+            "then": "; ".join(f"{m['method']} ({_arguments(m)})" for m in manifest.get("then", []))
+            or None,
         }
     elif "adopted" in manifest:
         facts = {"adopted": without_folders(manifest["adopted"])}

@@ -80,14 +80,21 @@ class SeparateGradients:
         retentions: Retention gradients of the step in progress, see `StepGradients`.
     """
 
-    def __init__(self, combination: Combination, chosen: Sequence[torch.nn.Parameter]) -> None:
+    def __init__(
+        self,
+        combination: Combination,
+        chosen: Sequence[torch.nn.Parameter],
+        clear: Callable[[], None] | None = None,
+    ) -> None:
         """Hold nothing yet.
 
         Args:
             combination: What makes one gradient of them.
             chosen: The parameters that are trained.
+            clear: Clears `.grad` of weights of these parameters that may not change, which then
+                count in no inner product or length. If `None`, all may change.
         """
-        self.combination, self.chosen = combination, list(chosen)
+        self.combination, self.chosen, self._clear = combination, list(chosen), clear
         self.held: dict[str, Gradients] = {}
         self._kept: dict[str, Gradients] = {}
         self.retentions: list[Gradients] = []
@@ -126,6 +133,14 @@ class SeparateGradients:
             parameter.grad = gradient
         return before
 
+    def _cleared(self, gradients: Gradients) -> Gradients:
+        """The same, where weights may change."""
+        if self._clear is None:
+            return gradients
+        before = self._swapped(gradients)
+        self._clear()
+        return self._swapped(before)
+
     @torch.no_grad()
     def combine(self, loss: Callable[[Any], Parts]) -> None:
         """Replace `.grad` of the parameters by the combined gradient; once an optimizer step.
@@ -133,9 +148,10 @@ class SeparateGradients:
         Args:
             loss: Micro-batch → named parts, for combinations that compute it once more.
         """
-        unlearn: Gradients = [parameter.grad for parameter in self.chosen]
+        unlearn = self._cleared([parameter.grad for parameter in self.chosen])
+        retentions = [self._cleared(one) for one in self.retentions]
         again = partial(self._unlearn_at, loss)
-        step = StepGradients(unlearn, self.retentions, self.held, again)
+        step = StepGradients(unlearn, retentions, self.held, again)
         pairs = zip(self.combination.combine(step), self.chosen, strict=True)
         self._swapped([None if one is None else one.to(own.dtype) for one, own in pairs])
         self._kept = step.kept
@@ -157,7 +173,7 @@ class SeparateGradients:
             for parameter, weight in zip(self.chosen, weights, strict=True):
                 parameter.copy_(weight)
             found = self._swapped(before)
-        return found
+        return self._cleared(found)
 
     def after_step(self) -> None:
         """Hold what the combination kept, now that the step is complete."""

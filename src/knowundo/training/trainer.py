@@ -110,11 +110,12 @@ def _begin(
         num_training_steps=steps,
     )
     state = TrainingState(model, region, optimizer, scheduler, hooks.resumable)
-    if hooks.combination is not None:
-        state.separate = SeparateGradients(hooks.combination, chosen)
-        state.resumable = [*state.resumable, state.separate]
     if hooks.masks:
         state.masks = GradientMasks(model.parameters(), hooks.masks, settings)
+    if hooks.combination is not None:
+        clear = None if state.masks is None else state.masks.apply
+        state.separate = SeparateGradients(hooks.combination, chosen, clear)
+        state.resumable = [*state.resumable, state.separate]
     return state
 
 
