@@ -18,10 +18,11 @@ def blur(
     first: Literal["unlearn", "retention"] = "unlearn",
     gamma: PositiveFloat = 1.0,
 ) -> Gradients:
-    """One gradient with gamma times the other in place of its component along that other one.
+    """The retention gradient, with gamma·u in place of its component along the unlearn gradient u.
 
-    upper + (gamma − ⟨upper, lower⟩ / ⟨lower, lower⟩)·lower, where `lower` is the gradient that
-    comes first. Reisizadeh et al. 2025, arXiv:2506.08164. With NPO it is BLUR-NPO.
+    r + (gamma − ⟨r, u⟩ / ⟨u, u⟩)·u: unlearning is the lower level, which comes first, and retention
+    is the upper one. With `first: retention` they change places. Reisizadeh et al. 2025,
+    arXiv:2506.08164. With NPO it is BLUR-NPO.
 
     Args:
         step: Both gradients.
