@@ -155,6 +155,7 @@ def rule_of(rows: Rows) -> StoppingRule:
         ("lora", {"method": "pdu", "lr": 1e-3, "arguments": {"warmup": 0.3}}),
         ("lora", {"method": "npo", "gradients": "gru", "accumulation": 2, "lr": 1e-3}),
         ("lora", {"method": "npo", "gradients": {"name": "sam", "rho": 0.1}, "lr": 1e-3}),
+        ("lora", {"method": "siblings", "retain_on": ["retention", "general"], "retained": 3}),
     ],
 )
 def test_unlearning(

@@ -52,3 +52,21 @@ def test_every_unlearn_row_once_an_epoch_and_retention_without_replacement() -> 
     assert [len(b.unlearn) for b in batches] == [len(b.retention) for b in batches] == [4, 2, 4, 2]
     assert sorted(kept[:4]) == sorted(row.record.id for row in second)
     assert sorted(kept[4:8]) == sorted(kept[:4])
+
+
+def test_rows_of_several_lists_come_in_turn() -> None:
+    first = encode(records("unlearn", "train", 3), TOKENIZER)
+    lists = [encode(records(scope, "train", 4), TOKENIZER) for scope in ("retention", "general")]
+    batches = paired(first, *lists, size=2, epochs=2, seed=0, pad=1, retained=3)
+    kept = [row.record for batch in batches for row in batch.retention.encoded]
+    assert [record.scope for record in kept] == ["retention", "general"] * 6
+    for rows in lists:
+        own = [record for record in kept if record.scope == rows[0].record.scope]
+        assert sorted(record.id for record in own[:4]) == sorted(row.record.id for row in rows)
+
+
+def test_a_batch_of_one_row_has_rows_of_every_list() -> None:
+    first = encode(records("unlearn", "train", 1), TOKENIZER)
+    lists = [encode(records(scope, "train", 2), TOKENIZER) for scope in ("retention", "general")]
+    (batch,) = paired(first, *lists, size=4, epochs=1, seed=0, pad=1)
+    assert [row.record.scope for row in batch.retention.encoded] == ["retention", "general"]

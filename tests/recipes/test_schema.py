@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from knowundo.errors import BadInput
+from knowundo.recipes.presets import presets
 from knowundo.recipes.reading import load_recipe
 
 
@@ -28,3 +30,23 @@ def test_a_day_is_read_as_yaml_reads_it(written: str, tmp_path: Path) -> None:
     assert load_recipe(None, [f"data.date={written}"])[0].data.date == "2025-01-31"
     (tmp_path / "mine.yaml").write_text(f"data: {{date: {written}}}\n")
     assert load_recipe(str(tmp_path / "mine.yaml"), [])[0].data.date == "2025-01-31"
+
+
+def test_all_presets_are_those_that_nothing_else_names() -> None:
+    named = "{preset: memflex, name: mine, lr: 1e-3}"
+    entry = f"unlearn.variants=[{named}, {{preset: all, except: [meow, npo], epochs: 3}}]"
+    first, *rest = load_recipe(None, [entry])[0].unlearn.variants
+    assert (first.name, first.lr, first.epochs) == ("mine", 1e-3, None)
+    assert [plan.name for plan in rest] == sorted(
+        set(presets("methods")) - {"memflex", "meow", "npo"}
+    )
+    assert {plan.epochs for plan in rest} == {3}
+
+
+@pytest.mark.parametrize(
+    ("left_out", "said"),
+    [("[memflx]", "did you mean 'memflex'"), ("meow", "except is a list of presets")],
+)
+def test_what_all_presets_leave_out_is_checked(left_out: str, said: str) -> None:
+    with pytest.raises(BadInput, match=said):
+        load_recipe(None, [f"unlearn.variants=[{{preset: all, except: {left_out}}}]"])

@@ -35,6 +35,17 @@ from knowundo.runs.checks import check
             ["compat=original", "unlearn.retained=4"],
             "variant gradient_ascent: retained: compat mixed_batches takes as many retention rows",
         ),
+        (
+            [
+                "unlearn.variants=[{method: npo, retain_on: [retention, general]}]",
+                "compat=[mixed_batches]",
+            ],
+            "variant npo: retain_on: compat mixed_batches takes the rows of one scope",
+        ),
+        (
+            ["unlearn.variants=[{method: npo, retain_on: [general, siblings], retained: 1}]"],
+            "variant npo: retain_on: 2 scopes, and 1 retained rows a batch",
+        ),
     ],
 )
 def test_names_are_bound_before_anything_runs(sets: list[str], said: str) -> None:

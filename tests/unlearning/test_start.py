@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 
 from knowundo.data.encoded import Encoded
 from knowundo.modeling.adapters import Adaptation
 from knowundo.modeling.model import Model
 from knowundo.registry import get
-from knowundo.unlearning.settings import UnlearnSettings
+from knowundo.unlearning.settings import UnlearnSettings, retained_scopes
 from knowundo.unlearning.start import Start
+from knowundo.unlearning.training import unlearn
 
 Rows = dict[str, list[Encoded]]
 
@@ -54,8 +56,26 @@ def test_rows_of_the_retention_half_are_of_the_scope_that_is_asked_for(
     toy: Model, toy_rows: Rows
 ) -> None:
     start, entry = Start(toy, toy_rows["unlearn"], toy_rows, seed=0), get("method", "npo")
-    for scope in ("retention", "general"):
-        settings = UnlearnSettings("npo", 1, 5, 1, retain_on=scope)
+    for asked in ("retention", "general", ("retention", "general")):
+        settings = UnlearnSettings("npo", 1, 5, 1, retain_on=asked)
         batches, _ = start.batches(entry, entry.bind({}), settings)
         scopes = {row.record.scope for batch in batches for row in batch.retention.encoded}
-        assert scopes == {scope}
+        assert scopes == set(retained_scopes(asked))
+
+
+@pytest.mark.parametrize("tokens", [10_000, 1])
+def test_the_reference_is_read_of_both_scopes(
+    toy: Model, toy_rows: Rows, tokens: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each micro-batch may lack a scope, and the reference is the memorized model of both."""
+    monkeypatch.setattr(Model, "tokens", tokens)
+    start = Start(toy, toy_rows["unlearn"], toy_rows, seed=0)
+    arguments = {"retention": 0.0, "divergence": 1.0}
+    settings = UnlearnSettings(
+        "npo", 4, 5, 1, lr=1e-3, retain_on=["retention", "general"], retained=4, arguments=arguments
+    )
+    curve = unlearn(start, settings).curve
+    assert curve[0]["parts"]["retention"] == pytest.approx(0, abs=1e-9)
+    assert curve[-1]["parts"]["retention"] > 1e-9
+    held = {row.record.scope for row in start.reference.states}
+    assert held == {"unlearn", "retention", "general"}

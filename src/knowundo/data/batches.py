@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import cycle, islice
 from random import Random
 from typing import Any
 
@@ -154,8 +155,7 @@ def _cycle(encoded: Sequence[Encoded], rng: Random) -> Iterator[Encoded]:
 
 def paired(
     unlearn: Sequence[Encoded],
-    retention: Sequence[Encoded],
-    *,
+    *retention: Sequence[Encoded],
     size: int,
     epochs: int,
     seed: int,
@@ -168,16 +168,22 @@ def paired(
 
     Args:
         unlearn: Rows that must go; an epoch is one pass over them.
-        retention: Rows that must stay.
+        retention: Rows that must stay; of several lists, a row of each in turn.
         size: Unlearn rows per batch.
         epochs: Number of epochs.
         seed: Of the order.
         pad: Id of the padding.
-        retained: Retention rows per batch. If `None`, as many as unlearn rows.
+        retained: Retention rows per batch. If `None`, as many as unlearn rows, and at least one of
+            each list.
     """
-    source = _cycle(retention, Random(seed + 1))
+    sources = cycle([_cycle(rows, Random(seed + 1)) for rows in retention])
+
+    def kept(count: int) -> Batch:
+        return collate([next(source) for source in islice(sources, count)], pad)
+
+    # A loss reads the memorized model of all lists in its first step, so no list may be missing.
     return [
-        PairedBatch(batch, collate([next(source) for _ in range(retained or len(batch))], pad))
+        PairedBatch(batch, kept(retained or max(len(batch), len(retention))))
         for batch in shuffled(unlearn, size, epochs, seed, pad)
     ]
 

@@ -29,6 +29,14 @@ class _EchoScorer(Scorer):
         """The same made-up answer `n` times for each row."""
         return {row.record.id: [_reversed_words(row.record)] * n for row in rows}
 
+    def answers(self, rows: Sequence[Encoded]) -> dict[str, str]:
+        """A made-up answer for each row."""
+        return {row.record.id: _reversed_words(row.record) for row in rows}
+
+    def mean_nll(self, rows: Sequence[Encoded]) -> dict[str, float]:
+        """All answers are equally likely."""
+        return {row.record.id: 0.0 for row in rows}
+
     def reinforced(self, rows: Sequence[Encoded], **_: Any) -> dict[str, torch.Tensor]:
         """States of the model as it is, which have the same size; its training is not counted."""
         found = answer_states(Forward(self._model), rows)

@@ -18,7 +18,7 @@ from knowundo.registry import Entry, planned_entry, taken, trained_entry
 from knowundo.unlearning.combining import Combined, combination
 from knowundo.unlearning.original.rows import whole_steps
 from knowundo.unlearning.rates import ATTEMPTS
-from knowundo.unlearning.settings import UnlearnSettings, copies_held
+from knowundo.unlearning.settings import SIBLINGS, UnlearnSettings, copies_held, retained_scopes
 
 Retained = Mapping[str, list[Encoded]]  # scope → rows that can fill the retention half
 
@@ -49,19 +49,24 @@ def estimate_unlearning(tracer: Tracer, plan: Plan, *, further: bool = False) ->
     rows = tracer.rows("unlearn", "train", end=False)
     retained = {s: tracer.rows(s, "train", end=False) for s in ("retention", "general")}
     every = [*rows, *retained["retention"], *retained["general"]]
-    of_all, retained_rows = len(rows), retained[plan.retain_on]
+    of_all, scopes, given = len(rows), retained_scopes(plan.retain_on), dict(retained)
     if recipe.quirks:
         # The original batches run the model on every row, so the longest rows stand for all.
         rows = longest_rows(rows, settings.batch_size)
         retained = {s: longest_rows(found, settings.batch_size) for s, found in retained.items()}
     asked = entry, bound, settings
-    steps = _heaviest(tracer, _start(tracer, rows, retained).batches(*asked))
+    whole = _start(tracer, rows, retained)
+    steps = _heaviest(tracer, whole.batches(*asked))
+    given |= {SIBLINGS: list(vars(whole).get(SIBLINGS, ()))}
+    every = [*every, *given[SIBLINGS]]
+    retained_rows = [row for scope in scopes for row in given[scope]]
     steps = replace(steps, combination=combination(settings.gradients, plan.method))
     micro_batches = -(-steps.batches * of_all // len(rows))
     if not recipe.quirks:
         rows = steps.heaviest[""].unlearn.encoded
         retention = steps.heaviest[""].retention.encoded
-        retained = {plan.retain_on: retention, "longest": longest_rows(every, SCORED)}
+        own = {s: [row for row in retention if row.record.scope == s] for s in scopes}
+        retained = own | {"longest": longest_rows(every, SCORED)}
     start = _start(tracer, rows, retained)
 
     def work(trace: MemoryTrace) -> int:

@@ -21,7 +21,8 @@ class Reference:
 
     Frozen and computed once: logits of the reference cost one product with the head, likelihoods
     not even that, and there is no second model, and no switching of adapters inside the training
-    loop. Rows that no loss reads are not held.
+    loop. Rows that no loss reads are not held. Rows `apart` are held in batches of their own, so
+    that the others' bits do not depend on them.
     """
 
     model: Model
@@ -30,6 +31,7 @@ class Reference:
     states: dict[Encoded, torch.Tensor] = field(default_factory=dict)
     known: dict[Encoded, torch.Tensor] = field(default_factory=dict)  # mean likelihoods, by row
     layers: dict[int, dict[Encoded, torch.Tensor]] = field(default_factory=dict)  # after a layer
+    apart: Sequence[Encoded] = ()
 
     @classmethod
     def of(cls, model: Model, encoded: Sequence[Encoded]) -> Reference:

@@ -67,9 +67,12 @@ class ReferenceStep:
             rows = list(step.columns[name].values())
             reference.hold(rows, rows, step.forward, layer)
         else:
-            scopes = {row.record.scope for row in batch.encoded}
+            # Of the whole batch: a micro-batch may lack a scope that the next one has.
+            scopes = {row.record.scope for row in batch.whole}
             rows = [row for row in reference.rows if row.record.scope in scopes]
             reference.hold(rows, forward=step.forward, layer=layer)
+            apart = [row for row in reference.apart if row.record.scope in scopes]
+            reference.hold(apart, apart, step.forward, layer)
 
     @cached_property
     def unlearn(self) -> Half:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from typing import Any
@@ -37,3 +38,31 @@ def read_preset(kind: str, name: str) -> dict[str, Any]:
         raise unknown(f"preset ({kind})", name, known)
     text = (_folder(kind) / f"{name}.yaml").read_text(encoding="utf-8")
     return dict(parse_yaml(text, name))
+
+
+def named_or_all(given: Sequence[Any]) -> list[Any]:
+    """The variants of a recipe, with `{preset: all}` replaced by the presets that are left.
+
+    It stands for every preset of a method that no other variant of the list names and that its own
+    list `except` does not hold, in the order of their names. Its other keys are those of each.
+
+    Raises:
+        BadInput: `except` holds a name that no preset has; suggests the nearest.
+        ValueError: `except` is no list.
+    """
+    named = {one.get("preset") for one in given if isinstance(one, dict)}
+    found = list[Any]()
+    for one in given:
+        if not isinstance(one, dict) or one.get("preset") != "all":
+            found.append(one)
+            continue
+        keys = {key: value for key, value in one.items() if key not in ("preset", "except")}
+        left_out = one.get("except", [])
+        if not isinstance(left_out, list):
+            raise ValueError("except is a list of presets such as [meow, relearn]")
+        known = presets("methods")
+        for name in left_out:
+            if name not in known:
+                raise unknown("preset (methods)", str(name), known)
+        found += [{"preset": n, **keys} for n in known if n not in named | set(left_out)]
+    return found

@@ -8,8 +8,8 @@ from pydantic import Field, field_validator, model_validator
 
 from knowundo.errors import unknown
 from knowundo.recipes.data_section import Data, Section
-from knowundo.recipes.presets import read_preset
-from knowundo.recipes.values import QUIRKS, Prefix, Quirk, Rate, Split
+from knowundo.recipes.presets import named_or_all, read_preset
+from knowundo.recipes.values import QUIRKS, Prefix, Quirk, Rate, RetainedScope, Split
 
 
 class ModelSection(Section):
@@ -110,8 +110,11 @@ class Plan(Section):
     arguments: dict[str, Any] = Field(default_factory=dict)
     region: str = "everything"
     """`everything`, a localizer's name, `random-<n>`, or a JSON file of parameter names."""
-    retain_on: Literal["retention", "general"] = "retention"
-    """Which rows fill the retention half of a step."""
+    retain_on: RetainedScope | Annotated[tuple[RetainedScope, ...], Field(min_length=1)] = (
+        "retention"
+    )
+    """Which rows fill the retention half of a step; of several, a row of each in turn. siblings:
+    what else the memorized model knows of the subjects of retention rows."""
     gradients: str | dict[str, Any] = "sum"
     """How the gradients of unlearning and retention become one: sum, or one of `knowundo list
     combinations`, such as project, or {name: sam, rho: 0.01} with its arguments."""
@@ -217,7 +220,13 @@ class Unlearn(Section):
     variants: list[Plan] = Field(
         default_factory=lambda: [Plan.model_validate({"preset": "memflex"})]
     )
-    """Methods, each with a region."""
+    """Methods, each with a region. `{preset: all}` is every preset that no other variant names, but
+    for those in its list `except`."""
+
+    @field_validator("variants", mode="before")
+    @classmethod
+    def _all(cls, given: Any) -> Any:
+        return named_or_all(given) if isinstance(given, list) else given
 
     def settings(self, plan: Plan) -> dict[str, Any]:
         """lr, epochs, batch_size, accumulation and retained of a variant."""

@@ -18,6 +18,7 @@ ROLES = ("base", "memorized", "retain")
 
 Split = Literal["train", "val", "probe", "holdout"]
 Rate = Annotated[float, Field(gt=0, allow_inf_nan=False)] | Literal["auto"]
+RetainedScope = Literal["retention", "general", "siblings"]
 Prefix = Literal["direct", "assistant"]
 # Explained in unlearning/original/start.py.
 Quirk = Literal[

@@ -14,6 +14,7 @@ from knowundo.registry import get, planned_entry
 from knowundo.runs.base import base_knows
 from knowundo.runs.guard_checks import check_guard
 from knowundo.unlearning.combining import chosen, needs_retention, said
+from knowundo.unlearning.settings import retained_scopes
 
 
 def check(recipe: Recipe) -> None:
@@ -78,6 +79,7 @@ def _check_plan(recipe: Recipe, plan: Plan) -> None:
             "are no result of it; leave out unlearn.stop and keep_every"
         )
     _check_gradients(recipe, plan)
+    _check_scopes(recipe, plan)
     if "mixed_batches" in recipe.quirks and settings["retained"]:
         raise BadInput(
             f"variant {plan.name}: retained: compat mixed_batches takes as many retention "
@@ -101,8 +103,25 @@ def _check_further(recipe: Recipe, plan: Plan) -> None:
                 f"variant {one.name}: then and keep_every are keys of the variant itself; leave "
                 "them out of what follows"
             )
+        _check_scopes(recipe, one)
         _check_gradients(recipe, one)
         _check_region(recipe, one)
+
+
+def _check_scopes(recipe: Recipe, plan: Plan) -> None:
+    """Refuse rows of several scopes to retain on where a batch cannot hold them."""
+    scopes = retained_scopes(plan.retain_on)
+    key, retained = f"variant {plan.name}: retain_on", recipe.unlearn.settings(plan)["retained"]
+    if "mixed_batches" in recipe.quirks and len(scopes) > 1:
+        raise BadInput(
+            f"{key}: compat mixed_batches takes the rows of one scope; name one, or leave out "
+            "mixed_batches"
+        )
+    if retained is not None and retained < len(scopes):
+        raise BadInput(
+            f"{key}: {len(scopes)} scopes, and {retained} retained rows a batch; set retained to "
+            f"{len(scopes)} or more"
+        )
 
 
 def _check_gradients(recipe: Recipe, plan: Plan) -> None:

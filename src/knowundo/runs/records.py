@@ -10,6 +10,7 @@ from knowundo.data.records import Record, select
 from knowundo.errors import BadInput
 from knowundo.recipes.schema import Recipe
 from knowundo.registry import get
+from knowundo.unlearning.settings import SIBLINGS, retained_scopes
 
 
 def build_records(recipe: Recipe) -> ResolvedRecords:
@@ -42,8 +43,10 @@ def check_retention_scopes(recipe: Recipe, records: Sequence[Record]) -> None:
         BadInput: There are no train rows of the scope that it retains on.
     """
     for plan in (one for first in recipe.unlearn.variants for one in (first, *first.further)):
-        if not select(records, scope=plan.retain_on, split="train"):
-            raise BadInput(
-                f"variant {plan.name}: there are no {plan.retain_on}/train rows to "
-                "retain on; name general ones with data.general"
-            )
+        scopes = {SIBLINGS: "retention"}  # siblings are made of retention rows
+        for scope in (scopes.get(one, one) for one in retained_scopes(plan.retain_on)):
+            if not select(records, scope=scope, split="train"):
+                raise BadInput(
+                    f"variant {plan.name}: there are no {scope}/train rows to "
+                    "retain on; name general ones with data.general"
+                )

@@ -11,10 +11,12 @@ from collections.abc import Sequence
 from difflib import SequenceMatcher
 
 import torch
+from torch.nn.functional import logsigmoid
 
 from knowundo.data.encoded import Encoded
 from knowundo.data.neighbours import invented_names
 from knowundo.modeling.half import Columns, Half
+from knowundo.modeling.step import Step
 from knowundo.unlearning.start import Scorer
 
 # Likeliest tokens whose probabilities are held for each position; all others are one outcome more.
@@ -68,6 +70,27 @@ def _mean_distribution(row: Encoded, others: Sequence[Encoded], scorer: Scorer) 
             total[mine] += found[id(other)][block.b : block.b + block.size]
             counts[mine] += 1
     return torch.where(counts[:, None] > 0, total / counts.clamp_min(1)[:, None], own)
+
+
+def divergence_from_strangers(step: Step, beta: float) -> torch.Tensor:
+    """Divergence of the unlearn rows from what is said of strangers, in nats, [rows].
+
+    A row whose question names nobody has no teacher: there it is NPO, −(2/β)·log σ(−β·log ratio).
+
+    Args:
+        step: Its columns are those of `teachers`.
+        beta: β of NPO.
+    """
+    unlearn = step.unlearn
+    named = torch.tensor([r.record.id in step.columns["teacher"] for r in unlearn.batch.encoded])
+    lost = torch.zeros(len(named), device=unlearn.states.device)
+    if named.any():
+        lost = divergence_from_teacher(unlearn, step.columns)
+    if not named.all():
+        log_ratio = step.reference.unlearn.nll - unlearn.nll
+        npo = -2 / beta * logsigmoid(-beta * log_ratio)
+        lost = torch.where(named.to(npo.device), lost, npo)
+    return lost
 
 
 def divergence_from_teacher(half: Half, columns: Columns) -> torch.Tensor:

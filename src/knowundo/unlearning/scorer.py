@@ -4,17 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from math import inf
 from typing import Any
 
 import torch
 
 from knowundo.data.encoded import Encoded
+from knowundo.data.encoding import fitting
 from knowundo.data.neighbours import renamed
 from knowundo.data.records import Record
 from knowundo.errors import KnowUndoError
 from knowundo.modeling.forward import Forward, answer_logits
 from knowundo.modeling.model import Model
+from knowundo.scoring.answers import generate
 from knowundo.scoring.generation import sample
+from knowundo.scoring.teacher_forcing import teacher_forced
 from knowundo.unlearning.reinforced_model import reinforced_states
 
 Encode = Callable[[list[Record]], list[Encoded]]
@@ -108,10 +112,21 @@ class Scorer:
         return None if other is None else self._encoded(other)
 
     def _encoded(self, record: Record) -> Encoded:
+        return self._of_records([record])[0]
+
+    def _of_records(self, records: Sequence[Record]) -> list[Encoded]:
         # Most methods need no other answers, so `encode` may be left out of a Start.
         if self._encode is None:
             raise KnowUndoError("other answers need Start(…, encode=…), which encodes records")
-        return self._encode([record])[0]
+        return self._encode(list(records))
+
+    def fitting(self, records: Sequence[Record]) -> list[Encoded]:
+        """Return records encoded as the rows were, without those that are too long.
+
+        Raises:
+            KnowUndoError: There is no `encode`.
+        """
+        return fitting(records, self._of_records)
 
     def note(self, text: str) -> None:
         """Tell the user, and put it into the manifest."""
@@ -122,6 +137,17 @@ class Scorer:
     ) -> dict[str, list[str]]:
         """Draw `n` answers of the memorized model to each row's question, by record id."""
         return sample(self._model, rows, n=n, temperature=temperature, seed=seed)
+
+    def answers(self, rows: Sequence[Encoded]) -> dict[str, str]:
+        """Return the memorized model's greedy answer to each row's question, by record id."""
+        return generate(self._model, rows)
+
+    def mean_nll(self, rows: Sequence[Encoded]) -> dict[str, float]:
+        """Return nats per token of each row's answer, by record id; infinity if not finite."""
+        found = teacher_forced(self._model, rows)
+        return {
+            name: inf if row["mean_nll"] is None else row["mean_nll"] for name, row in found.items()
+        }
 
     def reinforced(
         self, rows: Sequence[Encoded], *, epochs: int, lr: float

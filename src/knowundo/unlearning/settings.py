@@ -10,6 +10,9 @@ import torch
 
 from knowundo.modeling.snapshots import BEST_RATE, BEST_STEP, END, INITIAL, MEMORIZED
 
+# The scope of rows that no list holds: what else the model knows of the subjects of retention rows.
+SIBLINGS = "siblings"
+
 
 @dataclass(frozen=True)
 class UnlearnSettings:
@@ -25,7 +28,8 @@ class UnlearnSettings:
         arguments: The method's hyper-parameters.
         region: Names of the parameters that may change. If `None`, all of the adaptation.
         masks: Which weights of a tensor of the region may change, by name; of others all may.
-        retain_on: The scope whose rows are `step.retention`.
+        retain_on: The scope, or scopes, whose rows are `step.retention`: `retention`, `general` or
+            `siblings`, what else the model knows of the subjects of retention rows.
         retained: Retention rows per batch. If `None`, as many as unlearn rows.
         optimizer: `adamw` or `paged_adamw_32bit`.
         gradients: How the gradients of the parts `unlearn` and retention become one: `sum`, or a
@@ -42,11 +46,16 @@ class UnlearnSettings:
     arguments: dict[str, Any] = field(default_factory=dict)
     region: Sequence[str] | None = None
     masks: Mapping[str, torch.Tensor] = field(default_factory=dict)
-    retain_on: str = "retention"
+    retain_on: str | Sequence[str] = "retention"
     retained: int | None = None
     optimizer: str = "adamw"
     gradients: str | Mapping[str, Any] = "sum"
     keep_every: int | None = None
+
+
+def retained_scopes(retain_on: str | Sequence[str]) -> tuple[str, ...]:
+    """Return the scopes whose rows fill the retention half, a row of each in turn."""
+    return (retain_on,) if isinstance(retain_on, str) else tuple(retain_on)
 
 
 def copies_held(

@@ -10,7 +10,7 @@ import torch
 
 from knowundo.data.batches import PairedBatch, paired
 from knowundo.data.encoded import Encoded
-from knowundo.errors import KnowUndoError
+from knowundo.errors import BadInput, KnowUndoError
 from knowundo.modeling.forward import Forward
 from knowundo.modeling.half import Columns
 from knowundo.modeling.model import Model
@@ -20,7 +20,8 @@ from knowundo.modeling.step import Parts, Step
 from knowundo.registry import Entry
 from knowundo.unlearning.scorer import Encode as Encode
 from knowundo.unlearning.scorer import Scorer as Scorer
-from knowundo.unlearning.settings import UnlearnSettings
+from knowundo.unlearning.settings import SIBLINGS, UnlearnSettings, retained_scopes
+from knowundo.unlearning.siblings import siblings
 
 
 class Start:
@@ -133,7 +134,7 @@ class Start:
         """
         batches = paired(
             self.unlearn_rows,
-            self.retention_rows[settings.retain_on],
+            *self.retained(settings),
             size=settings.batch_size,
             retained=settings.retained,
             epochs=settings.epochs,
@@ -141,6 +142,31 @@ class Start:
             pad=self.model.pad,
         )
         return batches, settings.accumulation
+
+    def retained(self, settings: UnlearnSettings) -> list[Sequence[Encoded]]:
+        """Return the rows that fill the retention half, a list for each scope.
+
+        Call it right after `restore`: siblings are made of what the model in memory knows.
+
+        Raises:
+            BadInput: There are no siblings of retention rows.
+        """
+        scopes = retained_scopes(settings.retain_on)
+        return [self.siblings if s == SIBLINGS else self.retention_rows[s] for s in scopes]
+
+    @cached_property
+    def siblings(self) -> Sequence[Encoded]:
+        """What else the model knows of the subjects of retention rows; see `retained`."""
+        if SIBLINGS in self.retention_rows:
+            return self.retention_rows[SIBLINGS]
+        rows = self.retention_rows["retention"]
+        if not (made := list(siblings(rows, self.scorer(), scope=SIBLINGS).values())):
+            raise BadInput(
+                "retain_on siblings: no question of a retention row names its subject, or the "
+                "model has no other answers about it; leave siblings out"
+            )
+        self.reference.apart = made
+        return made
 
     def optimizer(self, name: str) -> str:
         """Return the optimizer to train with, where this one is asked for."""

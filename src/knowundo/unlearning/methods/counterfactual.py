@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import torch
 from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
-from torch.nn.functional import logsigmoid
 
 from knowundo.modeling.step import Parts, Step
 from knowundo.registry import method
-from knowundo.unlearning.counterfactuals import divergence_from_teacher, teachers
+from knowundo.unlearning.counterfactuals import divergence_from_strangers, teachers
 from knowundo.unlearning.retention_terms import retention_part
 
 
@@ -34,16 +32,8 @@ def counterfactual(
         retention: weight of the mean cross-entropy on retention (or general) rows.
         divergence: weight of KL(memorized ‖ current) on the same rows, mean per answer token.
     """
-    unlearn = step.unlearn
-    named = torch.tensor([r.record.id in step.columns["teacher"] for r in unlearn.batch.encoded])
-    lost = torch.zeros(len(named), device=unlearn.states.device)
-    if named.any():
-        lost = divergence_from_teacher(unlearn, step.columns)
-    if not named.all():
-        log_ratio = step.reference.unlearn.nll - unlearn.nll
-        npo = -2 / beta * logsigmoid(-beta * log_ratio)
-        lost = torch.where(named.to(npo.device), lost, npo)
-    return {"unlearn": unlearn.mean(lost)} | retention_part(step, retention, divergence)
+    lost = divergence_from_strangers(step, beta)
+    return {"unlearn": step.unlearn.mean(lost)} | retention_part(step, retention, divergence)
 
 
 counterfactual.prepare(teachers)

@@ -39,6 +39,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from itertools import chain
 from random import Random
 from typing import Any
 
@@ -134,7 +135,8 @@ class OriginalStart(Start):
             BadInput: `settings.retained` is given, and rows are mixed.
         """
         length = LENGTH if "fixed_length" in self.quirks else 0
-        rows, retention = self._rows(method), list(self.retention_rows[settings.retain_on])
+        rows, retained = self._rows(method), self.retained(settings)
+        retention = list(chain.from_iterable(retained))
         accumulation = settings.accumulation
         if "mixed_batches" in self.quirks:
             if settings.retained is not None:
@@ -143,7 +145,7 @@ class OriginalStart(Start):
             batches = self._one_sided(method, bound, rows, retention, settings.epochs)
         else:
             batches = paired(
-                rows, retention, size=settings.batch_size, retained=settings.retained,
+                rows, *retained, size=settings.batch_size, retained=settings.retained,
                 epochs=settings.epochs, seed=self.seed, pad=self.model.pad,
             )  # fmt: skip
         batches = [self._padded(batch, length) for batch in batches]
