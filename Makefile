@@ -9,7 +9,7 @@ demo: .venv/runtime
 
 # Two processes, a file of tests in each; waiting threads sleep, or they would take the cores from
 # the other process.
-PYTEST = OMP_WAIT_POLICY=PASSIVE GOMP_SPINCOUNT=0 .venv/bin/pytest --numprocesses 2 --dist loadfile
+PYTEST = OMP_WAIT_POLICY=PASSIVE GOMP_SPINCOUNT=0 .venv/bin/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 test: .venv/dev
 	$(PYTEST)
