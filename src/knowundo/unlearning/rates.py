@@ -126,7 +126,7 @@ def unlearn_with_early_stopping(
     rule: StoppingRule,
     settings: UnlearnSettings,
     *,
-    attempts: int = 6,
+    attempts: int = 8,
     job: Job = Job(),
 ) -> Unlearned:
     """`unlearn` with early stopping, at the gentlest rate found that unlearns enough.
