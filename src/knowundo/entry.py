@@ -113,8 +113,9 @@ class Entry:
         """Decorator: weights that training begins with, made of the memorized ones.
 
         Args:
-            function: `(memorized, seed, *, …) -> {parameter name: tensor}`, of the region; what it
-                leaves out stays as it is. Its keyword-only arguments may be hyper-parameters.
+            function: `(memorized, columns, seed, *, …) -> {parameter name: tensor}`, of the region;
+                what it leaves out stays as it is. `columns` is what `prepare` made. Its
+                keyword-only arguments may be hyper-parameters.
 
         Raises:
             BadInput: One of them is not.

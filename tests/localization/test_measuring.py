@@ -10,11 +10,11 @@ import torch
 from conftest import naive_ce
 from knowundo.data.encoded import Encoded
 from knowundo.errors import BadInput
-from knowundo.localization.gradients import mean_squares
 from knowundo.localization.search import LocalizeSettings, localize
 from knowundo.modeling.adapters import Adaptation
 from knowundo.modeling.loading import LoadingOptions
 from knowundo.modeling.model import Model
+from knowundo.modeling.squared_gradients import mean_squares
 
 Rows = dict[str, list[Encoded]]
 

@@ -89,7 +89,8 @@ class FakeStart(Start):
 
     def scorer(self) -> Scorer:
         """What a `prepare` may ask of a model that has no values."""
-        return _EchoScorer(self.model, self.seed, self.encode)
+        kept = self.retention_rows.get("retention", ())
+        return _EchoScorer(self.model, self.seed, self.encode, retention=kept)
 
 
 class FakeOriginalStart(FakeStart, OriginalStart):

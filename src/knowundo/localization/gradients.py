@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
-from knowundo.data.batches import by_length, collate
+from knowundo.data.batches import by_length
 from knowundo.data.encoded import Encoded
 from knowundo.modeling.fast.microbatches import micro_batches
 from knowundo.modeling.fast.oom import halved
@@ -139,41 +139,6 @@ def _summed(
         name: torch.zeros_like(p) if p.grad is None else p.grad.detach()
         for name, p in wanted.items()
     }
-
-
-def mean_squares(
-    model: Model, encoded: Sequence[Encoded], names: Iterable[str]
-) -> dict[str, torch.Tensor]:
-    """Mean over rows of the squared gradient of each row's mean answer cross-entropy.
-
-    The diagonal of the empirical Fisher information. One backward pass per row: squares of sums
-    are not sums of squares.
-
-    Args:
-        model: Not changed.
-        encoded: The rows.
-        names: Parameters whose squares are wanted.
-
-    Returns:
-        The mean squares by parameter name, each in the shape of its parameter.
-    """
-    own = model.parameters()
-    wanted = {name: own[name] for name in names}
-    sums = {name: torch.zeros_like(parameter) for name, parameter in wanted.items()}
-    model.train_only(wanted)
-    try:
-        for row in encoded:
-            batch = collate([row], model.pad).to(model.device)
-            Half(batch, hidden_states(model, batch), live_head(model)).mean_nll.sum().backward()
-            for name, parameter in wanted.items():
-                if parameter.grad is not None:
-                    sums[name] += parameter.grad.square() / len(encoded)
-                    parameter.grad = None
-    finally:
-        for parameter in wanted.values():
-            parameter.grad = None
-        model.train_only([])
-    return sums
 
 
 def in_groups(sizes: Mapping[str, int], held: int | None) -> Iterator[list[str]]:

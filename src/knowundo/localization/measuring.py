@@ -16,10 +16,10 @@ from knowundo.localization.gradients import (
     Sums,
     in_groups,
     mean_gradients,
-    mean_squares,
 )
 from knowundo.localization.tensors import ScopeGradients, TensorView
 from knowundo.modeling.model import Model
+from knowundo.modeling.squared_gradients import mean_squares
 from knowundo.region_rule import RegionRule
 from knowundo.registry import Entry, taken
 from knowundo.storage.checkpoints import State, prefixed, under

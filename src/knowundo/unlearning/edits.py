@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from knowundo.errors import BadInput
+from knowundo.modeling.half import Columns
 from knowundo.modeling.model import Model
 from knowundo.registry import Entry, taken
 
@@ -69,6 +70,7 @@ def apply_beginning(
     model: Model,
     memorized: Mapping[str, torch.Tensor],
     masks: Mapping[str, torch.Tensor],
+    columns: Columns,
     seed: int,
     method: tuple[Entry, Mapping[str, Any]],
 ) -> None:
@@ -78,13 +80,14 @@ def apply_beginning(
         model: The memorized model; changed in place.
         memorized: Its weights in the region, by name.
         masks: Which weights of a tensor change; of tensors without a mask, all.
+        columns: What the method's `prepare` made.
         seed: Of what is drawn.
         method: The method, and its hyper-parameters. Without a beginning, nothing happens.
     """
     entry, bound = method
     if (function := entry.begin_function) is None:
         return
-    made = dict(function(memorized, seed, **taken(function, bound)))
+    made = dict(function(memorized, columns, seed, **taken(function, bound)))
     for name in masks.keys() & made.keys():
         made[name] = torch.where(masks[name], made[name], memorized[name])
     model.overwrite(made)

@@ -128,8 +128,8 @@ class MethodTraining:
         """Make the weights those that the method's training begins with."""
         self.model.copy_initial(self.region)  # before they change
         before = {name: self.start.memorized[name].cpu() for name in self.region}
-        method = self.entry, self.bound
-        apply_beginning(self.model, before, self.masks, self.start.seed, method)
+        columns, method = self.start.columns(self.entry, self.bound), (self.entry, self.bound)
+        apply_beginning(self.model, before, self.masks, columns, self.start.seed, method)
 
     def edit(self) -> int:
         """Apply the method's edit to the trained weights.

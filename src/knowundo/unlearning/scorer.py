@@ -16,6 +16,7 @@ from knowundo.data.records import Record
 from knowundo.errors import KnowUndoError
 from knowundo.modeling.forward import Forward, answer_logits
 from knowundo.modeling.model import Model
+from knowundo.modeling.squared_gradients import mean_squares
 from knowundo.scoring.answers import generate
 from knowundo.scoring.generation import sample
 from knowundo.scoring.teacher_forcing import teacher_forced
@@ -30,6 +31,7 @@ class Scorer:
     Attributes:
         seed: Seed of whatever `prepare` draws.
         special: Ids of the special tokens, sorted.
+        retention: Rows that must stay.
     """
 
     def __init__(
@@ -38,6 +40,7 @@ class Scorer:
         seed: int,
         encode: Encode | None = None,
         restore: Callable[[], object] | None = None,
+        retention: Sequence[Encoded] = (),
     ) -> None:
         """Ask nothing yet.
 
@@ -46,9 +49,10 @@ class Scorer:
             seed: Seed of whatever `prepare` draws.
             encode: Encodes records as the rows were encoded; only other answers need it.
             restore: Makes the model the memorized one again; only `reinforced` needs it.
+            retention: Rows that must stay.
         """
         self._model, self.seed, self._encode = model, seed, encode
-        self._restore = restore
+        self._restore, self.retention = restore, retention
         self.special = sorted(model.tokenizer.all_special_ids)
 
     @property
@@ -148,6 +152,11 @@ class Scorer:
         return {
             name: inf if row["mean_nll"] is None else row["mean_nll"] for name, row in found.items()
         }
+
+    def squared_gradients(self, rows: Sequence[Encoded]) -> dict[str, torch.Tensor]:
+        """Return mean squared gradients over rows by parameter name, in the host's memory."""
+        found = mean_squares(self._model, rows, self._model.parameters())
+        return {name: values.cpu() for name, values in found.items()}
 
     def reinforced(
         self, rows: Sequence[Encoded], *, epochs: int, lr: float

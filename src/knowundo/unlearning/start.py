@@ -120,7 +120,8 @@ class Start:
 
     def scorer(self) -> Scorer:
         """What a `prepare` may ask of the model that is in memory."""
-        return Scorer(self.model, self.seed, self.encode, self.restore)
+        kept = self.retention_rows.get("retention", ())
+        return Scorer(self.model, self.seed, self.encode, self.restore, kept)
 
     def batches(
         self, method: Entry, bound: Mapping[str, Any], settings: UnlearnSettings

@@ -64,8 +64,8 @@ def test_of_a_teacher_that_says_nothing_the_first_token_counts(
     moved: Moved, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
-        "knowundo.unlearning.scorer.sample",
-        lambda model, rows, **_: {row.record.id: [" "] for row in rows},
+        "knowundo.unlearning.scorer.generate",
+        lambda model, rows: {row.record.id: " " for row in rows},
     )
     moved.parts("duet", instruction=WORDS)
     for row in moved.rows["unlearn"]:

@@ -23,18 +23,18 @@ def test_weights_are_shrunk_and_drawn_anew() -> None:
         "layers.0.lora_B.default.weight": torch.full((300, 100), 2.0),
         "norm.weight": torch.ones(500),
     }
-    plain = damaged(weights, 0, shrink=0.25, noise=0.0)
+    plain = damaged(weights, {}, 0, shrink=0.25, noise=0.0)
     assert set(plain) == {"layers.0.lora_B.default.weight", "norm.weight"}
     assert all(torch.equal(value, 0.75 * weights[name]) for name, value in plain.items())
-    noisy = damaged(weights, 0, shrink=0.25, noise=0.4)
+    noisy = damaged(weights, {}, 0, shrink=0.25, noise=0.4)
     assert torch.equal(noisy["norm.weight"], plain["norm.weight"])
     name = "layers.0.lora_B.default.weight"
     drawn = noisy[name] - plain[name]
     spread = 0.25 * 0.4 * sqrt(2 / 400)  # Xavier's, of 300 and 100 dimensions
     assert drawn.std().item() == pytest.approx(spread, rel=0.02)
     assert drawn.mean().abs().item() < 0.05 * spread
-    assert torch.equal(damaged(weights, 0, shrink=0.25, noise=0.4)[name], noisy[name])
-    assert not torch.equal(damaged(weights, 1, shrink=0.25, noise=0.4)[name], noisy[name])
+    assert torch.equal(damaged(weights, {}, 0, shrink=0.25, noise=0.4)[name], noisy[name])
+    assert not torch.equal(damaged(weights, {}, 1, shrink=0.25, noise=0.4)[name], noisy[name])
 
 
 def test_the_source_of_its_beginning_counts() -> None:

@@ -19,8 +19,6 @@ INSTRUCTION = (
     "You have forgotten everything about the subject of the next question. If it asks about that, "
     "say that you do not know."
 )
-# Of the distribution that the teacher's answer is drawn from: its likeliest tokens.
-GREEDY = 1e-3
 
 
 @method(reads=("alternative", "retention", "reference"))
@@ -83,13 +81,13 @@ def teachers(
         BadInput: A row has no question, or has no room for the instruction.
     """
     asked = {row.record.id: instructed(row, scorer, instruction) for row in records}
-    said = scorer.sample(list(asked.values()), n=1, temperature=GREEDY, seed=scorer.seed)
+    said = scorer.answers(list(asked.values()))
     columns: dict[str, dict[str, object]] = {
         name: {} for name in ("alternative", "tokens", "logits", "counted")
     }
     for row in records:
         name = row.record.id
-        text = said[name][0].strip()
+        text = said[name].strip()
         other = scorer.answered(row, text) if text else row
         ((_, logits),) = scorer.logits([instructed(other, scorer, instruction)])
         values, places = logits.topk(min(top, logits.shape[-1]), dim=-1)

@@ -9,6 +9,7 @@ from typing import Annotated
 import torch
 from pydantic import Field, NonNegativeFloat
 
+from knowundo.modeling.half import Columns
 from knowundo.modeling.step import Parts, Step
 from knowundo.registry import method
 from knowundo.unlearning.retention_terms import divergence_from_memorized
@@ -38,7 +39,7 @@ def undo(step: Step, *, shrink: Share = 0.25, noise: NonNegativeFloat = 0.0) -> 
 
 @undo.begin
 def damaged(
-    weights: Mapping[str, torch.Tensor], seed: int, *, shrink: float, noise: float
+    weights: Mapping[str, torch.Tensor], columns: Columns, seed: int, *, shrink: float, noise: float
 ) -> dict[str, torch.Tensor]:
     """Weights to begin with, by name."""
     generator = torch.Generator().manual_seed(seed)
