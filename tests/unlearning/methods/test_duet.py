@@ -46,7 +46,7 @@ def test_loss_is_its_formula(moved: Moved, top: int, tokens: int, weight: float)
 
 
 def test_the_teacher_answers_as_it_would_after_the_instruction(moved: Moved) -> None:
-    """Token by token its likeliest one, as far as the row's own answer is long."""
+    """Token by token its likeliest one, at least as far as the row's own answer is long."""
     moved.parts("duet", instruction=WORDS)
     moved.model.restore(moved.memorized)
     for row in moved.rows["unlearn"][:2]:
@@ -57,7 +57,7 @@ def test_the_teacher_answers_as_it_would_after_the_instruction(moved: Moved) -> 
                     int(moved.model.net(input_ids=torch.tensor([ids])).logits[0, -1].argmax())
                 )
         said = moved.model.tokenizer.decode(ids[len(asked(moved, row, WORDS).prompt) :])
-        assert moved.other(row).record.answer == said.strip()
+        assert moved.other(row).record.answer.startswith(said.strip())
 
 
 def test_of_a_teacher_that_says_nothing_the_first_token_counts(
