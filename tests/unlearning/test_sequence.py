@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from knowundo.modeling.adapters import Adaptation
 from knowundo.modeling.model import Model
 from knowundo.recipes.reading import load_recipe
 from knowundo.runs.checks import check, effective
+from knowundo.sweeps.setup import set_up_study
 from knowundo.unlearning.sequence import unlearn_in_sequence
 from knowundo.unlearning.settings import UnlearnSettings, copies_held
 from knowundo.unlearning.start import Start
@@ -167,3 +169,11 @@ def test_a_beginning_stays_inside_the_masks(toy: Model, toy_rows: Rows) -> None:
     assert torch.equal(after[name][1:], before[name][1:])
     torch.testing.assert_close(after[name][0], 0.75 * before[name][0])
     assert all(torch.equal(after[other], before[other]) for other in before if other != name)
+
+
+def test_a_sweep_of_a_sequence_is_refused() -> None:
+    variants = "[{preset: npo, lr: 1e-3, then: [{preset: undo, lr: 1e-3}]}]"
+    recipe, _ = load_recipe(None, [f"unlearn.variants={variants}"])
+    run: Any = SimpleNamespace(recipe=recipe)
+    with pytest.raises(BadInput, match="variant npo: a sweep trains one method"):
+        set_up_study(run, recipe.unlearn.variants[0], {})

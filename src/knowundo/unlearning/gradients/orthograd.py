@@ -34,18 +34,18 @@ def projection(vector: Gradients, rows: Sequence[Gradients]) -> Gradients:
     """
     gram = torch.zeros(len(rows), len(rows), dtype=torch.float64)
     products = torch.zeros(len(rows), dtype=torch.float64)
-    rounding = torch.finfo(torch.float64).eps
+    dtype = torch.float64
     for number, one in enumerate(vector):
         matrix = _matrix([row[number] for row in rows])
         if matrix is None:
             continue
-        rounding = max(rounding, torch.finfo(matrix.dtype).eps)
+        dtype = matrix.dtype
         gram += (matrix @ matrix.T).cpu()
         if one is not None:
             products += (matrix @ _flat(one)).cpu()
     # A direction that is shorter than what rounding makes of inner products is none.
-    inverse = torch.linalg.pinv(gram, rtol=len(rows) * rounding, hermitian=True)
-    shares = inverse @ products
+    inverse = torch.linalg.pinv(gram, rtol=len(rows) * torch.finfo(dtype).eps, hermitian=True)
+    shares = (inverse @ products).to(dtype)
     total: Gradients = [None] * len(vector)
     for share, row in zip(shares.unbind(), rows, strict=True):
         total = added(total, row, of_other=share)
