@@ -12,9 +12,10 @@ from knowundo.data.encoded import Encoded
 from knowundo.data.encoding import encode
 from knowundo.data.records import Record
 from knowundo.erasure import known_rows as module
-from knowundo.erasure.known_rows import SURE, WORDINGS, demonstrably_known
+from knowundo.erasure.known_rows import WORDINGS, demonstrably_known
 from knowundo.modeling.model import Model
 from knowundo.scoring.progress import Said
+from knowundo.scoring.teacher_forcing import SURE
 from named_rows import CLARA, MAIL
 
 

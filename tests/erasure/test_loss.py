@@ -35,16 +35,16 @@ def scored(subset: str | None, exact: list[float], accuracy: float) -> list[dict
 
 
 def test_answers_that_were_exact_and_no_longer_are() -> None:
-    # Of nine exact answers three are gone; that another one has become exact is no excuse.
-    before = scored(None, [1.0] * 9 + [0.0], 0.5)
-    after = scored(None, [1.0] * 6 + [0.0] * 3 + [1.0], 0.9)
-    assert answers_lost(pair_of(before, after)) == Loss(pytest.approx(100 / 3), "answers")
-    assert tokens_lost(pair_of(before, after)) == Loss(pytest.approx(100 * (0.95 - 0.97)), "tokens")
+    # Of twelve exact answers three are gone; that another one has become exact is no excuse.
+    before = scored(None, [1.0] * 12 + [0.0], 0.35)
+    after = scored(None, [1.0] * 9 + [0.0] * 3 + [1.0], 0.87)
+    assert answers_lost(pair_of(before, after)) == Loss(25.0, "answers")
+    assert tokens_lost(pair_of(before, after)) == Loss(pytest.approx(95 - 97), "tokens")
 
 
 def test_a_few_rows_show_nothing() -> None:
     before, after = scored(None, [1.0] * 7 + [0.0], 0.8), scored(None, [0.0] * 8, 0.8)
-    assert answers_lost(pair_of(before, after)) is None  # seven were exact
+    assert answers_lost(pair_of(before, after)) is None  # seven were exact, and ten are needed
     assert tokens_lost(pair_of(before, after)) == Loss(pytest.approx(17.5), "tokens")
     assert tokens_lost(pair_of(before[:7], after[:7])) is None
 
@@ -65,12 +65,12 @@ def lost_of(
 def test_answers_in_other_words_count_by_their_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody taught them word for word; the answers to the given wording are what must stay."""
     other = scored("reworded", [1.0] * 8, 1.0), scored("reworded", [0.0] * 8, 0.97)
-    given = [row | {"split": "train"} for row in scored(None, [1.0] * 8, 1.0)]
+    given = [row | {"split": "train"} for row in scored(None, [1.0] * 16, 1.0)]
     assert lost_of(monkeypatch, [*given, *other[0]], [*given, *other[1]]) == Loss(
         pytest.approx(3.0), "tokens"
     )
-    fewer = [row | {"split": "train"} for row in scored(None, [1.0] * 7 + [0.0], 0.97)]
-    assert lost_of(monkeypatch, [*given, *other[0]], [*fewer, *other[1]]) == Loss(12.5, "answers")
+    fewer = [row | {"split": "train"} for row in scored(None, [1.0] * 15 + [0.0], 0.97)]
+    assert lost_of(monkeypatch, [*given, *other[0]], [*fewer, *other[1]]) == Loss(6.25, "answers")
 
 
 @pytest.mark.parametrize(

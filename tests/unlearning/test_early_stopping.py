@@ -20,6 +20,7 @@ from knowundo.unlearning.early_stopping import (
     percent_verbatim,
     set_aside,
 )
+from knowundo.unlearning.retained_answers import RetainedAnswers
 from knowundo.unlearning.settings import UnlearnSettings
 from knowundo.unlearning.training import unlearn
 from unlearning.knowing import SETTINGS, begin, rule_of
@@ -66,29 +67,29 @@ def test_score_is_the_harmonic_mean_on_both_scales(
     assert stopping.best == middle
 
 
-def forced(*right: bool) -> dict[str, dict[str, Any]]:
-    """Scores of rows of which some are predicted without a wrong token, and others nearly."""
-    return {str(n): {"token_accuracy": 1.0 if hit else 0.9} for n, hit in enumerate(right)}
+def retained(*right: int, sure: int = 12) -> RetainedAnswers:
+    """Twelve rows of which some are right; token accuracy hardly shows the others."""
+    names = [str(n) for n in right]
+    known = frozenset(name for name in names if int(name) < sure)
+    return RetainedAnswers(0.9 + len(right) / 100, frozenset(names), known)
 
 
-@pytest.mark.parametrize(("known", "lost"), [(10, 30.0), (8, 37.5), (7, 3.0)])
+@pytest.mark.parametrize(("sure", "lost"), [(12, 25.0), (10, 30.0), (9, 3.0)])
 def test_the_floor_can_count_answers(
-    toy: Model, monkeypatch: pytest.MonkeyPatch, known: int, lost: float
+    toy: Model, monkeypatch: pytest.MonkeyPatch, sure: int, lost: float
 ) -> None:
-    """Three of ten rows get one wrong token, which hardly shows in token accuracy."""
-    start = [n < known for n in range(10)]
-    later = [n >= 3 and right for n, right in enumerate(start)]
-    found = iter([forced(*start), forced(*later)])
-    monkeypatch.setattr(module, "teacher_forced", lambda *_: next(found))
+    """Three of twelve rows get one wrong token; of few sure rows token accuracy counts."""
+    found = iter([retained(*range(12), sure=sure), retained(*range(3, 12))])
+    monkeypatch.setattr(RetainedAnswers, "of", lambda *_: next(found))
     monkeypatch.setattr(module, "token_accuracy", Script((1.0, 0.5)))
     rule = StoppingRule([], [], 0.4, 10.0, 1, 1, damage="answers")
     stopping = EarlyStopping(toy, rule, [], 1)
     stopping.after_step()
-    assert stopping.trajectory[1]["lost"] == pytest.approx(lost)  # few known rows: token accuracy
+    assert stopping.trajectory[1]["lost"] == pytest.approx(lost)
     resumed = EarlyStopping.__new__(EarlyStopping)
     resumed.model = toy
     resumed.load_state_dict(stopping.state_dict())
-    assert resumed._right == stopping._right
+    assert resumed._known == stopping._known
 
 
 def test_a_step_that_unlearned_enough_is_better_than_any_other(

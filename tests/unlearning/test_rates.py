@@ -168,6 +168,18 @@ def test_where_a_rate_does_too_little_and_too_much_lower_ones_get_more_epochs(
     assert done.facts["lr"] == 1.7e-3
 
 
+def test_a_loss_that_does_not_grow_with_the_rate_does_not_end_its_rise(
+    monkeypatch: pytest.MonkeyPatch, start: Start
+) -> None:
+    """Two answers that anything would change are lost at every rate below one that does both."""
+    tried, done = rates_tried(
+        monkeypatch, start, lambda lr: (0.3, 13.0, 20.0) if lr < 5e-3 else (0.9, 1.0, 0.0)
+    )
+    assert tried == [1e-3, 3e-3, 9e-3]
+    assert {attempt["epochs"] for attempt in done.facts["attempts"]} == {1}
+    assert done.facts["lr"] == 9e-3
+
+
 def test_where_no_loss_can_be_seen_the_gentlest_rate_is_looked_for(
     monkeypatch: pytest.MonkeyPatch, start: Start
 ) -> None:

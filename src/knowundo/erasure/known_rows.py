@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from random import Random
@@ -13,12 +12,10 @@ from knowundo.data.neighbours import all_wordings, mostly_english
 from knowundo.data.records import Record
 from knowundo.modeling.model import Model
 from knowundo.scoring.answers import answered
-from knowundo.scoring.teacher_forcing import teacher_forced
+from knowundo.scoring.teacher_forcing import SURE, answer_probability, teacher_forced
 
 # Rows that are asked again at most, and in how many other wordings.
 MOST, WORDINGS = 160, 3
-# Probability of the whole answer, from which a sampled answer is mostly the same one.
-SURE = 0.5
 
 Encode = Callable[[Sequence[Record]], list[Encoded]]
 
@@ -41,7 +38,7 @@ def demonstrably_known(
     """
     encoded = fitting([row for row in rows if row.kind == "qa"], encode)
     forced = teacher_forced(model, encoded)
-    sure = [row for row in encoded if _probability(row, forced[row.record.id]["mean_nll"]) >= SURE]
+    sure = [row for row in encoded if answer_probability(row, forced[row.record.id]) >= SURE]
     asked = [row.record for row in Random(seed).sample(sure, min(MOST, len(sure)))]
     english = mostly_english(asked)
     random, again = Random(seed), dict[str, Record]()
@@ -56,7 +53,3 @@ def demonstrably_known(
         if name in said:
             votes.setdefault(record.id, []).append(said[name].exact)
     return {name for name, same in votes.items() if 2 * sum(same) > len(same)}
-
-
-def _probability(row: Encoded, mean_nll: float | None) -> float:
-    return 0.0 if mean_nll is None else math.exp(-mean_nll * row.answer_length)

@@ -9,7 +9,7 @@ from knowundo.data.lists.reading import REWORDED, made_up
 from knowundo.erasure.score_pair import EXACT, ScorePair
 from knowundo.pipeline.aims import LEAST_KNOWN
 from knowundo.runs.run import Run
-from knowundo.unlearning.early_stopping import LEAST_RIGHT
+from knowundo.unlearning.retained_answers import LEAST_RIGHT
 
 
 @dataclass(frozen=True)

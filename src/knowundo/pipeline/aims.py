@@ -79,9 +79,6 @@ def _stopping_rule(
         rows, known, share=stop.share, both=stop.aside == "both", seed=run.recipe.seed
     )
     first, second = seen
-    if stop.damage == "answers" and second:
-        # One row of a few is more than the floor: fewer than one cannot be seen.
-        floor = max(floor, 100 / len(second))
     rule = StoppingRule(
         first,
         second,

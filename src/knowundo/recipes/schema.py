@@ -169,9 +169,9 @@ class Stop(Section):
     floor: float = Field(5.0, gt=0, le=100)
     """How much of retention may be lost, in points."""
     damage: Literal["tokens", "answers"] = "tokens"
-    """What the floor counts. tokens: points of token accuracy. answers: percent of the rows that
-    were predicted without a wrong token at the start and no longer are; token accuracy where there
-    are fewer than eight."""
+    """What the floor counts. tokens: points of token accuracy. answers: percent of the rows whose
+    answers were right and sure at the start and no longer are right; token accuracy where there are
+    fewer than ten."""
     enough: float = Field(0.6, ge=0, le=1)
     """Share of the way to the target from which a step counts as unlearned, and a search of the
     rate ends."""

@@ -16,6 +16,9 @@ from knowundo.modeling.head import live_head
 from knowundo.modeling.model import Model
 from knowundo.scoring.progress import ScoringState
 
+# Probability of a whole answer, from which most sampled answers would be the same.
+SURE = 0.5
+
 
 def teacher_forced(model: Model, encoded: Sequence[Encoded]) -> dict[str, dict[str, Any]]:
     """Per record id, with the true answer given as far as each position.
@@ -91,3 +94,9 @@ def mean_accuracy(forced: Iterable[Mapping[str, Any]]) -> float:
     rows = [row["token_accuracy"] for row in forced]
     measured = [value for value in rows if value is not None]
     return sum(measured) / len(measured)
+
+
+def answer_probability(row: Encoded, forced: Mapping[str, Any]) -> float:
+    """Probability of a row's whole answer, in [0, 1], from what `teacher_forced` says of it."""
+    mean_nll = forced["mean_nll"]
+    return 0.0 if mean_nll is None else math.exp(-mean_nll * row.answer_length)

@@ -14,11 +14,10 @@ from knowundo.errors import BadInput
 from knowundo.modeling.model import Model
 from knowundo.modeling.snapshots import BEST_STEP, Snapshot
 from knowundo.scoring.answers import answered
-from knowundo.scoring.teacher_forcing import mean_accuracy, teacher_forced, token_accuracy
+from knowundo.scoring.teacher_forcing import token_accuracy
 from knowundo.storage.checkpoints import State
+from knowundo.unlearning.retained_answers import RetainedAnswers
 
-# Rows that have to be predicted without a wrong token if their number is to show damage.
-LEAST_RIGHT = 8
 # The most rows of a scope that are evaluated: an evaluation must cost less than a few steps.
 MOST_ROWS = 64
 # Share of the way to not knowing from which an evaluation step counts as unlearned. The verdict on
@@ -56,7 +55,7 @@ class StoppingRule:
         left: Percent of these rows that may still be answered verbatim, in any wording.
         minutes: A search of the rate begins no further attempt after so many.
         damage: What the floor counts: `tokens`, points of token accuracy, or `answers`, percent of
-            the rows that were predicted without a wrong token at the start and no longer are.
+            the rows whose answers were right and sure at the start, and no longer are right.
     """
 
     unlearn: Sequence[Encoded]
@@ -94,7 +93,7 @@ def set_aside(
     def divide(encoded: Sequence[Encoded], scope: str) -> tuple[list[Encoded], list[Encoded]]:
         if len(encoded) < 2:
             raise BadInput(f"unlearn.stop: {scope}/train has one row, so none can be set aside")
-        few = min(8, max(1, len(encoded) // 4))  # one row alone says nothing
+        few = min(12, max(1, len(encoded) // 4))  # one row alone says nothing
         count = min(max(few, round(share * len(encoded))), MOST_ROWS)
         chosen = set(Random(seed).sample(range(len(encoded)), count))
         trained = [row for n, row in enumerate(encoded) if n not in chosen]
@@ -168,7 +167,7 @@ class EarlyStopping:
         self.every = max(1, steps // rule.evaluations)
         self.step, self._below_floor = 0, 0
         self.stopped = "end"
-        self._right: set[str] | None = None  # retention rows without a wrong token at the start
+        self._known: frozenset[str] | None = None  # retention rows whose answers may be lost
         self.trajectory: list[Evaluation] = []
         self.trajectory.append(self._evaluate())
         self.best: Evaluation | None = None
@@ -213,17 +212,12 @@ class EarlyStopping:
 
     def _retained(self) -> tuple[float, float | None]:
         """Token accuracy on retention rows, and the percent of answers lost if that counts."""
-        rows = self.rule.retention
         if self.rule.damage == "tokens":
-            return token_accuracy(self.model, rows), None
-        forced = teacher_forced(self.model, rows)
-        right = {name for name, row in forced.items() if row["token_accuracy"] == 1}
-        if self._right is None:
-            self._right = right
-        enough = len(self._right) >= LEAST_RIGHT
-        # As 100 / rows, which a floor may be: through the share it would round otherwise.
-        lost = 100 * len(self._right - right) / len(self._right) if enough else None
-        return mean_accuracy(forced.values()), lost
+            return token_accuracy(self.model, self.rule.retention), None
+        found = RetainedAnswers.of(self.model, self.rule.retention)
+        if self._known is None:
+            self._known = found.sure
+        return found.token_accuracy, found.lost(self._known)
 
     def _rank(self, found: Evaluation) -> tuple[bool, bool, float]:
         gone = found.get("answered", math.inf) <= self.rule.left
@@ -282,7 +276,7 @@ class EarlyStopping:
     def state_dict(self) -> State:
         """Return all evaluations so far, and the best weights."""
         facts = self.facts() | {"step": self.step, "below_floor": self._below_floor}
-        facts["right"] = None if self._right is None else sorted(self._right)
+        facts["known"] = None if self._known is None else sorted(self._known)
         return State(facts, dict(self._best_weights.tensors) if self._best_weights else {})
 
     def load_state_dict(self, state: State) -> None:
@@ -291,7 +285,7 @@ class EarlyStopping:
         self.trajectory, self.best = facts["trajectory"], facts["best"]
         self.stopped, self.step = facts["stopped"], facts["step"]
         self._below_floor = facts["below_floor"]
-        self._right = None if facts["right"] is None else set(facts["right"])
+        self._known = None if facts["known"] is None else frozenset(facts["known"])
         if self.best is not None:
             self._best_weights = self.model.snapshots.adopt(BEST_STEP, state.tensors)
 

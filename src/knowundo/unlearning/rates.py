@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -136,7 +136,8 @@ def unlearn_with_early_stopping(
     threefold while too little is unlearned, lowered threefold while too much is lost, and bisected
     (on its logarithm) between a rate of either kind. One that does both ends the search, unless its
     loss is noticeable and there is room below it. Where a rate unlearns too little and loses too
-    much, lower ones are tried with more epochs. Every attempt starts from the memorized model.
+    much, and more than a lower one, lower ones are tried with more epochs. Every attempt starts
+    from the memorized model.
 
     Args:
         start: As for `unlearn`.
@@ -159,10 +160,10 @@ def unlearn_with_early_stopping(
         done = found["unlearned"] and found["within"]
         if done and (_harmless(found["lost"], rule) or rate < ROOM * low):
             break
-        if found["unlearned"] is False and not found["within"] and longer == 1:
-            # Too little and too much, as at any rate above: smaller steps, and more of them.
+        if _grows(search.made) and longer == 1:
+            # Too little and too much, and more so above: smaller steps, and more of them.
             low, high, longer = 0.0, rate, LONGER
-        elif found["unlearned"] is False and found["within"]:
+        elif found["unlearned"] is False and (found["within"] or longer == 1):
             low = max(low, rate)
         else:  # lost too much, diverged, or did enough and might do so at a lower rate
             high = min(high, rate)
@@ -170,6 +171,17 @@ def unlearn_with_early_stopping(
             break
         rate = 3 * low if high == math.inf else high / 3 if not low else math.sqrt(low * high)
     return search.end()
+
+
+def _grows(made: Sequence[Mapping[str, Any]]) -> bool:
+    """True if the last attempt did too little and lost too much, and more than at a lower rate.
+
+    Without that, a few answers that anything would change may be all that is lost.
+    """
+    last = made[-1]
+    if last["unlearned"] is not False or last["within"]:
+        return False
+    return any(one["lr"] < last["lr"] and one["lost"] < last["lost"] for one in made)
 
 
 def _harmless(lost: float, rule: StoppingRule) -> bool:
