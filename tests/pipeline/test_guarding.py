@@ -125,6 +125,8 @@ def test_a_purge_removes_what_guards_learned(done: Run, tmp_path: Path) -> None:
         ("{preset: uld}", "unlearn.keep_every=2", "leave out keep_every"),
         ("{preset: icul, region: memflex}", "", "leave out region memflex"),
         ("{preset: uld, gradients: project}", "", "leave out gradients"),
+        ("{preset: eco, then: [{preset: npo}]}", "", "leave out then"),
+        ("{preset: npo, then: [{preset: eco}]}", "", "not before one that was unlearned"),
         ("{preset: eco, lr: 1e-3}", "", "eco trains nothing; leave out lr"),
         ("{preset: prompt_refusal, epochs: 3}", "", "trains nothing; leave out epochs"),
         ("{preset: uld, lr: auto}", "", "trains an assistant; set a rate"),

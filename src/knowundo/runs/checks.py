@@ -47,11 +47,8 @@ def check(recipe: Recipe) -> None:
         entry = planned_entry(plan.method)
         entry.bind(plan.arguments)
         if entry.kind == "guard":
-            if plan.then:
-                raise BadInput(
-                    f"variant {plan.name}: then: a guard changes no weights; leave it out"
-                )
             check_guard(recipe, plan, entry)
+            _check_scopes(recipe, plan)
             continue
         _check_plan(recipe, plan)
         _check_region(recipe, plan)
@@ -95,6 +92,11 @@ def _check_further(recipe: Recipe, plan: Plan) -> None:
             "one of them"
         )
     for one in plan.further:
+        if planned_entry(one.method).kind == "guard":
+            raise BadInput(
+                f"variant {one.name}: a guard stands before the memorized model, not before one "
+                "that was unlearned; plan it by itself"
+            )
         get("method", one.method).bind(one.arguments)
         if recipe.unlearn.settings(one)["lr"] == "auto":
             raise BadInput(f"variant {one.name}: lr auto is for the first method; set a rate")

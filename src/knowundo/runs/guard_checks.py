@@ -53,6 +53,7 @@ def _without_weights(recipe: Recipe, plan: Plan) -> tuple[bool, str]:
         "keep_every": bool(recipe.unlearn.keeps(plan)),
         f"region {plan.region}": plan.region != regions.EVERYTHING,
         "gradients": chosen(plan.gradients) is not None,
+        "then": bool(plan.then),
     }
     asked = [key for key, there in found.items() if there]
     return bool(asked), f"leave out {asked[0]}" if asked else ""

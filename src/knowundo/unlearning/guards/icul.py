@@ -27,9 +27,8 @@ def icul(
 ) -> tuple[int, ...]:
     """The nearest unlearn rows with other answers, then retention rows, before every question.
 
-    Pawelczyk et al. 2023, arXiv:2310.07579. The authors unlearn a few examples of a classification
-    by showing these with flipped labels, then others with their own. Here the list is longer than a
-    prompt, so the unlearn rows are shown whose questions share most tokens with the prompt.
+    Pawelczyk et al. 2023, arXiv:2310.07579: a few examples of a classification with flipped labels,
+    then others. Here, of a longer list, those whose questions share most tokens with the prompt.
 
     Args:
         asked: The prompt and the rows.
@@ -49,8 +48,7 @@ def examples(
     rows: Mapping[str, Sequence[Encoded]], scorer: Scorer, *, kept: int, answers: AnswerSource
 ) -> dict[str, Any]:
     """All unlearn rows with other answers, and some retention rows, as ids."""
-    asked = contexts.with_questions(rows["unlearn"], "icul")
-    stay = contexts.with_questions(rows["retention"], "icul")
+    asked, stay = (contexts.with_questions(rows[s], "icul") for s in ("unlearn", "retention"))
     head = contexts.prompt_head(asked[0], scorer)
     other = alternatives(asked, scorer, answers=answers)["alternative"].values()
     drawn = Random(scorer.seed).sample(stay, min(kept, len(stay)))
