@@ -54,7 +54,7 @@ def test_results_and_the_report_say_what_a_guard_is(done: Run) -> None:
     assert set(facts["eco"].guard or {}) == {"classifier_accuracy", "classifier_accuracy_unseen"}
     assert facts["told"].optimizer_steps == 0
     assert (facts["uld"].optimizer_steps or 0) > 0
-    assert facts["uld"].lr == 1e-3
+    assert facts["uld"].lr == 2e-3
     page = (done.out / "report.html").read_text()
     assert "told is a guard (prompt_refusal): its weights are those of the memorized model" in page
     assert "classifier accuracy 1" in page
