@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -17,6 +18,8 @@ from knowundo.modeling.adapters import Adaptation
 from knowundo.modeling.model import Model
 from knowundo.recipes.reading import load_recipe
 from knowundo.runs.checks import check, effective
+from knowundo.storage.checkpoints import Checkpoint
+from knowundo.storage.job import Job
 from knowundo.sweeps.setup import set_up_study
 from knowundo.unlearning.sequence import unlearn_in_sequence
 from knowundo.unlearning.settings import UnlearnSettings, copies_held
@@ -82,6 +85,39 @@ def test_regions_may_differ(toy_base: str, toy_rows: Rows) -> None:
     assert moved == {*regions[0], *regions[1]}
     start.restore()
     assert all(torch.equal(v, before[n]) for n, v in model.parameters().items())
+
+
+def test_a_sequence_resumes_where_another_variant_was_trained(
+    toy_base: str, toy_rows: Rows, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The other variant's region is not part of what the checkpoint holds."""
+    model = Model(toy_base, Adaptation("full"))
+    other, own = ([n for n in model.parameters() if f"layers.{k}.mlp" in n] for k in (0, 1))
+    first = settings("gradient_ascent", region=own, lr=1e-4)
+    further = [settings("ascent_plus_descent", region=own, lr=1e-4)]
+    memorized = model.state()
+
+    def sequence(start: Start) -> dict[str, torch.Tensor]:
+        job = Job(checkpoint=Checkpoint(tmp_path / "c", []))
+        unlearn_in_sequence(start, lambda job: unlearn(start, first, job=job), further, job)
+        return model.state()
+
+    def begin() -> Start:
+        model.overwrite(memorized)
+        return Start(model, toy_rows["unlearn"], toy_rows, seed=0)
+
+    def killed(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("knowundo.unlearning.sequence.unlearn", killed)
+        with pytest.raises(KeyboardInterrupt):
+            sequence(begin())
+    start = begin()
+    unlearn(start, settings("gradient_ascent", region=other, lr=1e-4))
+    resumed = sequence(start)
+    assert all(torch.equal(resumed[name], memorized[name]) for name in other)
+    assert not any(torch.equal(resumed[name], memorized[name]) for name in own)
 
 
 def test_as_many_copies_are_held_as_are_said(toy: Model, toy_rows: Rows) -> None:

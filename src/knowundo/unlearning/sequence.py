@@ -39,7 +39,8 @@ def unlearn_in_sequence(
         return first(job)
     if (held := job.resumed()) is not None:
         done = Unlearned(held.facts["curve"], held.facts["facts"])
-        start.copy_memorized(held.tensors)  # while the model still is the memorized one
+        start.restore()  # another variant's training may have left its weights
+        start.copy_memorized(held.tensors)
         start.model.overwrite(held.tensors)
     else:
         done = first(job.part("first"))

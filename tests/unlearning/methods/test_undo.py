@@ -7,6 +7,7 @@ from math import sqrt
 import pytest
 import torch
 
+from knowundo.errors import BadInput
 from knowundo.registry import get
 from knowundo.unlearning.methods.undo import damaged
 from unlearning.methods.conftest import Moved
@@ -35,6 +36,19 @@ def test_weights_are_shrunk_and_drawn_anew() -> None:
     assert drawn.mean().abs().item() < 0.05 * spread
     assert torch.equal(damaged(weights, {}, 0, shrink=0.25, noise=0.4)[name], noisy[name])
     assert not torch.equal(damaged(weights, {}, 1, shrink=0.25, noise=0.4)[name], noisy[name])
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("layers.0.lora_magnitude_vector.default.weight", "not linear in a DoRA"),
+        ("layers.0.lora_A.default.weight", "no B matrix"),
+    ],
+)
+def test_a_region_without_weights_to_damage_is_refused(name: str, message: str) -> None:
+    """A DoRA's magnitude is a length of the base's weights: a share of it is no share of a LoRA."""
+    with pytest.raises(BadInput, match=message):
+        damaged({name: torch.ones(4, 4)}, {}, 0, shrink=0.25, noise=0.0)
 
 
 def test_the_source_of_its_beginning_counts() -> None:

@@ -9,6 +9,7 @@ from typing import Annotated
 import torch
 from pydantic import Field, NonNegativeFloat
 
+from knowundo.errors import BadInput
 from knowundo.modeling.half import Columns
 from knowundo.modeling.step import Parts, Step
 from knowundo.registry import method
@@ -41,7 +42,13 @@ def undo(step: Step, *, shrink: Share = 0.25, noise: NonNegativeFloat = 0.0) -> 
 def damaged(
     weights: Mapping[str, torch.Tensor], columns: Columns, seed: int, *, shrink: float, noise: float
 ) -> dict[str, torch.Tensor]:
-    """Weights to begin with, by name."""
+    """Weights to begin with, by name.
+
+    Raises:
+        BadInput: The region has no weights that can be damaged.
+    """
+    if any("lora_magnitude" in name for name in weights):
+        raise BadInput("method undo: weights are not linear in a DoRA; train a plain LoRA")
     generator = torch.Generator().manual_seed(seed)
     found = {}
     for name, value in weights.items():
@@ -52,4 +59,6 @@ def damaged(
             drawn = torch.randn(value.shape, generator=generator)
             spread = sqrt(2 / (value.shape[0] + value.shape[1]))
             found[name] += (shrink * noise * spread * drawn).to(value.dtype)
+    if not found:
+        raise BadInput("method undo: the region has no B matrix of a LoRA; take another region")
     return found
