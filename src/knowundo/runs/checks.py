@@ -12,7 +12,7 @@ from knowundo.modeling import regions
 from knowundo.recipes.schema import Plan, Recipe
 from knowundo.registry import get, planned_entry
 from knowundo.runs.base import base_knows
-from knowundo.runs.guard_checks import check_guard
+from knowundo.runs.guard_checks import check_folders, check_guard
 from knowundo.unlearning.combining import chosen, needs_retention, said
 from knowundo.unlearning.settings import retained_scopes
 
@@ -25,6 +25,7 @@ def check(recipe: Recipe) -> None:
             exclude each other.
     """
     get("benchmark", recipe.data.benchmark)
+    check_folders(recipe)
     if recipe.model.optimizer == "paged_adamw_32bit" and recipe.model.device == "cpu":
         raise BadInput(
             "model.optimizer paged_adamw_32bit: pages a GPU's memory; on a CPU say adamw"
@@ -141,6 +142,8 @@ def _check_gradients(recipe: Recipe, plan: Plan) -> None:
         raise BadInput(
             f"{key}: {plan.method} has no retention part; take a method with one, or gradients sum"
         )
+    if reads is not None and not {"unlearn", "alternative"} & set(reads):
+        raise BadInput(f"{key}: {plan.method} has no unlearn part; leave out gradients")
 
 
 def _check_region(recipe: Recipe, plan: Plan) -> None:
@@ -191,6 +194,7 @@ def effective(recipe: Recipe) -> dict[str, Any]:
         variant["gradients"] = said(variant["gradients"])
         for one in variant["then"]:
             one["arguments"] = get("method", one["method"]).bind(one["arguments"])
+            one["gradients"] = said(one["gradients"])
     localizers = whole["localize"]["localizers"]
     # With their defaults, so that a default that changes in a later version is seen.
     for name in localizers:

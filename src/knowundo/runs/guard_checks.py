@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from knowundo.entry import Entry
 from knowundo.errors import BadInput
 from knowundo.modeling import regions
+from knowundo.modeling.guard_files import is_guard
 from knowundo.recipes.schema import Plan, Recipe
 from knowundo.unlearning.combining import chosen
 
@@ -12,6 +15,27 @@ from knowundo.unlearning.combining import chosen
 _TRAINING = (
     "lr", "guess", "epochs", "batch_size", "accumulation", "retained", "retain_on",
 )  # fmt: skip
+
+
+def check_folders(recipe: Recipe) -> None:
+    """Refuse a folder with a guard where a model by itself is asked for.
+
+    Raises:
+        BadInput: Names the key and the folder.
+    """
+    named = {
+        "model.base": (recipe.model.base,),
+        "model.merge": (recipe.model.merge,),
+        "memorize.adopt": (recipe.memorize.adopt,),
+        "evaluate.models": recipe.evaluate.models,
+    }
+    for key, folders in named.items():
+        for folder in folders:
+            if folder is not None and is_guard(Path(folder)):
+                raise BadInput(
+                    f"{key} '{folder}': holds a guard, which would be passed by here; name a model "
+                    "without a guard, or score the guard in the run that made it"
+                )
 
 
 def check_guard(recipe: Recipe, plan: Plan, guard: Entry) -> None:
