@@ -150,7 +150,11 @@ def test_a_method_that_diverges_ends_the_sequence(
     ("variant", "more", "message"),
     [
         ("{preset: npo, then: [{method: undu}]}", [], "did you mean 'undo'"),
-        ("{preset: icul, then: [{method: undo}]}", [], "a guard changes no weights"),
+        (
+            "{preset: icul, then: [{method: undo}]}",
+            [],
+            "is a guard and leaves the weights alone; leave out then",
+        ),
         ("{preset: npo, then: [{method: undo, shrink: 2}]}", [], "method undo: shrink: "),
         ("{preset: npo, then: [{method: undo, region: nowhere}]}", [], "unknown region 'nowhere'"),
         ("{preset: npo, then: [{method: undo, lr: auto}]}", [], "npo, then undo: lr auto"),
