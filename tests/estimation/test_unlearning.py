@@ -141,3 +141,13 @@ def test_a_method_that_follows_is_estimated_with_its_start(toy_base: str) -> Non
     assert stage.name == "gradient_ascent, then undo"
     assert stage.memory["copies"] == 3 * region
     assert stage.peak
+
+
+def test_rows_that_the_model_makes_are_estimated(toy_base: str) -> None:
+    """Their answers are those of a model that cannot speak, and as many as a real one's."""
+    planned = "{preset: siblings, retain_on: [retention, siblings], retained: 4}"
+    asked = tracer(toy_base, "data.subjects=2", f"unlearn.variants=[{planned}]")
+    (plan,) = asked.run.recipe.unlearn.variants
+    found = estimate_unlearning(asked, plan)
+    assert found.peak
+    assert found.memory["activations"] > 0
