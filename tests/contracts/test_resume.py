@@ -255,7 +255,7 @@ def test_localizing(
             toy_rows["unlearn"],
             toy_rows["retention"],
             LocalizeSettings(
-                {"memflex": {}, "fisher_ratio": {}},
+                {"memflex": {}, "saliency": {}},
                 copies=2,
                 batch_size=2,
                 draws=1,
