@@ -104,6 +104,8 @@ class VariantFacts(BaseModel):
     """base, memorized, retain, unlearned or given."""
     method: str | None = None
     """Registered method that made it."""
+    then: list[str] = Field(default_factory=list)
+    """Methods that followed it, each from the weights that the one before left."""
     region: str | None = None
     """Name of the region that training could change."""
     parameters: int | None = None

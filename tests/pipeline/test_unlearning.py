@@ -154,6 +154,10 @@ def test_one_method_after_another_is_one_variant(
     assert [line.name for line in figure.data] == ["unlearn", "retention"]
     assert [len(line.x) for line in figure.data] == [len(curve) // 2, len(curve)]
     assert "npo: already there, skipped" in knowundo("unlearn", "--out", "run").stderr
+    done = knowundo("evaluate", "--out", "run", "--json")
+    assert done.returncode == 0, done.stderr
+    found = {one["name"]: one for one in json.loads(done.stdout)["variants"]}
+    assert (found["npo"]["method"], found["npo"]["then"]) == ("npo", ["undo"])
 
 
 def test_only_a_variants_own_steps_are_replaced(tmp_path: Path) -> None:

@@ -16,11 +16,14 @@ import yaml
 
 from conftest import Call
 from knowundo.errors import BadInput
+from knowundo.modeling.region_masks import write_masks
 from knowundo.modeling.weights import load_state
 from knowundo.pipeline.unlearning import unlearn
 from knowundo.recipes.reading import load_recipe, parse_recipe
 from knowundo.runs.run import Run
+from knowundo.storage.files import fingerprint
 from knowundo.sweeps import study, trials
+from knowundo.sweeps.setup import set_up_study, sweep_inputs
 from knowundo.sweeps.sweep import sweep
 from knowundo.unlearning.settings import UnlearnSettings
 from knowundo.unlearning.start import Start
@@ -135,6 +138,23 @@ def test_other_inputs_are_another_study(out: Path, scripted: Any) -> None:
     assert len(sweep(small(out), "npo", trials=2).trials) == 2
     names = optuna.study.get_all_study_names(f"sqlite:///{out}/sweep/npo.db")
     assert set(names) == {first.study, ranged.study}
+
+
+def test_other_masks_are_another_study(out: Path) -> None:
+    """A region of parts of tensors may have the same names and other weights."""
+    run, file = small(out), out.parent / "own.json"
+    name, value = next(iter(run.model.parameters().items()))
+    file.write_text(json.dumps([name]))
+    plan = run.recipe.unlearn.variants[1].model_copy(update={"region": str(file)})
+    stop, found = run.recipe.unlearn.stop, list[str]()
+    assert stop is not None
+    for share in (None, 0.0, 1.0):
+        if share is not None:
+            write_masks(file, {name: torch.full(value.shape, bool(share))})
+        setup = set_up_study(run, plan, {})
+        assert setup.region(0.0) == [name]
+        found.append(fingerprint(sweep_inputs(run, setup, stop)))
+    assert len(set(found)) == 3
 
 
 def test_hopeless_trials_are_pruned(out: Path, scripted: Any) -> None:

@@ -156,7 +156,8 @@ def _facts(variant: ModelVariant, tables: dict[str, pd.DataFrame]) -> VariantFac
     ends = ("diverged", "kept_step", "guard")
     taken = {name: manifest[name] for name in (*names, *watched, *ends) if name in manifest}
     kept = {"kept_step": manifest["best"]["step"]} if "best" in manifest else {}
-    return facts.model_copy(update=taken | kept)
+    then = {"then": [one["method"] for one in manifest.get("then", ())]}
+    return facts.model_copy(update=taken | kept | then)
 
 
 def _controlled(run: Run, scored: dict[str, Scored]) -> list[tuple[str, str]]:

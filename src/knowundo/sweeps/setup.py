@@ -13,6 +13,7 @@ from knowundo.modeling import regions
 from knowundo.modeling.region_masks import read_masks
 from knowundo.recipes.schema import Plan, Recipe, Stop
 from knowundo.registry import get, planned_entry
+from knowundo.runs.inputs import mask_hash
 from knowundo.runs.run import Run
 from knowundo.storage.files import read_json
 from knowundo.unlearning.rates import first_rate
@@ -166,6 +167,8 @@ def sweep_inputs(run: Run, setup: StudySetup, stop: Stop) -> list[Any]:
         name = setup.plan.region
         region: Any = [run.made(run.regions, "localize"), get("localizer", name).source]
     else:
-        region = setup.region(0.0)
+        masks = mask_hash(run.region_file(setup.plan.region))
+        # Only if there are any: studies made before them go on.
+        region = [setup.region(0.0), *masks] if masks else setup.region(0.0)
     space = {name: asdict(where) for name, where in setup.space.items()}
     return ["sweep", made, stop.model_dump(), region, space]
