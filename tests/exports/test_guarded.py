@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -11,9 +13,10 @@ import torch
 from exports.runs import tiny
 from knowundo import load_guarded
 from knowundo.errors import BadInput
-from knowundo.exports.export import export
+from knowundo.exports.export import _chosen, export
 from knowundo.modeling.forward import Forward, answer_logits
 from knowundo.modeling.guarded import guarded_forward
+from knowundo.modeling.variant import ModelVariant
 from knowundo.pipeline.localization import localize
 from knowundo.pipeline.memorization import memorize
 from knowundo.pipeline.unlearning import unlearn
@@ -88,3 +91,15 @@ def test_what_is_no_guard_is_refused(guards: Run, tmp_path: Path) -> None:
     (tmp_path / "out" / "guard.safetensors").write_bytes(b"no tensors")
     with pytest.raises(BadInput, match=r"guard\.safetensors: damaged"):
         load_guarded(tmp_path / "out", device="cpu")
+
+
+@pytest.mark.parametrize(
+    ("guard", "said"),
+    [(Path("guard"), "a guard before the base itself"), (None, "this is the base")],
+)
+def test_there_are_no_weights_to_export_of_the_base(guard: Path | None, said: str) -> None:
+    """The base itself knew the records, so that nothing was trained."""
+    variant = ModelVariant("own", "unlearned", None, guard=guard)
+    run: Any = SimpleNamespace(check_current=lambda: None, variants=lambda: [variant])
+    with pytest.raises(BadInput, match=f"variant own: {said}.*no weights to export"):
+        _chosen(run, "own")

@@ -161,9 +161,10 @@ def _chosen(run: Run, name: str) -> ModelVariant:
     found = {v.name: v for v in run.variants() if v.role in ("memorized", "retain", "unlearned")}
     if name in found:
         if found[name].folder is None:
+            what = "this is" if found[name].guard is None else "a guard before"
             raise BadInput(
-                f"variant {name}: this is the base itself, so there is nothing to export; name a "
-                "trained model"
+                f"variant {name}: {what} the base itself, so there are no weights to export; name "
+                "a trained model"
             )
         return found[name]
     if name in {planned.name for planned in run.recipe.unlearn.variants}:
