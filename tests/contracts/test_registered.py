@@ -23,6 +23,7 @@ from knowundo.data.encoding import encode
 from knowundo.errors import BadInput
 from knowundo.evaluation.groups import Scores
 from knowundo.localization.search import LocalizeSettings, localize
+from knowundo.modeling.fast.microbatches import micro_batches
 from knowundo.modeling.forward import Forward, answer_logits
 from knowundo.modeling.model import Model
 from knowundo.modeling.step import Step, halves_of
@@ -93,6 +94,12 @@ def test_method(toy: Model, toy_rows: dict[str, list[Encoded]], name: str) -> No
     assert set(done.curve[0]["parts"]) == set(parts)
     before, after = start._memorized.tensors, toy.state()
     assert any(not torch.equal(before[key], after[key]) for key in before)
+    # Away from the memorized model, micro-batches of unequal halves add up to the whole batch.
+    split = micro_batches(batch, tokens=10**6, rows=2)
+    assert len(split) > 1
+    whole, *shares = (start.parts(entry, entry.bind({}), one, set()) for one in (batch, *split))
+    for key, part in whole.items():
+        torch.testing.assert_close(sum(one[key] for one in shares), part, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", entries("guard"))
