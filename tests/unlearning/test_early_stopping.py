@@ -221,6 +221,18 @@ def test_training_goes_on_while_the_list_is_answered(
     assert stopping.best["score"] < stopping.trajectory[2]["score"]
 
 
+def test_nothing_is_measured_with_dropout(toy: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A base may have dropout of its own; an answer that it garbles would count as gone."""
+    seen = []
+    monkeypatch.setattr(module, "percent_verbatim", lambda m, _: seen.append(m.net.training))
+    toy.net.train()
+    stopping = played(toy, monkeypatch, (1.0, 0.9), (0.3, 0.9))
+    assert stopping.trajectory[1]["unlearn"] == 0.3
+    assert seen == [False]
+    assert toy.net.training
+    toy.net.eval()
+
+
 def test_where_no_loss_can_be_seen_no_more_is_unlearned_than_has_to_be(
     toy: Model, toy_rows: dict[str, list[Encoded]], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -180,10 +180,15 @@ class EarlyStopping:
 
     def _evaluate(self) -> Evaluation:
         training = self.model.net.training
-        self.model.net.eval()  # no dropout, and so no random numbers: training stays the same
+        # No dropout, also of the base: answers are those of the model, and training stays the same.
+        self.model.net.eval()
+        found = self._measured()
+        self.model.net.train(training)
+        return found
+
+    def _measured(self) -> Evaluation:
         unlearn = token_accuracy(self.model, self.rule.unlearn)
         retention, answers_lost = self._retained()
-        self.model.net.train(training)
         start = self.trajectory[0] if self.trajectory else None
         known = start["unlearn"] if start else unlearn
         way = known - self.rule.target
