@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import Annotated, Any, Literal, get_type_hints
 
-from annotated_types import Interval
+from pydantic import Field
 
 # What is chosen or left as a whole. `module`: A and B of a LoRA, or a layer's weight and bias;
 # `row`: the weights of one output; `column`: those of one input; `weight`: each number.
@@ -21,7 +21,7 @@ class RegionRule:
         granularity: What is chosen or left as a whole.
     """
 
-    share: Annotated[float, Interval(gt=0, le=1)] = 0.25
+    share: Annotated[float, Field(gt=0, le=1)] = 0.25
     granularity: Granularity = "tensor"
 
     @property

@@ -150,7 +150,9 @@ def test_halves_that_nothing_reads_do_not_count(toy: Model, toy_rows: Rows) -> N
 
 
 @pytest.mark.parametrize("retained", [None, 6, 3])
-@pytest.mark.parametrize("method", sorted(entries("method")))
+# The loss of `rr` has its maximum at the memorized model: its first gradients are rounding, of
+# which Adam makes whole steps. It is tried away from the memorized model, as every method is.
+@pytest.mark.parametrize("method", sorted(entries("method").keys() - {"rr"}))
 def test_unlearning_in_pieces_ends_at_the_same_weights(
     toy_base: str, method: str, retained: int | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:

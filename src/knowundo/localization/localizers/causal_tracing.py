@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
 import torch
-from annotated_types import Ge, Gt
+from pydantic import PositiveFloat, PositiveInt
 
 from knowundo.localization.patching import traced
 from knowundo.localization.probing import Probe, spread
@@ -15,7 +13,7 @@ from knowundo.registry import localizer
 
 @localizer(needs=("model",))
 def causal_tracing(
-    probe: Probe, *, noise: Annotated[float, Gt(0)] = 3.0, rows: Annotated[int, Ge(1)] = 64
+    probe: Probe, *, noise: PositiveFloat = 3.0, rows: PositiveInt = 64
 ) -> dict[str, float]:
     """How much of the unlearn answers a layer's clean state restores, minus retention's.
 

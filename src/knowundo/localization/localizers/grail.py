@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import Annotated
 
 import torch
-from annotated_types import Interval
+from pydantic import Field
 
 from knowundo.localization.tensors import TensorView
 from knowundo.registry import localizer
 
 
 @localizer(needs=("gradients",))
-def grail(tensor: TensorView, *, top: Annotated[float, Interval(gt=0, lt=1)] = 0.1) -> torch.Tensor:
+def grail(tensor: TensorView, *, top: Annotated[float, Field(gt=0, lt=1)] = 0.1) -> torch.Tensor:
     """Share of weights that matter for unlearning and not for retention.
 
     A weight matters for a scope if |z| of its gradient, standardized within the tensor, is among

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
-from annotated_types import Ge
+from pydantic import PositiveInt
 
 from knowundo.localization.probing import Probe
 from knowundo.registry import localizer
 
 
 @localizer(needs=("model", "base"))
-def reversion(probe: Probe, *, rows: Annotated[int, Ge(1)] = 64) -> dict[str, float]:
+def reversion(probe: Probe, *, rows: PositiveInt = 64) -> dict[str, float]:
     """How much more of the unlearn than of the retention scope one module's reversion costs.
 
     A module's weights are those of the base for a moment, all others stay memorized: an

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
 import torch
-from annotated_types import Gt
+from pydantic import PositiveFloat
 
 from knowundo.localization.tensors import TensorView
 from knowundo.registry import localizer
 
 
 @localizer(needs=("gradients", "weights"))
-def wagle(tensor: TensorView, *, gamma: Annotated[float, Gt(0)] = 1.0) -> torch.Tensor:
+def wagle(tensor: TensorView, *, gamma: PositiveFloat = 1.0) -> torch.Tensor:
     """Mean |(w − g_retention / gamma) · g_unlearn|: SNIP's score after a step for retention.
 
     Jia et al. 2024 (WAGLE), arXiv:2410.17509: weights that matter for unlearning, given that
