@@ -36,7 +36,7 @@ def eco(
     Args:
         asked: The prompt and the classifier.
         embeddings: Of the prompt's tokens.
-        threshold: Probability from which a prompt counts as one of the unlearn scope.
+        threshold: Probability above which a prompt counts as one of the unlearn scope.
         dims: First dimensions of an embedding that get noise.
         strength: Standard deviation of the noise.
     """
