@@ -50,3 +50,15 @@ def test_all_presets_are_those_that_nothing_else_names() -> None:
 def test_what_all_presets_leave_out_is_checked(left_out: str, said: str) -> None:
     with pytest.raises(BadInput, match=said):
         load_recipe(None, [f"unlearn.variants=[{{preset: all, except: {left_out}}}]"])
+
+
+@pytest.mark.parametrize(
+    ("key", "said"),
+    [
+        ("then: {preset: undo}", "then is a list such as"),
+        ("retain_on: [retention, retention]", "a scope is named twice"),
+    ],
+)
+def test_what_a_variant_cannot_hold_is_said_in_its_words(key: str, said: str) -> None:
+    with pytest.raises(BadInput, match=said):
+        load_recipe(None, [f"unlearn.variants=[{{preset: npo, {key}}}]"])

@@ -9,7 +9,7 @@ from pydantic import Field, field_validator, model_validator
 from knowundo.errors import unknown
 from knowundo.recipes.data_section import Data, Section
 from knowundo.recipes.presets import named_or_all, read_preset
-from knowundo.recipes.values import QUIRKS, Prefix, Quirk, Rate, RetainedScope, Split
+from knowundo.recipes.values import QUIRKS, Prefix, Quirk, Rate, RetainedScopes, Split
 
 
 class ModelSection(Section):
@@ -110,9 +110,7 @@ class Plan(Section):
     arguments: dict[str, Any] = Field(default_factory=dict)
     region: str = "everything"
     """`everything`, a localizer's name, `random-<n>`, or a JSON file of parameter names."""
-    retain_on: RetainedScope | Annotated[tuple[RetainedScope, ...], Field(min_length=1)] = (
-        "retention"
-    )
+    retain_on: RetainedScopes = "retention"
     """Which rows fill the retention half of a step; of several, a row of each in turn. siblings:
     what else the memorized model knows of the subjects of retention rows."""
     gradients: str | dict[str, Any] = "sum"
@@ -151,6 +149,8 @@ class Plan(Section):
         if preset is not None:
             given = {"name": preset} | read_preset("methods", str(preset)) | given
         given.setdefault("name", given.get("method"))
+        if not isinstance(given.get("then", []), list | tuple):
+            raise ValueError("then is a list such as [{preset: undo}]")
         arguments = given.pop("arguments", {})
         if not isinstance(arguments, dict):
             raise ValueError("arguments is a mapping such as {ascent: 0.4}")

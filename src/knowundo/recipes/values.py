@@ -19,6 +19,18 @@ ROLES = ("base", "memorized", "retain")
 Split = Literal["train", "val", "probe", "holdout"]
 Rate = Annotated[float, Field(gt=0, allow_inf_nan=False)] | Literal["auto"]
 RetainedScope = Literal["retention", "general", "siblings"]
+
+
+def _different(given: Any) -> Any:
+    if isinstance(given, list | tuple) and len({str(scope) for scope in given}) < len(given):
+        raise ValueError("a scope is named twice; each gives one row in turn, so name it once")
+    return given
+
+
+RetainedScopes = Annotated[
+    RetainedScope | Annotated[tuple[RetainedScope, ...], Field(min_length=1)],
+    BeforeValidator(_different),
+]
 Prefix = Literal["direct", "assistant"]
 # Explained in unlearning/original/start.py.
 Quirk = Literal[
