@@ -62,3 +62,9 @@ def test_what_all_presets_leave_out_is_checked(left_out: str, said: str) -> None
 def test_what_a_variant_cannot_hold_is_said_in_its_words(key: str, said: str) -> None:
     with pytest.raises(BadInput, match=said):
         load_recipe(None, [f"unlearn.variants=[{{preset: npo, {key}}}]"])
+
+
+@pytest.mark.parametrize("key", ["preset: {a: 1}", "preset: [a]", "preset: all, except: [{a: 1}]"])
+def test_a_preset_that_is_no_name_is_one_line(key: str) -> None:
+    with pytest.raises(BadInput, match="preset"):
+        load_recipe(None, [f"unlearn.variants=[{{{key}}}]"])

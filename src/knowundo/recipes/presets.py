@@ -50,7 +50,8 @@ def named_or_all(given: Sequence[Any]) -> list[Any]:
         BadInput: `except` holds a name that no preset has; suggests the nearest.
         ValueError: `except` is no list.
     """
-    named = {one.get("preset") for one in given if isinstance(one, dict)}
+    # As texts: a recipe may hold anything, and not all of it can be looked up.
+    named = {str(one.get("preset")) for one in given if isinstance(one, dict)}
     found = list[Any]()
     for one in given:
         if not isinstance(one, dict) or one.get("preset") != "all":
@@ -60,9 +61,9 @@ def named_or_all(given: Sequence[Any]) -> list[Any]:
         left_out = one.get("except", [])
         if not isinstance(left_out, list):
             raise ValueError("except is a list of presets such as [meow, relearn]")
-        known = presets("methods")
+        known, left_out = presets("methods"), [str(name) for name in left_out]
         for name in left_out:
             if name not in known:
-                raise unknown("preset (methods)", str(name), known)
-        found += [{"preset": n, **keys} for n in known if n not in named | set(left_out)]
+                raise unknown("preset (methods)", name, known)
+        found += [{"preset": n, **keys} for n in known if n not in named.union(left_out)]
     return found
