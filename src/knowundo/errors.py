@@ -10,22 +10,20 @@ KnowUndoError        1
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 from typing import Any
 
-# Control characters, line separators, lone surrogates and bidirectional controls: a terminal obeys
-# them, or cannot show them.
-_OBEYED = re.compile(
-    "[\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028\u2029\ufeff\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
-)
 # Characters of a message; what it quotes may be of any length.
 _LONGEST = 1000
 
 
 def plain(text: str) -> str:
-    """The text as one line with control characters escaped, so that a terminal only shows it."""
-    return _OBEYED.sub(lambda found: ascii(found[0])[1:-1], text)
+    """The text as one line, with what a terminal would obey or cannot show escaped.
+
+    That is every character that Unicode does not call printable: controls, line separators, marks
+    of direction, halves of characters, private and unassigned ones, and spaces but the common one.
+    """
+    return "".join(one if one.isprintable() else ascii(one)[1:-1] for one in text)
 
 
 def first_line(error: BaseException) -> str:
