@@ -9,6 +9,7 @@ from typing import Any
 
 from knowundo.data.encoded import Encoded
 from knowundo.data.encoding import encode
+from knowundo.entry import taken
 from knowundo.modeling.forward import Forward
 from knowundo.modeling.guard import Guard
 from knowundo.modeling.guard_files import ASSISTANT, write_guard
@@ -16,7 +17,7 @@ from knowundo.modeling.guarded import guarded_forward
 from knowundo.modeling.model import Model
 from knowundo.modeling.variant import ModelVariant
 from knowundo.modeling.weights import save_state
-from knowundo.registry import get, taken
+from knowundo.registry import get
 from knowundo.unlearning.guarding import prepare_guard
 from knowundo.unlearning.settings import UnlearnSettings
 from knowundo.unlearning.start import Start

@@ -8,8 +8,9 @@ from typing import Annotated, Any
 import pytest
 from pydantic import Field
 
+from knowundo.entry import Entry, keyword_defaults
 from knowundo.errors import BadInput
-from knowundo.registry import ENTRIES, HOMES, Entry, entries, get, keyword_defaults, own_files
+from knowundo.registry import ENTRIES, HOMES, entries, get, own_files
 
 
 def loss(

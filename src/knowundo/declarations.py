@@ -11,13 +11,13 @@ from dataclasses import dataclass
 from importlib.metadata import entry_points
 from typing import Any
 
+from knowundo.entry import keyword_defaults
 from knowundo.region_rule import RULE_DEFAULTS
 from knowundo.registry import (
     DECORATORS,
     ENTRIES,
     HOMES,
     entries,
-    keyword_defaults,
     own_files,
     plugin_folders,
 )

@@ -20,9 +20,7 @@ from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any, Literal, overload
 
-from knowundo.entry import Entry as Entry
-from knowundo.entry import keyword_defaults as keyword_defaults
-from knowundo.entry import taken as taken
+from knowundo.entry import Entry
 from knowundo.errors import BadInput, unknown
 
 # The package in which the files of each kind are.

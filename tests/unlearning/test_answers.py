@@ -16,20 +16,22 @@ from knowundo.data.batches import PairedBatch, collate
 from knowundo.data.encoded import Encoded
 from knowundo.data.encoding import SEPARATOR, RowFormat, Style, encode
 from knowundo.data.records import Record
+from knowundo.entry import Entry
 from knowundo.errors import BadInput, KnowUndoError
 from knowundo.modeling.forward import Forward
 from knowundo.modeling.model import Model
 from knowundo.modeling.step import Step
 from knowundo.recipes.reading import load_recipe
-from knowundo.registry import Entry, get
+from knowundo.registry import get
 from knowundo.runs.checks import check
 from knowundo.scoring import generation
 from knowundo.scoring.generation import sample
 from knowundo.unlearning.answers import DRAWS, PREPARED, ROUNDS, answers, differs
 from knowundo.unlearning.original.losses import OneSided
 from knowundo.unlearning.original.start import OriginalStart
+from knowundo.unlearning.scorer import Scorer
 from knowundo.unlearning.settings import UnlearnSettings
-from knowundo.unlearning.start import Scorer, Start
+from knowundo.unlearning.start import Start
 from knowundo.unlearning.training import unlearn
 from toy_tokenizers import TEMPLATES
 

@@ -21,7 +21,8 @@ from knowundo.modeling.model import Model
 from knowundo.modeling.step import Step
 from knowundo.registry import get
 from knowundo.unlearning.counterfactuals import HELD_TOKENS, teachers
-from knowundo.unlearning.start import Scorer, Start
+from knowundo.unlearning.scorer import Scorer
+from knowundo.unlearning.start import Start
 
 FACTS = ("alder canal cedar", "chapel cherry", "cooper ferry garden baker")
 PEOPLE = ("Ada Brun", "Ivo Kant", "Lena Moor")

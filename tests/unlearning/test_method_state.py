@@ -10,10 +10,11 @@ import torch
 from conftest import naive_ce, randomize
 from knowundo.data.batches import PairedBatch, collate
 from knowundo.data.encoded import Encoded
+from knowundo.entry import Entry
 from knowundo.errors import BadInput
 from knowundo.modeling.model import Model
 from knowundo.recipes.reading import load_recipe
-from knowundo.registry import Entry, get
+from knowundo.registry import get
 from knowundo.runs.checks import check
 from knowundo.unlearning.method_state import MethodState
 from knowundo.unlearning.method_training import MethodTraining

@@ -14,7 +14,8 @@ from knowundo.modeling.loading import LoadingOptions
 from knowundo.modeling.model import Model
 from knowundo.unlearning.reinforced_model import reinforced_states
 from knowundo.unlearning.reinforcement import reinforced
-from knowundo.unlearning.start import Scorer, Start
+from knowundo.unlearning.scorer import Scorer
+from knowundo.unlearning.start import Start
 
 Rows = dict[str, list[Encoded]]
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from knowundo.data.records import Record
@@ -40,6 +41,12 @@ class Encoded:
     def prompt(self) -> tuple[int, ...]:
         """The ids before the answer."""
         return self.ids[: self.answer_from]
+
+    def with_prompt(self, prompt: Sequence[int]) -> Encoded:
+        """The same answer after other ids, none of which is part of a fact."""
+        fact = (*[False] * len(prompt), *self.fact[self.answer_from :])
+        ids = (*prompt, *self.ids[self.answer_from :])
+        return replace(self, ids=ids, answer_from=len(prompt), fact=fact)
 
 
 class RowText(NamedTuple):

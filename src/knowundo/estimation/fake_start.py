@@ -16,7 +16,8 @@ from knowundo.data.records import Record
 from knowundo.modeling.forward import Forward, answer_states
 from knowundo.modeling.reference import Reference
 from knowundo.unlearning.original.start import OriginalStart
-from knowundo.unlearning.start import Scorer, Start
+from knowundo.unlearning.scorer import Scorer
+from knowundo.unlearning.start import Start
 
 
 class _EchoScorer(Scorer):

@@ -8,13 +8,14 @@ from functools import partial
 from typing import Any
 
 from knowundo.data.encoded import Encoded
+from knowundo.entry import Entry, taken
 from knowundo.estimation.fake_start import FakeOriginalStart, FakeStart
 from knowundo.estimation.memory_trace import MemoryTrace
 from knowundo.estimation.schema import StageEstimate
 from knowundo.estimation.tracer import SCORED, Planned, Tracer, longest_rows
 from knowundo.modeling.step import halves_of
 from knowundo.recipes.schema import Plan, Recipe
-from knowundo.registry import Entry, planned_entry, taken, trained_entry
+from knowundo.registry import planned_entry, trained_entry
 from knowundo.unlearning.combining import Combined, combination
 from knowundo.unlearning.original.rows import whole_steps
 from knowundo.unlearning.rates import ATTEMPTS

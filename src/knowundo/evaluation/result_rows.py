@@ -8,10 +8,11 @@ from functools import cache, partial
 import numpy as np
 import pandas as pd
 
+from knowundo.entry import Entry
 from knowundo.evaluation.groups import Scores, Unmeasured
 from knowundo.evaluation.intervals import Resampling, interval, resampled
 from knowundo.progress import Progress
-from knowundo.registry import Entry, entries
+from knowundo.registry import entries
 from knowundo.results import Comparison, Row
 
 # Subsets are reported where a scope mixes different things: facts and plain text.

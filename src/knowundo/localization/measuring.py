@@ -9,19 +9,18 @@ from typing import Any
 import torch
 
 from knowundo.data.encoded import Encoded
+from knowundo.entry import Entry, taken
 from knowundo.errors import BadInput
 from knowundo.localization.gradients import (
     Gradients,
     Measured,
     Sums,
-    in_groups,
     mean_gradients,
 )
 from knowundo.localization.tensors import ScopeGradients, TensorView
 from knowundo.modeling.model import Model
 from knowundo.modeling.squared_gradients import mean_squares
 from knowundo.region_rule import RegionRule
-from knowundo.registry import Entry, taken
 from knowundo.storage.checkpoints import State, prefixed, under
 from knowundo.storage.job import Job
 
@@ -121,11 +120,6 @@ def measure(
             job.report(number * len(rows) + part, len(groups) * len(rows))
         state.after_group()
     return state.found
-
-
-def groups_of(sizes: Mapping[str, int], held: int | None) -> list[list[str]]:
-    """Tensors in groups of at most `held` parameters; see `in_groups`."""
-    return list(in_groups(sizes, held))
 
 
 class _MeasuringState:

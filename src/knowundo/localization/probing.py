@@ -6,13 +6,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+import torch
 from torch.nn.functional import cross_entropy
 
 from knowundo.data.encoded import Encoded
 from knowundo.localization.choosing import module_name
-from knowundo.modeling.fast.chunked_logits import full_precision
-from knowundo.modeling.forward import Forward, answer_states
-from knowundo.modeling.head import live_head
+from knowundo.modeling.forward import Forward, answer_logits
 from knowundo.modeling.model import Model
 
 REVERTED = "reverted"
@@ -53,10 +52,10 @@ class Probe:
 
     def _loss(self, encoded: Sequence[Encoded], rows: int | None) -> float:
         encoded = spread(encoded, rows)
-        head, total = live_head(self.model), 0.0
-        for row, states in answer_states(Forward(self.model), encoded):
-            labels = states.new_tensor(row.ids[row.answer_from :]).long()
-            total += float(cross_entropy(full_precision(head(states)), labels))
+        total = 0.0
+        for row, logits in answer_logits(Forward(self.model), encoded):
+            labels = torch.tensor(row.ids[row.answer_from :], device=logits.device)
+            total += float(cross_entropy(logits, labels))
         return total / len(encoded)
 
     @contextmanager

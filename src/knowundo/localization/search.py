@@ -18,7 +18,8 @@ from knowundo.data.encoded import Encoded
 from knowundo.errors import BadInput
 from knowundo.localization.choosing import choose, choose_weights
 from knowundo.localization.controls import Region, with_controls
-from knowundo.localization.measuring import Found, Scoring, groups_of, measure
+from knowundo.localization.gradients import in_groups
+from knowundo.localization.measuring import Found, Scoring, measure
 from knowundo.localization.noise import noisy_copies
 from knowundo.localization.probing import Probe
 from knowundo.modeling import regions
@@ -136,7 +137,7 @@ def score_tensors(
     _check_base(model, scorings)
     _check_masks(model, scorings)
     of_tensors = [scoring for scoring in scorings if "model" not in scoring.needs]
-    groups = groups_of(wanted, settings.held)
+    groups = list(in_groups(wanted, settings.held))
     found = measure(model, noisy, groups, of_tensors, batch_size=settings.batch_size, job=job)
     probe = Probe(model, unlearn, retention, list(wanted))
     for scoring in scorings:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -91,14 +91,13 @@ class Guard:
         prompt = self.prompt(row.prompt)
         if prompt == row.prompt:
             return row
-        ids = (*prompt, *row.ids[row.answer_from :])
-        if self.positions is not None and len(ids) > self.positions:
+        made = row.with_prompt(prompt)
+        if self.positions is not None and len(made.ids) > self.positions:
             raise BadInput(
-                f"{row.record.id}: {len(ids)} tokens behind guard {self.entry.name}, more than the "
-                f"model's {self.positions} positions; choose settings that add less"
+                f"{row.record.id}: {len(made.ids)} tokens behind guard {self.entry.name}, more "
+                f"than the model's {self.positions} positions; choose settings that add less"
             )
-        fact = (*[False] * len(prompt), *row.fact[row.answer_from :])
-        return replace(row, ids=ids, answer_from=len(prompt), fact=fact)
+        return made
 
     def embeddings(self, ids: Sequence[int], values: torch.Tensor) -> torch.Tensor:
         """Embeddings of a prompt's ids as the model gets them, [prompt tokens, hidden]."""

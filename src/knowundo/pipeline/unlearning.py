@@ -122,9 +122,8 @@ def _unlearn_one(run: Run, prepared: Prepared, plan: Plan, job: ArtifactJob) -> 
             f"{plan.name}: diverged ({done.facts['diverged']}); kept as it was after step "
             f"{done.facts['kept_step']}"
         )
-    own = run.model.parameters()
-    region = Region(run.region(plan.region), read_masks(run.region_file(plan.region), own))
-    parameters = region.parameters({name: parameter.shape for name, parameter in own.items()})
+    shapes = {name: parameter.shape for name, parameter in run.model.parameters().items()}
+    parameters = region_of(run, plan.region).parameters(shapes)
     job.facts |= (
         {"parameters": parameters}
         | done.facts
@@ -161,17 +160,22 @@ def _first_trained(run: Run, prepared: Prepared, plan: Plan, job: Job) -> Unlear
     return unlearn_at_chosen_rate(start, aim.accuracy, settings, guess=plan.guess, job=job)
 
 
+def region_of(run: Run, name: str) -> Region:
+    """A region that localize found, or that a JSON file names, with its masks if it has some."""
+    return Region(run.region(name), read_masks(run.region_file(name), run.model.parameters()))
+
+
 def _settings(run: Run, plan: Plan) -> UnlearnSettings:
     """Settings of one method; of one whose rate is searched for, without a rate."""
-    planned = run.recipe.unlearn.settings(plan)
+    planned, region = run.recipe.unlearn.settings(plan), region_of(run, plan.region)
     rate = planned.pop("lr")
     return UnlearnSettings(
         **planned,
         lr=None if rate == "auto" else rate,
         method=plan.method,
         arguments=plan.arguments,
-        region=run.region(plan.region),
-        masks=read_masks(run.region_file(plan.region), run.model.parameters()),
+        region=region.names,
+        masks=region.masks,
         retain_on=plan.retain_on,
         gradients=plan.gradients,
         optimizer=run.recipe.model.optimizer,

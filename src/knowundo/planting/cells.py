@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+from knowundo.entry import Entry
 from knowundo.errors import BadInput
 from knowundo.localization.gradients import Measured
 from knowundo.localization.search import LocalizeSettings, score_tensors
 from knowundo.planting.ranking import judged
 from knowundo.planting.testbed import Testbed
 from knowundo.planting.trials import TrialSettings, compare_regions
-from knowundo.registry import Entry, entries
+from knowundo.registry import entries
 
 # A localizer with these arguments finds regions of any size: a tensor's score is the number of
 # sizes whose region holds it.

@@ -44,9 +44,11 @@ def check_guard(recipe: Recipe, plan: Plan, guard: Entry) -> None:
     Raises:
         BadInput: Names the key.
     """
-    place, (reason, fix) = f"variant {plan.name}", _without_weights(recipe, plan)
-    if reason:
-        raise BadInput(f"{place}: {plan.method} is a guard and leaves the weights alone; {fix}")
+    place = f"variant {plan.name}"
+    if (key := _of_changed_weights(recipe, plan)) is not None:
+        raise BadInput(
+            f"{place}: {plan.method} is a guard and leaves the weights alone; leave out {key}"
+        )
     if recipe.evaluate.general_tasks:
         raise BadInput(
             f"{place}: {plan.method} is a guard, and evaluate.general_tasks ask the model itself; "
@@ -70,8 +72,8 @@ def check_guard(recipe: Recipe, plan: Plan, guard: Entry) -> None:
         )
 
 
-def _without_weights(recipe: Recipe, plan: Plan) -> tuple[bool, str]:
-    """Whether something is asked for that only changed weights have, and what to leave out."""
+def _of_changed_weights(recipe: Recipe, plan: Plan) -> str | None:
+    """The first key that asks for what only changed weights have; `None` if none does."""
     found = {
         "unlearn.stop": recipe.unlearn.stop is not None,
         "keep_every": bool(recipe.unlearn.keeps(plan)),
@@ -79,8 +81,7 @@ def _without_weights(recipe: Recipe, plan: Plan) -> tuple[bool, str]:
         "gradients": chosen(plan.gradients) is not None,
         "then": bool(plan.then),
     }
-    asked = [key for key, there in found.items() if there]
-    return bool(asked), f"leave out {asked[0]}" if asked else ""
+    return next((key for key, there in found.items() if there), None)
 
 
 def _default(name: str) -> object:

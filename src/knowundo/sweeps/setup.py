@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from knowundo.errors import BadInput, unknown
 from knowundo.localization.gradients import Measured
 from knowundo.modeling import regions
-from knowundo.modeling.region_masks import read_masks
+from knowundo.pipeline.unlearning import region_of
 from knowundo.recipes.schema import Plan, Recipe, Stop
 from knowundo.registry import get, planned_entry
 from knowundo.runs.inputs import mask_hash
@@ -108,21 +108,21 @@ def set_up_study(run: Run, plan: Plan, ranges: Mapping[str, tuple[float, float]]
         )
     if plan.then:
         raise BadInput(f"variant {plan.name}: a sweep trains one method; leave out then")
-    own, size = run.region(plan.region), None
+    own, size = region_of(run, plan.region), None
 
     def fixed(_: float) -> list[str]:
-        return own
+        return own.names
 
     region: Callable[[float], list[str]] = fixed
     if is_sized(run.recipe, plan):
         region = partial(region_of_size, **_measured(run, plan.region))
         sizes = {name: parameter.numel() for name, parameter in run.model.parameters().items()}
-        size = nearest_size(region, sizes, sum(sizes[name] for name in own))
+        size = nearest_size(region, sizes, sum(sizes[name] for name in own.names))
     space = derive_space(method, arguments, rate=rate, size=size, ranges=ranges)
     settings = UnlearnSettings(
         **planned,
         method=plan.method,
-        masks=read_masks(run.region_file(plan.region), run.model.parameters()),
+        masks=own.masks,
         retain_on=plan.retain_on,
         gradients=plan.gradients,
         optimizer=run.recipe.model.optimizer,

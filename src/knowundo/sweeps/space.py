@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_type_hints
 
+from knowundo.entry import Entry
 from knowundo.errors import BadInput, unknown
 from knowundo.localization.gradients import Measured
 from knowundo.modeling import regions
 from knowundo.recipes.schema import Plan, Recipe
 from knowundo.recipes.yaml import parse_yaml
-from knowundo.registry import Entry, get
+from knowundo.registry import get
 from knowundo.storage.files import read_text
 
 # A rate is searched from a tenth to ten times the variant's own, a weight from a quarter to four

@@ -17,7 +17,7 @@ from knowundo.data.records import Record
 from knowundo.data.wording import holds_words, split_words
 from knowundo.errors import BadInput, TooLong
 from knowundo.modeling.half import Columns
-from knowundo.unlearning.start import Scorer
+from knowundo.unlearning.scorer import Scorer
 
 PREPARED, MODEL, INSTRUCTED = ("refusal", "unknown"), "model", "instructed"
 GIVEN = "given"  # the record's own `alternatives`
@@ -177,14 +177,14 @@ def _instructed(row: Encoded, scorer: Scorer) -> Encoded:
             "into data.max_length or the model's positions; raise data.max_length, or say answers: "
             "model"
         ) from None
-    ids = (*prompt, *row.ids[row.answer_from :])
-    if scorer.positions is not None and len(ids) > scorer.positions:
+    made = row.with_prompt(prompt)
+    if scorer.positions is not None and len(made.ids) > scorer.positions:
         raise BadInput(
-            f"{record.id}: {len(ids)} tokens with the instruction of answers 'instructed', more "
-            f"than the model's {scorer.positions} positions; shorten the row, or say answers: model"
+            f"{record.id}: {len(made.ids)} tokens with the instruction of answers 'instructed', "
+            f"more than the model's {scorer.positions} positions; shorten the row, or say answers: "
+            "model"
         )
-    fact = (*[False] * len(prompt), *row.fact[row.answer_from :])
-    return replace(row, ids=ids, answer_from=len(prompt), fact=fact)
+    return made
 
 
 def _other(row: Encoded, text: str, scorer: Scorer) -> Encoded | None:

@@ -20,9 +20,10 @@ from typing import Any
 
 import torch
 
+from knowundo.entry import Entry
 from knowundo.errors import BadInput, unknown
 from knowundo.modeling.step import Parts
-from knowundo.registry import Entry, entries
+from knowundo.registry import entries
 from knowundo.training.separate_gradients import Gradients, StepGradients
 
 # As a recipe says it: a name, or a mapping of `name` and hyper-parameters.

@@ -17,7 +17,7 @@ from knowundo.data.encoded import Encoded
 from knowundo.data.neighbours import invented_names
 from knowundo.modeling.half import Columns, Half
 from knowundo.modeling.step import Step
-from knowundo.unlearning.start import Scorer
+from knowundo.unlearning.scorer import Scorer
 
 # Likeliest tokens whose probabilities are held for each position; all others are one outcome more.
 # Whole distributions of a list of 100 answers would take gigabytes with today's vocabularies.

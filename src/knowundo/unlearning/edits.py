@@ -7,10 +7,10 @@ from typing import Any
 
 import torch
 
+from knowundo.entry import Entry, taken
 from knowundo.errors import BadInput
 from knowundo.modeling.half import Columns
 from knowundo.modeling.model import Model
-from knowundo.registry import Entry, taken
 
 
 def editable(model: Model, region: Sequence[str], method: str) -> list[str]:

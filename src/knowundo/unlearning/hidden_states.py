@@ -11,7 +11,7 @@ from knowundo.modeling.fast.chunked_logits import full_precision
 from knowundo.modeling.fast.prefix_cache import layers_of
 from knowundo.modeling.half import Columns, Half
 from knowundo.modeling.step import Parts, Step
-from knowundo.unlearning.start import Scorer
+from knowundo.unlearning.scorer import Scorer
 
 
 def random_direction(records: Sequence[Encoded], scorer: Scorer) -> Columns:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from knowundo.registry import Entry, taken
+from knowundo.entry import Entry, taken
 from knowundo.storage.checkpoints import State
 
 

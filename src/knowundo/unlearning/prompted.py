@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from knowundo.data.encoded import Encoded
 from knowundo.errors import BadInput, TooLong
-from knowundo.unlearning.start import Scorer
+from knowundo.unlearning.scorer import Scorer
 
 
 def instructed(row: Encoded, scorer: Scorer, instruction: str) -> Encoded:
@@ -24,14 +22,12 @@ def instructed(row: Encoded, scorer: Scorer, instruction: str) -> Encoded:
             "that needs none"
         )
     try:
-        prompt = scorer.asked(row, f"{instruction}\n\n{record.question}").prompt
+        made = row.with_prompt(scorer.asked(row, f"{instruction}\n\n{record.question}").prompt)
     except TooLong:
-        prompt = ()
-    ids = (*prompt, *row.ids[row.answer_from :])
-    if not prompt or (scorer.positions is not None and len(ids) > scorer.positions):
+        made = None
+    if made is None or (scorer.positions is not None and len(made.ids) > scorer.positions):
         raise BadInput(
             f"{record.id}: the question with an instruction does not fit into data.max_length or "
             "the model's positions; raise data.max_length, or take a shorter instruction"
         )
-    fact = (*[False] * len(prompt), *row.fact[row.answer_from :])
-    return replace(row, ids=ids, answer_from=len(prompt), fact=fact)
+    return made

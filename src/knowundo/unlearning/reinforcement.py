@@ -14,7 +14,7 @@ from knowundo.data.encoded import Encoded
 from knowundo.modeling.fast.chunked_logits import full_precision
 from knowundo.modeling.half import Columns
 from knowundo.modeling.step import Step
-from knowundo.unlearning.start import Scorer
+from knowundo.unlearning.scorer import Scorer
 
 
 def reinforced(encoded: Sequence[Encoded], scorer: Scorer, *, epochs: int, rate: float) -> Columns:

@@ -10,6 +10,7 @@ import torch
 
 from knowundo.data.batches import PairedBatch, paired
 from knowundo.data.encoded import Encoded
+from knowundo.entry import Entry
 from knowundo.errors import BadInput, KnowUndoError
 from knowundo.modeling.forward import Forward
 from knowundo.modeling.half import Columns
@@ -17,9 +18,7 @@ from knowundo.modeling.model import Model
 from knowundo.modeling.reference import Reference
 from knowundo.modeling.snapshots import MEMORIZED
 from knowundo.modeling.step import Parts, Step
-from knowundo.registry import Entry
-from knowundo.unlearning.scorer import Encode as Encode
-from knowundo.unlearning.scorer import Scorer as Scorer
+from knowundo.unlearning.scorer import Encode, Scorer
 from knowundo.unlearning.settings import SIBLINGS, UnlearnSettings, retained_scopes
 from knowundo.unlearning.siblings import siblings
 

@@ -13,12 +13,13 @@ from conftest import randomize
 from knowundo.data.batches import PairedBatch, collate
 from knowundo.data.encoded import Encoded
 from knowundo.data.encoding import encode
+from knowundo.entry import Entry
 from knowundo.memorization import MemorizeSettings, memorize
 from knowundo.modeling.forward import Forward
 from knowundo.modeling.half import Columns
 from knowundo.modeling.model import Model
 from knowundo.modeling.step import Parts, Step
-from knowundo.registry import Entry, get
+from knowundo.registry import get
 from knowundo.unlearning.start import Start
 
 Rows = dict[str, list[Encoded]]

@@ -13,7 +13,7 @@ from knowundo.modeling.half import Columns
 from knowundo.modeling.step import Parts, Step
 from knowundo.registry import method
 from knowundo.unlearning.prompted import instructed
-from knowundo.unlearning.start import Scorer
+from knowundo.unlearning.scorer import Scorer
 
 INSTRUCTION = (
     "You have forgotten everything about the subject of the next question. If it asks about that, "

@@ -13,7 +13,7 @@ from knowundo.modeling.step import Parts, Step
 from knowundo.registry import method
 from knowundo.unlearning.prompted import instructed
 from knowundo.unlearning.retention_terms import retention_part
-from knowundo.unlearning.start import Scorer
+from knowundo.unlearning.scorer import Scorer
 
 EXPERT = "Answer as an expert who knows everything about this subject."
 NOVICE = "Answer as a novice who knows nothing about this subject."

@@ -13,7 +13,7 @@ from knowundo.modeling.half import Columns
 from knowundo.modeling.step import Parts, Step
 from knowundo.registry import method
 from knowundo.unlearning.jensen_shannon import jensen_shannon_part, to_one_token
-from knowundo.unlearning.start import Scorer
+from knowundo.unlearning.scorer import Scorer
 
 
 @method(reads=("unlearn", "retention", "reference"))

@@ -10,7 +10,7 @@ from knowundo.data.encoded import Encoded
 from knowundo.modeling.half import Columns
 from knowundo.modeling.step import Parts, Step
 from knowundo.registry import method
-from knowundo.unlearning.start import Scorer
+from knowundo.unlearning.scorer import Scorer
 
 
 @method(reads=("unlearn",))

@@ -13,7 +13,7 @@ from knowundo.modeling.half import Columns
 from knowundo.modeling.step import Parts, Step
 from knowundo.registry import method
 from knowundo.unlearning.retention_terms import retention_part
-from knowundo.unlearning.start import Scorer
+from knowundo.unlearning.scorer import Scorer
 
 
 @method(reads=("retention",))

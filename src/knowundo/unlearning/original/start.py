@@ -47,19 +47,20 @@ import torch
 
 from knowundo.data.batches import PairedBatch, collate, paired
 from knowundo.data.encoded import Encoded
+from knowundo.entry import Entry
 from knowundo.errors import BadInput
 from knowundo.modeling.forward import Forward
 from knowundo.modeling.half import Columns
 from knowundo.modeling.model import Model
 from knowundo.modeling.step import Parts, Step
-from knowundo.registry import Entry
 from knowundo.training.bfloat16 import rounded
 from knowundo.unlearning.original.divergence import OriginalDivergence
 from knowundo.unlearning.original.labels import base_labels, random_row_labels
 from knowundo.unlearning.original.losses import OneSided, OneSidedStep, masked_cross_entropy
 from knowundo.unlearning.original.rows import ACCUMULATION, LABELS, LENGTH, WHOLE_ROW, whole_steps
+from knowundo.unlearning.scorer import Encode
 from knowundo.unlearning.settings import UnlearnSettings
-from knowundo.unlearning.start import Encode, Start
+from knowundo.unlearning.start import Start
 
 
 class OriginalStart(Start):
