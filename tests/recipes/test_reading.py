@@ -48,7 +48,7 @@ def test_a_file_can_extend_a_preset(tmp_path: Path) -> None:
     file.write_text("extends: demo\nname: mine\nunlearn: {lr: 3e-5}\n")
     recipe, _ = load_recipe(str(file))
     assert (recipe.name, recipe.unlearn.lr) == ("mine", 3e-5)
-    assert len(recipe.unlearn.variants) == 12
+    assert len(recipe.unlearn.variants) == 13
 
 
 @pytest.mark.parametrize(

@@ -83,6 +83,10 @@ def apply_beginning(
         columns: What the method's `prepare` made.
         seed: Of what is drawn.
         method: The method, and its hyper-parameters. Without a beginning, nothing happens.
+
+    Raises:
+        BadInput: It would change a LoRA that was put on the model a moment ago: all its B matrices
+            are 0, any share of them is 0, and the method would be its loss alone.
     """
     entry, bound = method
     if (function := entry.begin_function) is None:
@@ -90,4 +94,15 @@ def apply_beginning(
     made = dict(function(memorized, columns, seed, **taken(function, bound)))
     for name in masks.keys() & made.keys():
         made[name] = torch.where(masks[name], made[name], memorized[name])
+    if all(torch.equal(value, memorized[name]) for name, value in made.items()):
+        _explain_unchanged(model, entry.name, [memorized[name] for name in made])
     model.overwrite(made)
+
+
+def _explain_unchanged(model: Model, method: str, weights: Sequence[torch.Tensor]) -> None:
+    if not all(bool(value.any()) for value in weights):
+        raise BadInput(
+            f"method {method}: the LoRA that it would change is new, all its B matrices are 0; "
+            "start from the adapter that knows the records, or set model.adaptation=full"
+        )
+    model.notes.add(f"{method}: no weight was changed before training; see its hyper-parameters")

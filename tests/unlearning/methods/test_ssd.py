@@ -9,6 +9,7 @@ import torch
 
 from conftest import randomize
 from knowundo.data.encoded import Encoded
+from knowundo.errors import BadInput
 from knowundo.modeling.model import Model
 from knowundo.registry import get
 from knowundo.unlearning.methods.ssd import dampened
@@ -73,3 +74,16 @@ def test_rows_are_drawn_and_the_region_alone_begins_elsewhere(
     moved = {name for name, value in toy.state().items() if not torch.equal(value, before[name])}
     assert moved
     assert moved <= set(region)
+
+
+def test_a_beginning_that_changes_nothing_is_told(toy: Model, toy_rows: Rows) -> None:
+    """A new LoRA has B = 0, of which any share is 0; an alpha can be too high for any weight."""
+    toy.overwrite({n: torch.zeros_like(v) for n, v in toy.parameters().items() if "lora_B" in n})
+    start = Start(toy, toy_rows["unlearn"], toy_rows, seed=0)
+    settings = UnlearnSettings("ssd", 1, 5, 1, lr=1e-30, arguments={"rows": 3, "alpha": 1e9})
+    with pytest.raises(BadInput, match=r"method ssd: the LoRA .* is new.* model.adaptation=full"):
+        unlearn(start, settings)
+    randomize(toy, seed=5)
+    start = Start(toy, toy_rows["unlearn"], toy_rows, seed=0)
+    unlearn(start, settings)
+    assert any("ssd: no weight was changed" in note for note in toy.notes.texts)
