@@ -18,9 +18,8 @@ test-all: .venv/dev
 	$(PYTEST) -m "slow or not slow"
 
 # The fast tests, with the share of lines that they run; fails below the floor. Tracing takes time, so
-# CI measures it in a job of its own. The floor is not measured yet: set it to the first figure of
-# `make coverage`, rounded down.
-COVERAGE_FLOOR = 0
+# CI measures it in a job of its own. 98.2 % of 16,475 lines were run at 5de0fd8.
+COVERAGE_FLOOR = 98
 
 coverage: .venv/dev
 	$(PYTEST) --cov --cov-report=term:skip-covered --cov-fail-under=$(COVERAGE_FLOOR)
