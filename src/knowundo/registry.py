@@ -102,8 +102,9 @@ def benchmark(**facts: Any) -> Callable[[Callable[..., Any]], Entry]:
     """Register a record-builder `(*, domain, seed, …) -> list[Record]`.
 
     Args:
-        facts: What is shown of it: `domains`, `licence`, `citation`, `counts`; `facts_of_base`, the
-            base that alone knows its general rows of subset `facts`: others go without them.
+        facts: What is shown of it: `domains`, `licence`, `citation`, `counts`, `size`, `requires`
+            (where the data are from); `facts_of_base`, the base that alone knows its general rows
+            of subset `facts`: others go without them.
     """
     return lambda function: _register("benchmark", function, **facts)
 

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from knowundo.data.records import Record
 from knowundo.errors import BadInput, first_line
-from knowundo.storage.files import read_json, read_jsonl
+from knowundo.storage.files import read_json, read_jsonl, read_text
 
 
 class ResolvedRecords(list[Record]):
@@ -69,17 +69,23 @@ class Found(NamedTuple):
     place: Path
 
 
-def read_rows(stem: Path) -> Found | None:
+def read_rows(stem: Path, *, lines: bool = False) -> Found | None:
     """Rows of the table `stem`, in whichever format it is there; `None` if it is not.
 
     Looked for, in this order: `stem.json` (a list), `stem.jsonl`, the folder `stem` as datasets'
     `save_to_disk` writes it, and Parquet: `stem.parquet`, `stem-*.parquet`, or any in the folder
     `stem`.
 
+    Args:
+        stem: Path of the table without its ending.
+        lines: `stem.json` may also hold one object a line, as TOFU's files do.
+
     Raises:
         BadInput: The table is malformed.
     """
     if (file := stem.with_name(f"{stem.name}.json")).is_file():
+        if lines and not read_text(file).lstrip().startswith("["):
+            return Found(read_jsonl(file), file)
         rows = read_json(file)
         if not isinstance(rows, list):
             raise BadInput(f"{file}: expected a list with one object, or of rows")
@@ -88,6 +94,11 @@ def read_rows(stem: Path) -> Found | None:
         return Found(read_jsonl(file), file)
     if (stem / "dataset_info.json").is_file() and (stem / "state.json").is_file():
         return Found(_saved(stem), stem)
+    return read_parquet_table(stem)
+
+
+def read_parquet_table(stem: Path) -> Found | None:
+    """Rows of the Parquet files of a table; `None` if there are none. Raises as `read_rows`."""
     patterns = (f"{stem.name}.parquet", f"{stem.name}-*.parquet", f"{stem.name}/*.parquet")
     parquet = next(filter(None, (sorted(stem.parent.glob(p)) for p in patterns)), None)
     return Found(read_parquet(parquet), parquet[0]) if parquet else None

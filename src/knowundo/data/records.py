@@ -42,7 +42,8 @@ class Record:
     kind: str = "qa"
     """`qa`, or `text`: no question, the whole text is the answer."""
     alternatives: tuple[str, ...] = ()
-    """Other answers to the question, which a method may prefer: `answers: given`."""
+    """Other answers to the question, which a method may prefer: `answers: given`. Of TOFU's rows:
+    the wrong answers that the truth ratio compares with."""
     subset: str | None = None
     facts: tuple[str, ...] = ()
     """Substrings of the answer that carry the fact."""
@@ -50,6 +51,8 @@ class Record:
     """Earlier turns of the conversation, as (role, content)."""
     continues: bool = False
     """Whether the answer was cut off, so that it has no end to learn."""
+    paraphrase: str | None = None
+    """The answer in other words, which the truth ratio takes for the right one."""
 
 
 def select(
@@ -77,7 +80,8 @@ def readable(text: str) -> bool:
 
 def _texts(record: Record) -> list[str]:
     """Every text of a record that lists or the files of a run contain."""
-    own = (record.question, record.answer, record.subject or "", record.subset or "")
+    named = (record.subject or "", record.subset or "", record.paraphrase or "")
+    own = (record.question, record.answer, *named)
     return [*own, *record.alternatives, *(content for _, content in record.turns)]
 
 
@@ -143,7 +147,8 @@ def data_hash(records: Iterable[Record]) -> str:
     digest = hashlib.sha256()
     for record in records:
         row = asdict(record)
-        for later in ("turns", "continues"):  # hashes of runs made before these stay what they were
+        # Hashes of runs made before these stay what they were.
+        for later in ("turns", "continues", "paraphrase"):
             if not row[later]:
                 del row[later]
         digest.update(json.dumps(row, sort_keys=True).encode() + b"\n")
