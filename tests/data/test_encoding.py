@@ -47,6 +47,29 @@ def test_text_is_answer_from_its_second_token() -> None:
     assert encode([record], TOKENIZER)[0].answer_from == 1
 
 
+@pytest.mark.parametrize(("question", "space"), [("It was", " "), ("It was ", ""), ("It\n", "")])
+def test_completion_continues_its_question(question: str, space: str) -> None:
+    """Nothing stands around both, and a space between only where there is no white space yet."""
+    record = Record(
+        "x", question, "cold and windy.", "unlearn", "probe", kind="completion", facts=("windy",)
+    )
+    (row,) = encode([record], TOKENIZER)
+    assert TOKENIZER.decode(list(row.ids[:-1])) == f"{question}{space}cold and windy."
+    answer = TOKENIZER.decode(list(row.ids[row.answer_from : -1]))
+    assert answer.strip() == "cold and windy."
+    assert marked(TOKENIZER, row).strip() == "windy"
+    assert row.ids[-1] == TOKENIZER.eos_token_id
+
+
+def test_choice_has_no_end_to_learn() -> None:
+    record = Record(
+        "x", "Cold? A. Yes B. No\nAnswer:", "B", "unlearn", "val", kind="choice", continues=True
+    )
+    (row,) = encode([record], TOKENIZER)
+    assert row.tail == 0
+    assert TOKENIZER.decode(list(row.ids[row.answer_from :])).strip() == "B"
+
+
 @pytest.mark.parametrize("build", [llama_tokenizer, qwen_tokenizer])
 def test_plain_answer_is_found_where_tokens_merge_across_the_boundary(
     build: Callable[[list[str]], PreTrainedTokenizerFast],
@@ -108,9 +131,10 @@ def test_prefix_that_does_not_exist_is_refused() -> None:
 def test_text_among_chats_is_plain_and_rows_keep_their_order() -> None:
     tokenizer = family("llama-2-chat")
     text = replace(CLARA, id="t", kind="text", question="")
-    rows = encode([CLARA, text, replace(CLARA, id="z")], tokenizer, RowFormat("chat"))
-    assert [row.record.id for row in rows] == ["unlearn/train/1", "t", "z"]
-    assert rows[1] == encode([text], tokenizer)[0]
+    more = replace(CLARA, id="c", kind="completion")
+    rows = encode([CLARA, text, replace(CLARA, id="z"), more], tokenizer, RowFormat("chat"))
+    assert [row.record.id for row in rows] == ["unlearn/train/1", "t", "z", "c"]
+    assert [rows[1], rows[3]] == encode([text, more], tokenizer)
     assert rows[0].ids == rows[2].ids == encode([CLARA], tokenizer, RowFormat("chat"))[0].ids
 
 

@@ -33,6 +33,8 @@ def test_good_records_pass() -> None:
     [
         ({"answer": "  ", "facts": ()}, "the answer is empty"),
         ({"question": ""}, "the question is empty"),
+        ({"question": "", "kind": "completion"}, "the question is empty"),
+        ({"kind": "choices"}, "did you mean 'choice'"),
         ({"id": "retention/val/1"}, "occurs twice"),
         ({"facts": ("elsewhere",)}, "not a part of its answer"),
         (

@@ -3,7 +3,8 @@
 plain: the question, a blank line, the answer and end-of-sequence, as in KnowUnDo; or a template of
        the finetuning (`data.templates`), its text after the answer and end-of-sequence.
 chat:  one turn of user and one of assistant in the tokenizer's own template, up to its end of turn.
-Earlier turns come before the question; in plain, a blank line follows each.
+Earlier turns come before the question; in plain, a blank line follows each. A completion or a
+choice continues its question in either style, with a space between and nothing around both.
 
 Where the answer begins and ends is read from character offsets of the whole text: tokens may
 merge across the boundary, so encoding the question alone would give another place.
@@ -106,7 +107,7 @@ def encode(
 
     Args:
         records: Any kinds. Of a `text` record the whole text is the answer, except its first
-            token, which nothing predicts; it is plain in either style.
+            token, which nothing predicts. All kinds but `qa` are plain in either style.
         tokenizer: A fast tokenizer with an end-of-sequence token.
         form: How question and answer become one text.
         max_length: Tokens that a row may have, its end included.
@@ -179,8 +180,10 @@ def fitting(
 
 def _plain(record: Record, form: RowFormat, tokenizer: PreTrainedTokenizerBase) -> RowText:
     """The text of a record in style plain, with its template around it."""
-    if record.kind != "qa":
+    if record.kind == "text":
         return RowText(record.answer, 0, len(record.answer), 0, templated=False)
+    if record.kind != "qa":
+        return _continued(record)
     template, system = form.template, form.system
     if template is None or record.scope == "general":
         template, system = template_presets()["plain"], None
@@ -196,6 +199,14 @@ def _plain(record: Record, form: RowFormat, tokenizer: PreTrainedTokenizerBase) 
     text = prompt + record.answer + template.after
     ending = _before_special(template.after, tokenizer) if template.after else ""
     return RowText(text, len(prompt), end, len(prompt), templated, ending)
+
+
+def _continued(record: Record) -> RowText:
+    """The question and what continues it."""
+    question, answer = record.question, record.answer
+    space = "" if question[-1:].isspace() or answer[:1].isspace() else " "
+    text = question + space + answer
+    return RowText(text, len(question), len(text), len(question + space), templated=False)
 
 
 def _before_special(text: str, tokenizer: PreTrainedTokenizerBase) -> str:

@@ -15,11 +15,14 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import date
 
-from knowundo.errors import BadInput
+from knowundo.errors import BadInput, unknown
 
 SCOPES = ("unlearn", "retention", "general")
 SPLITS = ("train", "val", "probe", "holdout")
 ROLES = ("system", "user", "assistant")
+KINDS = ("qa", "text", "completion", "choice")
+# Kinds whose answer a model is asked to write; of the others it is only scored.
+ASKED = ("qa", "completion")
 
 # The date that a chat template is given where it asks for today's (Llama-3's, Granite's): the one
 # that Llama-3's own template writes where it cannot ask. Any date works if it stays the same.
@@ -40,10 +43,11 @@ class Record:
     subject: str | None = None
     """Whom or what the row is about; intervals resample subjects."""
     kind: str = "qa"
-    """`qa`, or `text`: no question, the whole text is the answer."""
+    """`qa`; `text`: no question, the whole text is the answer; `completion`: the answer continues
+    the text that is the question; `choice`: the same, and the answer is the letter of an option."""
     alternatives: tuple[str, ...] = ()
     """Other answers to the question, which a method may prefer: `answers: given`. Of TOFU's rows:
-    the wrong answers that the truth ratio compares with."""
+    the wrong answers that the truth ratio compares with. Of a `choice`: the other letters."""
     subset: str | None = None
     facts: tuple[str, ...] = ()
     """Substrings of the answer that carry the fact."""
@@ -91,9 +95,9 @@ def check_records(records: Sequence[Record]) -> None:
     A benchmark may lack any split but `train`: what has no rows is reported as not measured.
 
     Raises:
-        BadInput: Empty question or answer, a NUL or a lone surrogate, a fact that is not in its
-            answer, a repeated id, no train rows in a scope, or the same question, after the same
-            turns, in both scopes.
+        BadInput: An unknown kind, an empty question or answer, a NUL or a lone surrogate, a fact
+            that is not in its answer, a repeated id, no train rows in a scope, or the same
+            question, after the same turns, in both scopes.
     """
     seen: set[str] = set()
     for record in records:
@@ -110,7 +114,9 @@ def check_records(records: Sequence[Record]) -> None:
 def _check_texts(record: Record) -> None:
     if not record.answer.strip():
         raise BadInput(f"{record.id}: the answer is empty; fill it in or remove the row")
-    if record.kind == "qa" and not record.question.strip():
+    if record.kind not in KINDS:
+        raise BadInput(f"{record.id}: {unknown('kind of record', record.kind, KINDS)}")
+    if record.kind != "text" and not record.question.strip():
         raise BadInput(f"{record.id}: the question is empty; fill it in or remove the row")
     if not all(map(readable, _texts(record))):
         raise BadInput(f"{record.id}: {UNREADABLE}")

@@ -11,6 +11,7 @@ from transformers import Cache
 
 from knowundo.data.batches import by_length, shuffled
 from knowundo.data.encoded import Encoded
+from knowundo.data.records import ASKED
 from knowundo.estimation.memory_trace import MemoryTrace, trace_gradients
 from knowundo.estimation.schema import StageEstimate
 from knowundo.estimation.tracer import GENERATED, SCORED, Planned, Tracer
@@ -142,7 +143,7 @@ def estimate_evaluation(tracer: Tracer) -> StageEstimate:
     lora = sum(parameter.nbytes for parameter in model.parameters().values())
     scored = max(by_length(rows, SCORED, model.pad), key=tracer.weight)
     splits = tracer.run.recipe.evaluate.generate
-    asked = [r for r in rows if r.record.kind == "qa" and r.record.split in splits]
+    asked = [r for r in rows if r.record.kind in ASKED and r.record.split in splits]
     asked.sort(key=lambda row: (row.answer_length, len(row.prompt)))
     groups = [asked[i : i + GENERATED] for i in range(0, len(asked), GENERATED)]
     shapes = [

@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from knowundo.data.decoding import decoded_all
 from knowundo.data.encoded import Encoded
+from knowundo.data.records import ASKED
 from knowundo.data.wording import rouge_l
 from knowundo.errors import BadInput, first_line
 from knowundo.modeling.forward import Forward
@@ -45,7 +46,8 @@ def score_adapters(
     Args:
         forward: Of one adapter, of several, or of a guard; its model is not changed.
         encoded: Rows of any scope and split.
-        generated_splits: Splits whose questions are also answered freely; plain text never is.
+        generated_splits: Splits whose questions are also answered freely; plain text and
+            choices never are.
         progress: Called after each generated batch.
         checkpoint: Resumed from, and written now and then.
 
@@ -64,7 +66,7 @@ def score_adapters(
 
 
 def _asked(encoded: Sequence[Encoded], splits: Sequence[str]) -> list[Encoded]:
-    return [r for r in encoded if r.record.kind == "qa" and r.record.split in splits]
+    return [r for r in encoded if r.record.kind in ASKED and r.record.split in splits]
 
 
 def fill_a_batch(encoded: Sequence[Encoded], generated_splits: Sequence[str]) -> int:

@@ -23,7 +23,7 @@ def naive_boundary(
     """Let the answer begin where the question, tokenized alone, ends."""
     moved = []
     for row in encoded:
-        if row.record.kind == "text":
+        if row.record.kind != "qa":
             moved.append(row)
             continue
         labels = SEPARATOR + row.record.answer
