@@ -18,6 +18,7 @@ from knowundo.data.encoding import SEPARATOR, RowFormat, Style, encode
 from knowundo.data.records import Record
 from knowundo.entry import Entry
 from knowundo.errors import BadInput, KnowUndoError
+from knowundo.modeling.fast.microbatches import micro_batches
 from knowundo.modeling.forward import Forward
 from knowundo.modeling.model import Model
 from knowundo.modeling.step import Step
@@ -148,6 +149,35 @@ def test_alternative_half_asks_the_unlearn_questions(toy: Model, toy_rows: Rows)
         wanted = -naive_log_probs(toy, row)[torch.arange(len(labels)), labels].sum()
         torch.testing.assert_close(nll, wanted, rtol=1e-9, atol=1e-9)
     assert not torch.equal(half.batch.lengths, step.unlearn.batch.lengths)
+
+
+def test_epochs_take_several_other_answers_in_turn(
+    toy: Model, toy_rows: Rows, tmp_path: Path
+) -> None:
+    """A row whose lines are exhausted begins again; none of them is the true answer."""
+    truth = toy_rows["unlearn"][0].record.answer
+    lines = ["Nothing is known.", truth, "No one can say."]
+    (tmp_path / "lines.txt").write_text("\n".join(lines))
+    start, entry = start_of(toy, toy_rows), get("method", "dpo")
+    bound = entry.bind({"answers": str(tmp_path / "lines.txt"), "others": 5})
+    columns = start.columns(entry, bound)
+    made = columns["alternative"]
+    texts = [tuple(row.record.answer for row in one) for one in made.values()]
+    assert sorted(texts[0]) == ["No one can say.", "Nothing is known."]
+    assert all(sorted(one) == sorted(lines) for one in texts[1:])
+    settings = UnlearnSettings("dpo", 3, 2, 1)
+    batches, _ = start.batches(entry, bound, settings)
+    assert [batch.epoch for batch in batches] == [0, 0, 0, 1, 1, 1, 2, 2, 2]
+    asked = dict[str, list[str]]()
+    for batch in batches:
+        for part in micro_batches(batch, tokens=1):
+            step = Step(Forward(toy), part, reference=lambda: start.reference, columns=columns)
+            half = step.alternative.batch
+            for row, other in zip(part.unlearn.encoded, half.encoded, strict=True):
+                assert other.record.question == row.record.question
+                asked.setdefault(row.record.id, []).append(other.record.answer)
+    for name, own in zip(made, texts, strict=True):
+        assert asked[name] == [own[turn % len(own)] for turn in range(3)]
 
 
 def test_text_has_no_other_answer(toy: Model, toy_rows: Rows) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import cycle, islice
 from random import Random
 from typing import Any
@@ -60,6 +60,7 @@ class PairedBatch:
 
     unlearn: Batch
     retention: Batch
+    epoch: int = field(default=0, kw_only=True)  # pass over the unlearn rows, from 0
 
     def __len__(self) -> int:
         return len(self.unlearn)
@@ -181,10 +182,12 @@ def paired(
     def kept(count: int) -> Batch:
         return collate([next(source) for source in islice(sources, count)], pad)
 
+    batches = shuffled(unlearn, size, epochs, seed, pad)
     # A loss reads the memorized model of all lists in its first step, so no list may be missing.
+    halves = [(batch, kept(retained or max(len(batch), len(retention)))) for batch in batches]
     return [
-        PairedBatch(batch, kept(retained or max(len(batch), len(retention))))
-        for batch in shuffled(unlearn, size, epochs, seed, pad)
+        PairedBatch(*both, epoch=number * epochs // len(batches))
+        for number, both in enumerate(halves)
     ]
 
 

@@ -16,7 +16,8 @@ from knowundo.modeling.fast.chunked_logits import by_token, full_precision, port
 from knowundo.modeling.head import Head
 
 # Columns made by a method's `prepare`: name → record id → labels in place of the answer's tokens,
-# [answer tokens]; in the column "alternative", the row with another answer, Encoded.
+# [answer tokens]; in the column "alternative", the row with another answer, Encoded, or a tuple of
+# such rows, of which each epoch takes the next one.
 Columns = Mapping[str, Mapping[str, Any]]
 
 

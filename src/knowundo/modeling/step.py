@@ -30,6 +30,10 @@ def _holds(held: Mapping[Encoded, torch.Tensor], batch: Batch) -> bool:
     return all(row in held for row in batch.encoded)
 
 
+def _as_tuple(made: Encoded | tuple[Encoded, ...]) -> tuple[Encoded, ...]:
+    return (made,) if isinstance(made, Encoded) else made
+
+
 def _late() -> KnowUndoError:
     return KnowUndoError("a loss that reads step.reference must read it in its first step")
 
@@ -64,7 +68,7 @@ class ReferenceStep:
         if not self._first:
             raise _late()
         if name == "alternative":
-            rows = list(step.columns[name].values())
+            rows = [row for made in step.columns[name].values() for row in _as_tuple(made)]
             reference.hold(rows, rows, step.forward, layer)
         else:
             # Of the whole batch: a micro-batch may lack a scope that the next one has.
@@ -127,10 +131,14 @@ class Step:
     def _alternatives(self) -> Batch:
         if "alternative" not in self.columns:
             raise KnowUndoError("step.alternative: the method's `prepare` made no such column")
-        others = self.columns["alternative"]
-        rows = [others[row.record.id] for row in self.batch.unlearn.encoded]
-        whole = [others[row.record.id] for row in self.batch.unlearn.whole]
+        rows = [self._alternative(row) for row in self.batch.unlearn.encoded]
+        whole = [self._alternative(row) for row in self.batch.unlearn.whole]
         return collate(rows, self.model.pad, whole=whole).to(self.model.device)
+
+    def _alternative(self, row: Encoded) -> Encoded:
+        """The row with its other answer; of several, the one whose turn it is in this epoch."""
+        made = _as_tuple(self.columns["alternative"][row.record.id])
+        return made[self.batch.epoch % len(made)]
 
     def rows(self, half: str) -> Batch:
         """The rows of a half by its name."""

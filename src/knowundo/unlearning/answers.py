@@ -10,7 +10,7 @@ from pathlib import Path
 from random import Random
 from typing import Annotated
 
-from pydantic import AfterValidator
+from pydantic import AfterValidator, PositiveInt
 
 from knowundo.data.encoded import Encoded
 from knowundo.data.records import Record
@@ -76,7 +76,15 @@ AnswerSource = Annotated[str, AfterValidator(_known)]
 def alternatives(records: Sequence[Encoded], scorer: Scorer, *, answers: AnswerSource) -> Columns:
     """Make the column `alternative`: every row with another answer than the true one.
 
-    It is the `prepare` of methods that read `step.alternative`.
+    It is the `prepare` of methods that read `step.alternative`; see `several_alternatives`.
+    """
+    return several_alternatives(records, scorer, answers=answers, others=1)
+
+
+def several_alternatives(
+    records: Sequence[Encoded], scorer: Scorer, *, answers: AnswerSource, others: PositiveInt
+) -> Columns:
+    """Make the column `alternative`: every row with answers other than the true one.
 
     Args:
         records: Rows with questions.
@@ -85,6 +93,7 @@ def alternatives(records: Sequence[Encoded], scorer: Scorer, *, answers: AnswerS
             answers when it is shown question and answer and asked for another one, as AltPO does;
             `given`, one of the record's own `alternatives`; otherwise a line of the prepared
             answers or the file. Alternatives and lines are drawn by the scorer's seed.
+        others: Answers of each row at most, all different; epochs take them in turn.
 
     Raises:
         BadInput: A row is plain text, which no question asks for, or every line of the file is the
@@ -97,15 +106,18 @@ def alternatives(records: Sequence[Encoded], scorer: Scorer, *, answers: AnswerS
                 "choose a method that needs none"
             )
     if answers in OWN:
-        found = _sampled(records, scorer, instructed=answers == INSTRUCTED)
+        found = _sampled(records, scorer, others, instructed=answers == INSTRUCTED)
     else:
         rng = Random(scorer.seed)
-        found = {row.record.id: _line(row, scorer, answers, rng) for row in records}
-    return {"alternative": {row.record.id: found[row.record.id] for row in records}}
+        found = {row.record.id: _lines(row, scorer, answers, rng, others) for row in records}
+    ordered = {row.record.id: found[row.record.id] for row in records}
+    return {"alternative": {name: m[0] if len(m) == 1 else m for name, m in ordered.items()}}
 
 
-def _line(row: Encoded, scorer: Scorer, source: str, rng: Random) -> Encoded:
-    """Return the row with a prepared line as its answer, which is not the true answer.
+def _lines(
+    row: Encoded, scorer: Scorer, source: str, rng: Random, others: int
+) -> tuple[Encoded, ...]:
+    """Return the row with prepared lines as its answer, none of which is the true answer.
 
     A line is the true answer if text or tokens are the same. Facts are not searched for: the fact
     "known" is in "Nothing is known of this.", which gives nothing away.
@@ -120,42 +132,61 @@ def _line(row: Encoded, scorer: Scorer, source: str, rng: Random) -> Encoded:
             "answers to unknown, refusal, model, instructed or a file"
         )
     bare = replace(row.record, facts=())
-    first = rng.choice(lines)
     # One draw per row, whatever it is: the draws of later rows do not depend on this row's answer.
-    for text in (first, *(line for line in lines if line != first)):
-        if (other := _other(replace(row, record=bare), text, scorer)) is not None:
-            return other
-    raise BadInput(
-        f"{row.record.id}: every line of answers '{source}' is its true answer, or has the same "
-        "tokens where the row is cut off; add another line"
-    )
+    first = lines.index(rng.choice(lines))
+    made = _different(replace(row, record=bare), [*lines[first:], *lines[:first]], scorer, others)
+    if not made:
+        raise BadInput(
+            f"{row.record.id}: every line of answers '{source}' is its true answer, or has the "
+            "same tokens where the row is cut off; add another line"
+        )
+    return made
 
 
-def _sampled(records: Sequence[Encoded], scorer: Scorer, *, instructed: bool) -> dict[str, Encoded]:
-    """Return rows with the first of the model's own answers that differs, by record id.
+def _sampled(
+    records: Sequence[Encoded], scorer: Scorer, others: int, *, instructed: bool
+) -> dict[str, tuple[Encoded, ...]]:
+    """Return rows with the first of the model's own answers that differ, by record id.
 
-    Rows of which none of `DRAWS` answers differs are asked again, `ROUNDS` times in all. The rows
-    that are left then get a line of `unknown`, and a note says how many these are.
+    Rows with fewer such answers among `DRAWS` than are asked for are asked again, `ROUNDS` times in
+    all. Those of which no answer differs then get lines of `unknown`, and a note says how many.
     """
-    waiting, found = list(records), dict[str, Encoded]()
+    waiting, texts = list(records), dict[str, list[str]]()
+    found = dict[str, tuple[Encoded, ...]]()
     for number in range(ROUNDS):
         asked = [_instructed(row, scorer) for row in waiting] if instructed else waiting
         seed = scorer.seed + number
         said = scorer.sample(asked, n=DRAWS, temperature=TEMPERATURE, seed=seed)
         for row in waiting:
-            others = (_other(row, text, scorer) for text in said[row.record.id])
-            if (other := next(filter(None, others), None)) is not None:
-                found[row.record.id] = other
-        waiting = [row for row in waiting if row.record.id not in found]
+            own = texts.setdefault(row.record.id, [])
+            own += said[row.record.id]
+            found[row.record.id] = _different(row, own, scorer, others)
+        waiting = [row for row in waiting if len(found[row.record.id]) < others]
         if not waiting:
             return found
+    if not (without := [row for row in waiting if not found[row.record.id]]):
+        return found
     scorer.note(
-        f"answers: of {len(waiting)} of {len(records)} rows ({waiting[0].record.id} is the first) "
+        f"answers: of {len(without)} of {len(records)} rows ({without[0].record.id} is the first) "
         f"none of {DRAWS * ROUNDS} answers of the model differs from the true one; they get a line "
         "of 'unknown' instead"
     )
     rng = Random(scorer.seed)
-    return found | {row.record.id: _line(row, scorer, "unknown", rng) for row in waiting}
+    unknown = {row.record.id: _lines(row, scorer, "unknown", rng, others) for row in without}
+    return found | unknown
+
+
+def _different(
+    row: Encoded, texts: Sequence[str], scorer: Scorer, most: int
+) -> tuple[Encoded, ...]:
+    """Return the row with the first texts, at most so many, that differ from its true answer."""
+    made = dict[tuple[int, ...], Encoded]()
+    for text in texts:
+        if len(made) == most:
+            break
+        if (other := _other(row, text, scorer)) is not None:
+            made.setdefault(other.ids, other)
+    return tuple(made.values())
 
 
 def _instructed(row: Encoded, scorer: Scorer) -> Encoded:

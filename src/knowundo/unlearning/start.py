@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
@@ -194,7 +195,8 @@ class Start:
         """
         # Batches wait on the host: those of all epochs would fill the device.
         device = self.model.device
-        batch = PairedBatch(batch.unlearn.to(device), batch.retention.to(device))
+        here = batch.unlearn.to(device), batch.retention.to(device)
+        batch = replace(batch, unlearn=here[0], retention=here[1])
         step = Step(
             forward or Forward(self.model),
             batch,

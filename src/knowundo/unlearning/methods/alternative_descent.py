@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from pydantic import NonNegativeFloat
+from pydantic import NonNegativeFloat, PositiveInt
 
 from knowundo.modeling.step import Parts, Step
 from knowundo.registry import method
-from knowundo.unlearning.answers import AnswerSource, alternatives
+from knowundo.unlearning.answers import AnswerSource, several_alternatives
 from knowundo.unlearning.retention_terms import retention_part
 
 
@@ -15,6 +15,7 @@ def alternative_descent(
     step: Step,
     *,
     answers: AnswerSource = "unknown",
+    others: PositiveInt = 1,
     retention: NonNegativeFloat = 1.0,
     divergence: NonNegativeFloat = 0.0,
 ) -> Parts:
@@ -30,6 +31,7 @@ def alternative_descent(
         answers: `unknown`, `refusal`, `model` (sampled from the memorized model), `instructed`
             (sampled likewise, after it is shown the answer and asked for another one, as AltPO
             does), `given` (the `alternatives` of the rows) or a file with one answer a line.
+        others: Answers of each row, as far as there are so many; epochs take them in turn.
         retention: Weight of the mean cross-entropy on retention (or general) rows.
         divergence: Weight of KL(memorized ‖ current) on the same rows, mean per answer token.
     """
@@ -37,4 +39,4 @@ def alternative_descent(
     return {"unlearn": unlearn} | retention_part(step, retention, divergence)
 
 
-alternative_descent.prepare(alternatives)
+alternative_descent.prepare(several_alternatives)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from pydantic import NonNegativeFloat, PositiveFloat
+from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
 from torch.nn.functional import logsigmoid
 
 from knowundo.modeling.step import Parts, Step
 from knowundo.registry import method
-from knowundo.unlearning.answers import AnswerSource, alternatives
+from knowundo.unlearning.answers import AnswerSource, several_alternatives
 from knowundo.unlearning.retention_terms import retention_part
 
 
@@ -16,6 +16,7 @@ def dpo(
     step: Step,
     *,
     answers: AnswerSource = "unknown",
+    others: PositiveInt = 1,
     beta: PositiveFloat = 0.1,
     retention: NonNegativeFloat = 1.0,
     divergence: NonNegativeFloat = 0.0,
@@ -31,6 +32,7 @@ def dpo(
         answers: `unknown`, `refusal`, `model` (sampled from the memorized model), `instructed`
             (sampled likewise, after it is shown the answer and asked for another one, as AltPO
             does), `given` (the `alternatives` of the rows) or a file with one answer a line.
+        others: Answers of each row, as far as there are so many; epochs take them in turn.
         beta: Inverse temperature.
         retention: Weight of the mean cross-entropy on retention (or general) rows.
         divergence: Weight of KL(memorized ‖ current) on the same rows, mean per answer token.
@@ -43,4 +45,4 @@ def dpo(
     return {"unlearn": unlearn} | retention_part(step, retention, divergence)
 
 
-dpo.prepare(alternatives)
+dpo.prepare(several_alternatives)

@@ -158,11 +158,11 @@ class OriginalStart(Start):
 
     def _padded(self, batch: PairedBatch, length: int) -> PairedBatch:
         """The batch, each half padded as far as its own rows need, or to `length` tokens."""
-        halves = {
-            name: collate(half.encoded, self.model.pad, length=length)
-            for name, half in (("unlearn", batch.unlearn), ("retention", batch.retention))
-        }
-        return replace(batch, **halves)
+        unlearn, retention = (
+            collate(half.encoded, self.model.pad, length=length)
+            for half in (batch.unlearn, batch.retention)
+        )
+        return replace(batch, unlearn=unlearn, retention=retention)
 
     def _take_divergence(self, method: Entry, retention: Sequence[Encoded], length: int) -> None:
         """Take from the memorized model, which is in memory now, what the divergence needs."""
@@ -192,11 +192,11 @@ class OriginalStart(Start):
         else:
             order = [one for _ in range(epochs) for one in rng.sample(ones, len(ones))]
         pad, batches = self.model.pad, list[PairedBatch]()
-        for side, row in order:
+        for number, (side, row) in enumerate(order):
             # The other half is never computed, but a paired batch has to have one.
             both = {"unlearn": rows[0], "retention": retention[0]} | {side: row}
             halves = {name: collate([one], pad) for name, one in both.items()}
-            batches.append(OneSided(**halves, side=side))
+            batches.append(OneSided(**halves, side=side, epoch=number // len(ones)))
         return batches
 
     @torch.no_grad()
