@@ -8,6 +8,7 @@ import sys
 import typer
 
 from knowundo.cli import (
+    certify,
     compare,
     data,
     erase,
@@ -52,6 +53,7 @@ compare.add_to(app)
 listing.add_to(app)
 estimate.add_to(app)
 export.add_to(app)
+certify.add_to(app)
 sweep.add_to(app)
 integrity.add_to(app)
 app.add_typer(data.app, name="data")

@@ -14,12 +14,33 @@ from knowundo.cli.options import AsJson
 Where = Annotated[Path, typer.Argument(help="Directory of the run.")]
 
 
-def verify(run: Where, as_json: AsJson = False) -> None:
-    """Check the hash of every artifact. The exit code is 2 if one differs from its seal."""
+def verify(
+    run: Annotated[
+        Path, typer.Argument(help="Directory of the run, or the folder of a certificate.")
+    ],
+    model: Annotated[
+        Path | None,
+        typer.Option(
+            "--model",
+            help="Folder of the weights that a certificate is about. If omitted, those in its run.",
+        ),
+    ] = None,
+    public_key: Annotated[
+        Path | None,
+        typer.Option(
+            "--public-key",
+            help="The controller's public key (PEM), which a certificate has to be signed with. If "
+            "omitted, the key beside the certificate is used, which shows no more than that it is "
+            "whole.",
+        ),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Check the hash of every artifact, and every certificate. Exit code 2: something differs."""
+    from knowundo.certificate.verifying import verify_all
     from knowundo.errors import BadInput, plain
-    from knowundo.storage.integrity import verify as check
 
-    found = check(run)
+    found = verify_all(run, model=model, public=public_key)
     bad = [one for one in found if one.bad]
     if as_json:
         print(json.dumps([one.model_dump() | {"bad": one.bad} for one in found], indent=1))

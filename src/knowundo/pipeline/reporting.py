@@ -23,7 +23,12 @@ from knowundo.storage.integrity import check_seal
 from knowundo.storage.locks import alone
 
 
-def _results_of(run: Run) -> Results:
+def sealed_results(run: Run) -> Results:
+    """The results of a run, as it wrote them.
+
+    Raises:
+        BadInput: It is not evaluated yet, or its results were changed.
+    """
     file = run.out / "results.json"
     if not file.exists():
         raise BadInput(f"{file}: not there yet; run `knowundo evaluate --out {run.out}` first")
@@ -45,7 +50,7 @@ def report(run: Run, *, redact: bool = False) -> Path:
     Raises:
         BadInput: The run is not evaluated yet, or its results were changed.
     """
-    results = _results_of(run)
+    results = sealed_results(run)
     path = run.out / "report.html"
     scores = {
         variant.name: unaltered_rows(
@@ -90,7 +95,7 @@ def paper_report(run: Run) -> dict[str, Path]:
     Raises:
         BadInput: The run is not evaluated yet, or its results were changed.
     """
-    results = _results_of(run)
+    results = sealed_results(run)
     seconds: dict[str, float | None] = {}
     for variant in results.variants:
         if variant.role == "unlearned":

@@ -16,11 +16,9 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
-from pydantic import (
-    ValidationError,
-)
+from pydantic import BaseModel, ValidationError
 
 from knowundo.errors import BadInput, unknown
 from knowundo.recipes.presets import read_preset
@@ -161,13 +159,21 @@ def _numbers(tree: Any, path: str = "") -> Iterator[tuple[str, float]]:
             yield from _numbers(value, f"{path}.{number}")
 
 
+def _section(annotation: Any) -> Any:
+    """The section that a key holds, which may be optional, or one of several in a list."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return next((found for one in get_args(annotation) if (found := _section(one))), None)
+
+
 def _explain(error: ValidationError, place: str) -> BadInput:
     first = error.errors()[0]
     where = [str(part) for part in first["loc"]]
     if first["type"] == "extra_forbidden":
         section: Any = Recipe
         for part in where[:-1]:
-            section = section.model_fields[part].annotation
+            if part in section.model_fields:  # else the place in a list, whose section is known
+                section = _section(section.model_fields[part].annotation)
         known = [".".join([*where[:-1], name]) for name in section.model_fields]
         return BadInput(f"{place}: {unknown('key', '.'.join(where), known)}")
     message = first["msg"].removeprefix("Value error, ")

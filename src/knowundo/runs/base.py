@@ -21,7 +21,8 @@ from knowundo.modeling.hardware import (
 from knowundo.modeling.loading import LoadingOptions
 from knowundo.modeling.model import Model
 from knowundo.progress import Reporter
-from knowundo.recipes.schema import ModelSection, Recipe
+from knowundo.recipes.model_section import ModelSection
+from knowundo.recipes.schema import Recipe
 from knowundo.runs.file_hashes import input_hash, named_files
 from knowundo.runs.recipe_file import RECIPE, read_recipe_file
 

@@ -16,7 +16,8 @@ from knowundo.modeling.adapters import Adaptation
 from knowundo.modeling.hardware import use_threads
 from knowundo.modeling.model import Model
 from knowundo.progress import Reporter
-from knowundo.recipes.schema import ModelSection, Recipe
+from knowundo.recipes.model_section import ModelSection
+from knowundo.recipes.schema import Recipe
 from knowundo.runs.base import settle_machine
 from knowundo.storage.files import fingerprint
 

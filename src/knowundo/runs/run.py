@@ -19,6 +19,7 @@ from knowundo.modeling.hardware import use_threads
 from knowundo.modeling.model import Model
 from knowundo.modeling.variant import ModelVariant
 from knowundo.progress import Reporter
+from knowundo.recipes.acceptance import sealed_criteria
 from knowundo.recipes.reading import amend, parse_recipe
 from knowundo.recipes.schema import Plan, Recipe
 from knowundo.runs import inputs, variants
@@ -252,7 +253,8 @@ class Run(RunDirectory):
             model: Its notes are told and taken, so that they stand in one manifest. If `None`,
                 there are none.
         """
-        facts = {"seed": self.recipe.seed, **surroundings()}
+        sealed = sealed_criteria(self.recipe.acceptance)
+        facts = {"seed": self.recipe.seed, **sealed, **surroundings()}
         if model is not None:
             model.notes.tell(self.reporter.say)
             if notes := model.notes.take():

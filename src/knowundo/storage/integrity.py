@@ -147,13 +147,16 @@ class Finding(BaseModel):
     """The state of one artifact or input: a line of `verify`."""
 
     name: str
-    state: str = Field(description="ok, edited, purged or unfinished; else what is wrong with it")
+    state: str = Field(
+        description="ok, edited, purged, unfinished, unsigned or unchecked; else what is wrong"
+    )
     detail: str = ""
 
     @property
     def bad(self) -> bool:
         """True if the artifact is no longer what this run made or read."""
-        return self.state not in ("ok", "edited", "purged", "unfinished")
+        fine = ("ok", "edited", "purged", "unfinished", "unsigned", "unchecked")
+        return self.state not in fine
 
 
 def verify(out: Path) -> list[Finding]:

@@ -1,0 +1,1 @@
+"""The certificate of an unlearned model: evidence, verdict, signature, and their verification."""

@@ -1,0 +1,34 @@
+"""The files of a model in a folder, by their content."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from knowundo.certificate.evidence import FileHash
+from knowundo.errors import BadInput
+from knowundo.storage.artifacts import MANIFEST
+from knowundo.storage.files import file_hash
+
+# What a loader reads; curves, logs and cards say nothing that changes an answer.
+_READ = (".safetensors", ".json", ".jinja", ".model", ".txt")
+_ASIDE = (MANIFEST, "curve.json", "erasure_ledger.json", "training.json")
+
+
+def model_files(folder: Path) -> list[FileHash]:
+    """The files of a model that change what it answers, by their sha256.
+
+    Raises:
+        BadInput: There are no weights.
+    """
+    files = [f for f in sorted(folder.rglob("*")) if f.suffix in _READ and f.name not in _ASIDE]
+    if not any(file.suffix == ".safetensors" for file in files):
+        raise BadInput(f"{folder}: holds no weights (.safetensors); name the model's folder")
+    names = [file.relative_to(folder).as_posix() for file in files]
+    return [FileHash(name=n, sha256=file_hash(f)) for n, f in zip(names, files, strict=True)]
+
+
+def hashes(files: Iterable[Path]) -> list[FileHash]:
+    """The sha256 of those files that a loader reads, by name."""
+    kept = [f for f in files if f.is_file() and f.suffix in _READ and f.name not in _ASIDE]
+    return [FileHash(name=file.name, sha256=file_hash(file)) for file in sorted(kept)]
