@@ -40,16 +40,32 @@ class TableRow:
         return said if said.strip() else None
 
     def texts(self, key: str) -> tuple[str, ...]:
-        """A list of texts that must be there; empty ones are left out.
+        """A list of texts that must be there.
 
         Raises:
-            BadInput: It is missing, no list, or one of them is no text.
+            BadInput: It is missing, no list, or one of them is empty or no text.
         """
         values = self.values.get(key)
         if not isinstance(values, list) or not values:
             raise BadInput(f'{self.place}: \'{key}\' is not a list of texts; write ["…", "…"]')
-        told = (string_of(value, f"a text of '{key}'", self.place) for value in values)
-        return tuple(one for one in told if one.strip())
+        told = tuple(string_of(value, f"a text of '{key}'", self.place) for value in values)
+        if not all(one.strip() for one in told):
+            raise BadInput(f"{self.place}: a text of '{key}' is empty; fill it in")
+        return told
+
+    def choices(self) -> tuple[tuple[str, ...], int]:
+        """Options and the index of the right one, as MMLU and WMDP have them.
+
+        Raises:
+            BadInput: There are no options, or the answer is not the number of one of them.
+        """
+        options, right = self.texts("choices"), self.values.get("answer")
+        if type(right) is not int or not 0 <= right < len(options):
+            raise BadInput(
+                f"{self.place}: 'answer' is not a number from 0 to {len(options) - 1}; it counts "
+                "the 'choices' from 0"
+            )
+        return options, right
 
 
 @dataclass(frozen=True)
@@ -117,6 +133,16 @@ class BenchmarkFiles:
     def maybe(self, *stems: str, text: str | None = None) -> list[TableRow]:
         """As `rows`, but no row where there is no such table."""
         return [] if self._found(stems) is None else self.rows(*stems, text=text)
+
+    @staticmethod
+    def check_subjects(subjects: int | None) -> None:
+        """Refuse a number of subjects that is less than 1.
+
+        Raises:
+            BadInput: It is.
+        """
+        if subjects is not None and subjects < 1:
+            raise BadInput(f"data.subjects: {subjects} is less than 1; choose a larger number")
 
     def _found(self, stems: Sequence[str]) -> Found | None:
         # A repository may still hold JSON of an earlier version beside the Parquet that its card

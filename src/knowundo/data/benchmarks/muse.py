@@ -13,7 +13,7 @@ from knowundo.data.benchmark_files import BenchmarkFiles, TableRow
 from knowundo.data.hub_files import ResolvedRecords
 from knowundo.data.passages import passages
 from knowundo.data.records import Record
-from knowundo.errors import BadInput, unknown
+from knowundo.errors import unknown
 from knowundo.registry import benchmark
 
 DOMAINS = (
@@ -117,8 +117,7 @@ def muse(
     """
     if domain not in DOMAINS:
         raise unknown("domain of benchmark muse", domain, DOMAINS)
-    if subjects is not None and subjects < 1:
-        raise BadInput(f"data.subjects: {subjects} is less than 1; choose a larger number")
+    BenchmarkFiles.check_subjects(subjects)
     corpus, _, fold = domain.partition("-")
     forget = "raw/forget" if not fold else f"{fold[:4]}/forget_{fold[-1]}"
     wanted = (forget, "raw/retain1", "verbmem/forget", "knowmem/*", "privleak/*")

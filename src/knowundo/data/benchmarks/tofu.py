@@ -15,7 +15,7 @@ from knowundo.data.benchmark_files import BenchmarkFiles, TableRow
 from knowundo.data.hub_files import ResolvedRecords
 from knowundo.data.lists.subjects import PERSON
 from knowundo.data.records import Record
-from knowundo.errors import BadInput, unknown
+from knowundo.errors import unknown
 from knowundo.registry import benchmark
 
 DOMAINS = ("forget01", "forget05", "forget10")
@@ -141,8 +141,7 @@ def tofu(
     """
     if domain not in DOMAINS:
         raise unknown("domain of benchmark tofu", domain, DOMAINS)
-    if subjects is not None and subjects < 1:
-        raise BadInput(f"data.subjects: {subjects} is less than 1; choose a larger number")
+    BenchmarkFiles.check_subjects(subjects)
     retain = f"retain{100 - int(domain.removeprefix('forget'))}"
     stems = (domain, retain, "retain_perturbed", "real_authors", "world_facts", "holdout")
     files = BenchmarkFiles.find(
