@@ -84,6 +84,10 @@ from knowundo.registry import benchmark
 def craters(*, domain: str, seed: int = 1 + 1):
     """Craters of the moon."""
 '''
+# What `@metric(higher_is="forgotten")` declares.
+FACTS = {
+    "higher_is": "forgotten", "unit": "percent", "groups": (), "asks": (), "interval": True,
+}  # fmt: skip
 CRATERS = {
     "name": "craters",
     "arguments": {"domain": "required", "seed": 2},
@@ -148,7 +152,7 @@ def test_a_file_is_read_and_not_run(home: Write) -> None:
         "    '''Odd.\n\n    More.\n    '''\n"
     )
     arguments = {"first": "required", "last": -1.5, "names": ("a", None)}
-    facts = {"higher_is": "forgotten", "unit": "percent"}
+    facts = FACTS
     assert declared("metric") == [Declared("odd", arguments, "Odd.", facts)]
 
 
@@ -165,8 +169,7 @@ def test_a_file_is_read_and_not_run(home: Write) -> None:
 def test_what_is_no_literal_is_imported(home: Write, default: str, facts: str) -> None:
     function = f"def odd(scores, *, size={default}):\n    'Odd.'\n"
     home(f"for two in (1, 2): ...\n@metric({facts})\n{function}")
-    said = {"higher_is": "forgotten", "unit": "percent"}
-    assert declared("metric") == [Declared("odd", {"size": 2}, "Odd.", said)]
+    assert declared("metric") == [Declared("odd", {"size": 2}, "Odd.", FACTS)]
     assert "moon.metrics.odd" in sys.modules
 
 

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from knowundo.pipeline import evaluate, localize, memorize, report, run_all, unlearn
     from knowundo.recipes.reading import load_recipe
     from knowundo.recipes.schema import Recipe
-    from knowundo.registry import benchmark, guard, localizer, method, metric
+    from knowundo.registry import benchmark, guard, localizer, method, metric, scorer
     from knowundo.results import Results, read_results
     from knowundo.runs.run import Run
     from knowundo.sweeps.sweep import sweep
@@ -52,7 +52,7 @@ _HOMES = {
     "recipes.reading": ("load_recipe",),
     "recipes.schema": ("Recipe",),
     "data.records": ("Record",),
-    "registry": ("benchmark", "guard", "localizer", "method", "metric"),
+    "registry": ("benchmark", "guard", "localizer", "method", "metric", "scorer"),
     "results": ("Results", "read_results"),
     "runs.run": ("Run",),
     "sweeps.sweep": ("sweep",),
@@ -85,6 +85,7 @@ __all__ = [
     "report",
     "run_all",
     "run_request",
+    "scorer",
     "sweep",
     "unlearn",
 ]

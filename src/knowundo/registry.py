@@ -12,7 +12,7 @@ import importlib
 import importlib.util
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache, partial
 from importlib.metadata import entry_points
 from importlib.resources import files
@@ -29,6 +29,7 @@ HOMES = {
     "guard": "knowundo.unlearning.guards",
     "localizer": "knowundo.localization.localizers",
     "metric": "knowundo.evaluation.metrics",
+    "scorer": "knowundo.evaluation.metrics",
     "benchmark": "knowundo.data.benchmarks",
     "combination": "knowundo.unlearning.gradients",
 }
@@ -88,14 +89,66 @@ def localizer(
     return register if function is None else register(function)
 
 
-def metric(*, higher_is: str, unit: str = "percent") -> Callable[[Callable[..., Any]], Entry]:
-    """Register `(scores) -> float`.
+def scorer(
+    *, needs: Literal["tokens", "answer", "alternatives"], asked: bool = False
+) -> Callable[[Callable[..., Any]], Entry]:
+    """Register `(seen) -> float | None`, which makes a column of the scores of the same name.
+
+    It is called once a record; `None` leaves the record out of the column.
+
+    Args:
+        needs: What it sees (`scoring.seen`). `tokens`: the model's predictions at the true answer's
+            tokens; `answer`: what the model answers, of records that are answered freely;
+            `alternatives`: how likely other answers are, of records that have some, which costs a
+            forward pass for each.
+        asked: Whether it runs only for metrics that `evaluate.metrics` names.
+    """
+    return lambda function: _register("scorer", function, needs=needs, asked=asked)
+
+
+def metric(
+    *,
+    higher_is: str,
+    unit: str = "percent",
+    groups: Sequence[str] = (),
+    asks: Sequence[str] = (),
+    interval: bool = True,
+) -> Callable[[Callable[..., Any]], Entry]:
+    """Register `(scores, *, reference=None) -> float`, or a scorer, whose mean is the metric.
+
+    The reference is the retain model's scores of the same records. A function without this argument
+    does not get it.
 
     Args:
         higher_is: What a high value means, such as "remembered".
-        unit: "percent" or "ratio".
+        unit: "percent" or "ratio"; the mean of a scorer is multiplied by 100 for percent.
+        groups: Of a metric over several groups, each `scope/split` or `scope/split/subset`: the
+            function takes the scores of each, in this order, and the reference is a tuple of such.
+            If empty, it is called for every group by itself.
+        asks: Scorers with `asked` that it reads; it is measured where `evaluate.metrics` names it.
+        interval: Whether resampling subjects tells how sure the value is.
     """
-    return lambda function: _register("metric", function, higher_is=higher_is, unit=unit)
+    facts: dict[str, Any] = {"higher_is": higher_is, "unit": unit}
+    facts |= {"groups": tuple(groups), "asks": tuple(asks), "interval": interval}
+
+    def register(function: Callable[..., Any]) -> Entry:
+        if isinstance(function, Entry):
+            return _register("metric", mean_of(function, 100 if unit == "percent" else 1), **facts)
+        return _register("metric", function, **facts)
+
+    return register
+
+
+def mean_of(column: Entry, factor: float) -> Callable[..., float]:
+    """The metric that is the mean of a scorer's column, times a factor."""
+
+    def mean(scores: Mapping[str, Any]) -> float:
+        return factor * float(scores[column.name].mean())
+
+    mean.__name__, mean.__doc__ = column.name, column.function.__doc__
+    mean.__module__ = column.function.__module__
+    mean.factor = factor  # type: ignore[attr-defined]  # tells a mean from other metrics
+    return mean
 
 
 def benchmark(**facts: Any) -> Callable[[Callable[..., Any]], Entry]:
@@ -115,7 +168,7 @@ def combination(**facts: Any) -> Callable[[Callable[..., Any]], Entry]:
 
 
 DECORATORS: dict[str, Callable[..., Any]] = {
-    one.__name__: one for one in (method, guard, localizer, metric, benchmark, combination)
+    one.__name__: one for one in (method, guard, localizer, metric, scorer, benchmark, combination)
 }
 
 

@@ -47,7 +47,7 @@ class Row(BaseModel):
     scope: str | None
     """unlearn, retention or general. Null: over several scopes."""
     split: str | None
-    """train, val, probe or holdout. Null: a general task, which has no split."""
+    """train, val, probe or holdout. Null: over several splits, or a general task."""
     subset: str | None = None
     """Part of the group; of a general task, the metric of the harness. Null: the whole group."""
     attack: str | None = None

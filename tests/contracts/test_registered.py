@@ -33,8 +33,9 @@ from knowundo.recipes.reading import load_recipe
 from knowundo.region_rule import RegionRule
 from knowundo.registry import HOMES, entries
 from knowundo.runs.checks import check
+from knowundo.scoring.columns import NUMBERS
 from knowundo.scoring.generation import continue_prompts
-from knowundo.scoring.table import COLUMNS, read_scores
+from knowundo.scoring.table import read_scores
 from knowundo.unlearning.settings import UnlearnSettings
 from knowundo.unlearning.start import Start
 from knowundo.unlearning.training import unlearn
@@ -134,10 +135,16 @@ def test_metric(name: str) -> None:
     import numpy as np
 
     values = np.linspace(0.1, 0.9, 5)
-    columns = COLUMNS[COLUMNS.index("tokens") :]
     entry = entries("metric")[name]
     assert entry.facts["higher_is"] in ("remembered", "forgotten")
-    assert np.isfinite(entry(Scores(dict.fromkeys(columns, values))))
+    scores = Scores(dict.fromkeys([*NUMBERS, *entries("scorer")], values))
+    given = [scores] * max(len(entry.facts["groups"]), 1)
+    reference = tuple(given) if entry.facts["groups"] else scores
+    arguments = {"reference": reference} if "reference" in entry.arguments else {}
+    assert np.isfinite(entry(*given, **arguments))
+    # A column that has to be asked for is read only by metrics that ask for it.
+    special = {one.name for one in entries("scorer").values() if one.facts["asked"]}
+    assert scores.read & special == set(entry.facts["asks"])
 
 
 @pytest.mark.parametrize("name", entries("localizer"))

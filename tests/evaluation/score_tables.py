@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
-from knowundo.scoring.table import COLUMNS
+from knowundo.scoring.columns import NUMBERS, columns, scorers
 
 
 def table(**scopes: list[tuple[str, float]]) -> pd.DataFrame:
@@ -17,6 +17,5 @@ def table(**scopes: list[tuple[str, float]]) -> pd.DataFrame:
         for scope, values in scopes.items()
         for n, (subject, accuracy) in enumerate(values)
     ]  # fmt: skip
-    frame = pd.DataFrame(rows, columns=list(COLUMNS))
-    numbers = ["tokens", "token_accuracy", "fact_accuracy", "mean_nll", "exact_match", "rouge_l"]
-    return frame.astype(dict.fromkeys(numbers, float))
+    frame = pd.DataFrame(rows, columns=list(columns()))
+    return frame.astype(dict.fromkeys(["tokens", *NUMBERS, *(s.name for s in scorers())], float))

@@ -24,6 +24,19 @@ def test_interval_resamples_subjects() -> None:
     assert interval(means) == (0.0, 1.0)
 
 
+def test_means_are_those_of_the_places() -> None:
+    """The mean without a loop is the mean of each draw's rows, and NaN where it has no number."""
+    subjects = ["A", "B", "A", "C"]
+    values = np.array([1.0, np.nan, 0.25, 4.0])
+    resampling = Resampling(subjects, draws=200, seed=1)
+    loop = []
+    for rows in resampling.places(subjects):
+        drawn = values[rows][~np.isnan(values[rows])]
+        loop.append(drawn.mean() if len(drawn) else np.nan)
+    assert np.isnan(loop).any()
+    np.testing.assert_allclose(resampling.means(subjects, values), loop)
+
+
 def test_one_subject_has_no_interval() -> None:
     assert Resampling(["A", "A"], draws=100, seed=0).places(["A", "A"]) == []
 

@@ -9,7 +9,7 @@ from conftest import naive_log_probs, score
 from knowundo.data.encoded import Encoded
 from knowundo.modeling.model import Model
 from knowundo.scoring.answers import generate
-from knowundo.scoring.table import COLUMNS
+from knowundo.scoring.columns import columns
 from knowundo.scoring.teacher_forcing import teacher_forced
 
 
@@ -47,7 +47,7 @@ def test_rows_not_asked_are_missing_not_zero(
     toy: Model, toy_rows: dict[str, list[Encoded]]
 ) -> None:
     rows = score(toy, toy_rows["unlearn"], generated_splits=["val"])
-    assert list(rows.columns) == list(COLUMNS)
+    assert list(rows.columns) == list(columns())
     assert rows["exact_match"].isna().all()
     assert rows["said"].isna().all()
     assert rows["token_accuracy"].notna().all()

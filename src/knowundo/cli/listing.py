@@ -22,6 +22,7 @@ class What(StrEnum):
     methods = "methods"
     localizers = "localizers"
     metrics = "metrics"
+    scorers = "scorers"
     benchmarks = "benchmarks"
     combinations = "combinations"
     presets = "presets"

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from functools import cache, partial
+from functools import cache
 
 import numpy as np
 import pandas as pd
 
-from knowundo.entry import Entry
-from knowundo.evaluation.groups import Scores, Unmeasured
-from knowundo.evaluation.intervals import Resampling, interval, resampled
+from knowundo.evaluation.groups import Scores
+from knowundo.evaluation.intervals import Resampling, interval
+from knowundo.evaluation.measuring import Group, measure, measured_metrics
 from knowundo.progress import Progress
-from knowundo.registry import entries
 from knowundo.results import Comparison, Row
 
 # Subsets are reported where a scope mixes different things: facts and plain text.
@@ -31,7 +30,13 @@ class Evaluation:
     """Scored models. All share the resamples, so they are compared on the same subjects."""
 
     def __init__(
-        self, tables: dict[str, pd.DataFrame], *, target: str | None, draws: int, seed: int
+        self,
+        tables: dict[str, pd.DataFrame],
+        *,
+        target: str | None,
+        draws: int,
+        seed: int,
+        asked: Sequence[str] = (),
     ) -> None:
         """Take the tables.
 
@@ -41,15 +46,17 @@ class Evaluation:
                 `None`, rows have no reference.
             draws: Number of resamples of the subjects.
             seed: Of the draws.
+            asked: Metrics that are measured only where they are asked for.
         """
         self.tables, self.target, self.draws, self.seed = tables, target, draws, seed
+        self.asked = asked
         self._resamplings: dict[tuple[str, ...], Resampling] = {}
 
-    def _places(self, subjects: Sequence[str], among: Sequence[str]) -> list[np.ndarray]:
+    def _resampling(self, among: Iterable[str]) -> Resampling:
         key = tuple(sorted(set(among)))
         if key not in self._resamplings:
             self._resamplings[key] = Resampling(key, self.draws, self.seed)
-        return self._resamplings[key].places(subjects)
+        return self._resamplings[key]
 
     def rows(self, progress: Progress | None = None) -> list[Row]:
         """All rows of results.json, each with the target's value as its reference."""
@@ -70,6 +77,7 @@ class Evaluation:
                     yield from self._group_rows(variant, part, str(scope), str(split), str(subset))
         for split in self._success_splits(table):
             yield from self._success_rows(variant, split)
+        yield from self._rows_over_groups(variant)
 
     @staticmethod
     def _success_splits(table: pd.DataFrame) -> list[str]:
@@ -81,17 +89,37 @@ class Evaluation:
     def _group_rows(
         self, variant: str, group: pd.DataFrame, scope: str, split: str, subset: str | None
     ) -> Iterable[Row]:
-        subjects = group["subject"].tolist()
-        places = self._places(subjects, subjects)
-        scores = Scores.of(group)
-        for entry in entries("metric").values():
-            measured = Scores(scores.columns)
-            value = _call(entry, measured)
-            samples = []
-            if value is not None:
-                samples = resampled(partial(_at, entry, scores), places)
+        one = self._group(group)
+        resampling = self._resampling(one.subjects)
+        for entry in measured_metrics(self.asked, over_groups=False):
+            value, samples, unscored = measure(entry, [one], resampling)
             row = _row(variant, entry.name, scope, split, group, value, samples)
-            yield row.model_copy(update={"subset": subset, "unscored": measured.unmeasured()})
+            yield row.model_copy(update={"subset": subset, "unscored": unscored})
+
+    def _group(self, rows: pd.DataFrame) -> Group:
+        """Some rows of a model, with the same rows of the target."""
+        reference = None
+        if self.target is not None:
+            # All tables have the same records in the same order, and so the same index.
+            reference = Scores.of(self.tables[self.target].loc[rows.index])
+        return Group(Scores.of(rows), rows["subject"].tolist(), reference)
+
+    def _rows_over_groups(self, variant: str) -> Iterable[Row]:
+        """Metrics over several groups of which each has records."""
+        for entry in measured_metrics(self.asked, over_groups=True):
+            places = [_place(name) for name in entry.facts["groups"]]
+            parts = [_part(self.tables[variant], *place) for place in places]
+            if any(part.empty for part in parts):
+                continue
+            groups, whole = [self._group(part) for part in parts], pd.concat(parts)
+            resampling = self._resampling(whole["subject"])
+            value, samples, unscored = measure(entry, groups, resampling)
+            scope, split, _ = (
+                one.pop() if len(one := set(names)) == 1 else None
+                for names in zip(*places, strict=True)
+            )
+            row = _row(variant, entry.name, scope, split, whole, value, samples)
+            yield row.model_copy(update={"unscored": unscored})
 
     @cache  # noqa: B019  an evaluation lives as long as its process needs the answers
     def _success(self, variant: str, split: str) -> dict[str, Sampled]:
@@ -111,7 +139,7 @@ class Evaluation:
                 continue
             accuracy = group["token_accuracy"].to_numpy(float)
             good = 100 * (1 - accuracy if scope == "unlearn" else accuracy)
-            places = self._places(group["subject"].tolist(), everyone)
+            places = self._resampling(everyone).places(group["subject"].tolist())
             found[name] = float(good.mean()), [_mean(good, rows) for rows in places]
         if len(found) < len(_SUCCESS):
             return found
@@ -166,10 +194,10 @@ def _row(
     variant: str,
     metric: str,
     scope: str | None,
-    split: str,
+    split: str | None,
     group: pd.DataFrame,
     value: float | None,
-    samples: list[float],
+    samples: Sequence[float],
 ) -> Row:
     low, high = interval(samples) or (None, None)
     return Row(
@@ -199,14 +227,12 @@ def _mean(values: np.ndarray, rows: np.ndarray) -> float:
     return float(values[rows].mean()) if len(rows) else float("nan")
 
 
-def _call(function: Callable[..., float], scores: Scores) -> float | None:
-    """The metric's value; `None` where the group has nothing that it measures."""
-    try:
-        return function(scores)
-    except Unmeasured:
-        return None
+def _place(name: str) -> tuple[str, str, str | None]:
+    """Scope, split and subset of `scope/split` or `scope/split/subset`."""
+    scope, split, *subset = name.split("/")
+    return scope, split, subset[0] if subset else None
 
 
-def _at(entry: Entry, scores: Scores, rows: np.ndarray) -> float:
-    value = _call(entry, scores.take(rows))
-    return float("nan") if value is None else value
+def _part(table: pd.DataFrame, scope: str, split: str, subset: str | None) -> pd.DataFrame:
+    chosen = (table["scope"] == scope) & (table["split"] == split)
+    return table[chosen if subset is None else chosen & (table["subset"] == subset)]

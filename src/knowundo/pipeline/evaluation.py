@@ -97,7 +97,9 @@ def _check_given(run: Run) -> None:
 def _evaluated(run: Run, scored: dict[str, Scored], progress: Progress) -> tuple[list[Row], Any]:
     """All rows of results.json, and the evaluation of the records as they are."""
     target = "retain" if "retain" in scored else None
-    settings = {"draws": run.recipe.evaluate.resamples, "seed": run.recipe.seed}
+    section = run.recipe.evaluate
+    settings: dict[str, Any] = {"draws": section.resamples, "seed": run.recipe.seed}
+    settings["asked"] = section.metrics
     plain = Evaluation(
         {name: unaltered_rows(one.table) for name, one in scored.items()},
         target=target,

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
+from knowundo.data.encoded import Encoded
 from knowundo.evaluation.lm_eval_tasks import TaskSettings, task_rows
 from knowundo.modeling.adapters import Adaptation, adaptation_of
 from knowundo.modeling.fast.oom import ran_out
@@ -21,9 +22,12 @@ from knowundo.progress import Progress
 from knowundo.results import Row
 from knowundo.runs.artifact import ArtifactJob, shared_checkpoint
 from knowundo.runs.run import BOTH, Run
+from knowundo.scoring.alternatives import other_answers
+from knowundo.scoring.columns import scorers, seen_by
 from knowundo.scoring.table import fill_a_batch, read_scores, score_adapters, write_scores
 from knowundo.storage.checkpoints import Checkpoint
 from knowundo.storage.files import read_json, write_json
+from knowundo.unlearning.original.rows import mask_end
 
 # The checkpoint of scoring the records as they are.
 AS_IS = "as-is"
@@ -172,7 +176,10 @@ def _score_rows(
     section, model = run.recipe.evaluate, forward.model
     encoded = run.encoded(model=model, end=False)
     how: dict[str, Any] = {"generated_splits": section.generate, "progress": progress}
-    tables = score_adapters(forward, encoded, **how, checkpoint=checkpoint.within(AS_IS))
+    how |= {"metrics": section.metrics}
+    others = _other_answers(run, model, encoded)
+    own = checkpoint.within(AS_IS)
+    tables = score_adapters(forward, encoded, **how, alternatives=others, checkpoint=own)
     parts = [[table.assign(attack="")] for table in tables]
     for number, prefix in enumerate(section.prefixes):
         rows = [
@@ -180,11 +187,22 @@ def _score_rows(
             for scope in BOTH
             for row in run.encoded(scope, "val", model=model, prefix=prefix, end=False)
         ]
+        others = _other_answers(run, model, rows, prefix)
         own = checkpoint.within(f"prefix-{number}")
-        tables = score_adapters(forward, rows, **how, checkpoint=own)
+        tables = score_adapters(forward, rows, **how, alternatives=others, checkpoint=own)
         for part, table in zip(parts, tables, strict=True):
             part.append(table.assign(attack=f"{prefix} prompt"))
     return [pd.concat(part, ignore_index=True) for part in parts]
+
+
+def _other_answers(
+    run: Run, model: Model, encoded: Sequence[Encoded], prefix: str | None = None
+) -> list[Encoded]:
+    """Rows with the other answers to the same questions, if a scorer needs them."""
+    if not seen_by(scorers(run.recipe.evaluate.metrics), "alternatives"):
+        return []
+    rows = run.encode(other_answers(row.record for row in encoded), model=model, prefix=prefix)
+    return mask_end(rows) if "end_masked" in run.recipe.quirks else rows
 
 
 def _score_tasks(run: Run, model: Model, name: str) -> list[Row]:

@@ -211,6 +211,8 @@ class Evaluate(Section):
     """Splits whose questions are also answered freely."""
     resamples: int = Field(1000, ge=10)
     """Number of resamples of the subjects for every interval."""
+    metrics: tuple[str, ...] = ()
+    """Metrics that need forward passes of their own (truth_ratio); others are always there."""
     models: tuple[str, ...] = ()
     """Folders of more adapters of the base, or of whole models, that are scored too."""
     prefixes: tuple[Prefix, ...] = ()
@@ -232,8 +234,7 @@ class Recipe(Section):
     seed: int = 0
     """Seed of everything random."""
     compat: Literal["original"] | tuple[Quirk, ...] = ()
-    """`original`: every behaviour in which the public KnowUnDo code differs from the paper; or a
-    list of some of them."""
+    """`original`: all that the public KnowUnDo code does unlike the paper; or a list of it."""
 
     @field_validator("compat", mode="before")
     @classmethod

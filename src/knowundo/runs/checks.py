@@ -13,6 +13,7 @@ from knowundo.recipes.schema import Plan, Recipe
 from knowundo.registry import get, planned_entry
 from knowundo.runs.base import base_knows
 from knowundo.runs.guard_checks import check_folders, check_guard
+from knowundo.scoring.columns import scorers
 from knowundo.unlearning.combining import chosen, needs_retention, said
 from knowundo.unlearning.settings import retained_scopes
 
@@ -44,6 +45,7 @@ def check(recipe: Recipe) -> None:
         if len(recipe.localize.localizers) > 1:
             raise BadInput("localize.adopt: one region; name one localizer that it stands for")
     check_tasks(recipe.evaluate.general_tasks, recipe.evaluate.general_folder)
+    scorers(recipe.evaluate.metrics)
     for plan in recipe.unlearn.variants:
         entry = planned_entry(plan.method)
         entry.bind(plan.arguments)

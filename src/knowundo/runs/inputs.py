@@ -21,7 +21,7 @@ from knowundo.recipes.schema import Plan
 from knowundo.registry import get, planned_entry
 from knowundo.runs.base import BOTH, base_knows
 from knowundo.runs.file_hashes import input_hash, named_files
-from knowundo.scoring import table
+from knowundo.scoring import columns
 from knowundo.storage.artifacts import MANIFEST
 from knowundo.storage.files import file_hash
 from knowundo.unlearning.combining import chosen
@@ -140,8 +140,8 @@ def score_inputs(run: Run, variant: ModelVariant) -> list[Any]:
     general = [section.general_tasks, tasks, section.general_limit, section.general_shots]
     quirks = "end_masked" in run.recipe.quirks
     asked = section.generate, section.prefixes
-    # The schema too: scores of an older one lack the column that a new metric reads.
-    schema = [table.VERSION, list(table.COLUMNS)]
+    # The columns too: scores of an older version lack the one that a new metric reads.
+    schema = columns.identity(section.metrics)
     return run.inputs("score", schema, weights, *asked, general, quirks)
 
 

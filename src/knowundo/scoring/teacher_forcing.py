@@ -7,14 +7,17 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
-from torch.nn.functional import cross_entropy
+from torch.nn.functional import nll_loss
 
 from knowundo.data.encoded import Encoded
+from knowundo.entry import Entry
 from knowundo.modeling.fast.chunked_logits import full_precision
 from knowundo.modeling.forward import Forward, answer_logits, answer_states
 from knowundo.modeling.head import live_head
 from knowundo.modeling.model import Model
+from knowundo.scoring.columns import numbers
 from knowundo.scoring.progress import ScoringState
+from knowundo.scoring.seen import Tokens
 
 # Probability of a whole answer, from which most sampled answers would be the same.
 SURE = 0.5
@@ -39,14 +42,26 @@ def teacher_forced(model: Model, encoded: Sequence[Encoded]) -> dict[str, dict[s
     return state.forced[0]
 
 
-def force_answers(forward: Forward, encoded: Sequence[Encoded], state: ScoringState) -> None:
-    """Score the true answers that the state does not hold yet, and put the scores into it."""
+def force_answers(
+    forward: Forward,
+    encoded: Sequence[Encoded],
+    state: ScoringState,
+    scorers: Sequence[Entry] = (),
+) -> None:
+    """Score the true answers that the state does not hold yet, and put the scores into it.
+
+    Args:
+        forward: Of one or several models.
+        encoded: The rows.
+        state: Gets what `teacher_forced` says of each row.
+        scorers: Those that need tokens; what they make of a row is put beside it.
+    """
     missing = {row for row in encoded if row.record.id not in state.forced[0]}
     for row, each in _logits_of_each(forward, encoded, missing):
         if row not in missing:
             continue
         for rows, logits in zip(state.forced, each, strict=True):
-            rows[row.record.id] = _judged(row, logits)
+            rows[row.record.id] = _judged(row, logits, scorers)
         state.keep()
 
 
@@ -68,19 +83,21 @@ def _logits_of_each(
         yield row, map(logits_of, states if forward.adapters > 1 else states[None])
 
 
-def _judged(row: Encoded, logits: torch.Tensor) -> dict[str, Any]:
-    """What `teacher_forced` says of a row."""
+def _judged(row: Encoded, logits: torch.Tensor, scorers: Sequence[Entry]) -> dict[str, Any]:
+    """What `teacher_forced` says of a row, and what scorers make of its logits."""
     truth = torch.tensor(row.ids[row.answer_from :], device=logits.device)
     likeliest = logits.argmax(-1)[: row.answer_length - row.tail]
     right = (likeliest == truth[: len(likeliest)]).tolist()
     fact = [hit for hit, inside in zip(right, row.fact[row.answer_from :], strict=False) if inside]
-    mean_nll = float(cross_entropy(logits.double(), truth))
+    log_probs = logits.double().log_softmax(-1)
+    mean_nll = float(nll_loss(log_probs, truth))
     return {
         "tokens": len(right),
         "token_accuracy": sum(right) / len(right) if right else None,
         "fact_accuracy": sum(fact) / len(fact) if fact else None,
         "mean_nll": mean_nll if math.isfinite(mean_nll) else None,
         "likeliest": likeliest.tolist(),
+        **numbers(scorers, Tokens(row, log_probs)),
     }
 
 

@@ -1,0 +1,109 @@
+"""A metric's value on one group of records or several, and its values on resampled subjects."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from knowundo.entry import Entry
+from knowundo.evaluation.groups import Scores, Unmeasured
+from knowundo.evaluation.intervals import Resampling
+from knowundo.registry import entries
+
+
+class Group(NamedTuple):
+    """A group of records of a model.
+
+    Attributes:
+        scores: Its columns.
+        subjects: The subject of each record.
+        reference: The same records scored by the retain model; `None` if there is none.
+    """
+
+    scores: Scores
+    subjects: Sequence[str]
+    reference: Scores | None = None
+
+
+class Measured(NamedTuple):
+    """What a metric gave.
+
+    Attributes:
+        value: `None` where the groups have nothing that it measures.
+        samples: Its value for each draw of subjects; NaN where there was nothing to measure.
+        unscored: Records that it does not measure.
+    """
+
+    value: float | None
+    samples: Sequence[float]
+    unscored: int
+
+
+def measured_metrics(asked: Sequence[str], *, over_groups: bool) -> list[Entry]:
+    """Metrics of one group, or over several, without those that have to be asked for.
+
+    Args:
+        asked: Those that are asked for.
+        over_groups: Which of both.
+    """
+    return [
+        entry
+        for entry in entries("metric").values()
+        if bool(entry.facts["groups"]) == over_groups
+        and (not entry.facts["asks"] or entry.name in asked)
+    ]
+
+
+def measure(entry: Entry, groups: Sequence[Group], resampling: Resampling) -> Measured:
+    """A metric of groups.
+
+    Args:
+        entry: The metric; it takes as many groups.
+        groups: Their subjects are among those of the resampling.
+        resampling: Draws.
+    """
+    fresh = [group._replace(scores=Scores(group.scores.columns)) for group in groups]
+    value = _call(entry, fresh)
+    unscored = sum(group.scores.unmeasured() for group in fresh)
+    if value is None or not entry.facts["interval"]:
+        return Measured(value, [], unscored)
+    if (factor := getattr(entry.function, "factor", None)) is not None:
+        (group,) = groups
+        column = group.scores.columns[entry.name]
+        return Measured(value, factor * resampling.means(group.subjects, column), unscored)
+    return Measured(value, _resampled(entry, groups, resampling), unscored)
+
+
+def _resampled(entry: Entry, groups: Sequence[Group], resampling: Resampling) -> list[float]:
+    """The metric called again on every draw; draws without a row in some group are left out."""
+    places = [resampling.places(group.subjects) for group in groups]
+    samples = []
+    for drawn in zip(*places, strict=True):
+        if not all(len(rows) for rows in drawn):
+            continue
+        taken = [
+            group._replace(
+                scores=group.scores.take(rows),
+                reference=group.reference.take(rows) if group.reference else None,
+            )
+            for group, rows in zip(groups, drawn, strict=True)
+        ]
+        value = _call(entry, taken)
+        samples.append(float("nan") if value is None else value)
+    return samples
+
+
+def _call(entry: Entry, groups: Sequence[Group]) -> float | None:
+    """The metric's value; `None` where the groups have nothing that it measures."""
+    given: dict[str, Any] = {}
+    if "reference" in entry.arguments:
+        references = tuple(group.reference for group in groups)
+        several = None if None in references else references
+        given["reference"] = several if entry.facts["groups"] else references[0]
+    try:
+        value: float = entry(*(group.scores for group in groups), **given)
+    except Unmeasured:
+        return None
+    return value if np.isfinite(value) else None
