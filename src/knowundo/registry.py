@@ -28,6 +28,7 @@ HOMES = {
     "method": "knowundo.unlearning.methods",
     "guard": "knowundo.unlearning.guards",
     "localizer": "knowundo.localization.localizers",
+    "attack": "knowundo.attacks",
     "metric": "knowundo.evaluation.metrics",
     "scorer": "knowundo.evaluation.metrics",
     "benchmark": "knowundo.data.benchmarks",
@@ -87,6 +88,19 @@ def localizer(
     """
     register = partial(_register, "localizer", needs=needs)
     return register if function is None else register(function)
+
+
+def attack(*, changes: Literal["weights", "questions", "answers"]) -> Callable[..., Entry]:
+    """Register `(attacked, *, …) -> None`, which scores a model once in each of its settings.
+
+    The function calls `attacked.score(setting)` or `attacked.keep(setting, table)`; see
+    `attacked.Attacked`.
+
+    Args:
+        changes: What the attacker changes. `weights`: the model, which a guard does not protect;
+            `questions`: what is asked; `answers`: how answers are read out of the model.
+    """
+    return lambda function: _register("attack", function, changes=changes)
 
 
 def scorer(
@@ -168,7 +182,8 @@ def combination(**facts: Any) -> Callable[[Callable[..., Any]], Entry]:
 
 
 DECORATORS: dict[str, Callable[..., Any]] = {
-    one.__name__: one for one in (method, guard, localizer, metric, scorer, benchmark, combination)
+    one.__name__: one
+    for one in (method, guard, localizer, attack, metric, scorer, benchmark, combination)
 }
 
 

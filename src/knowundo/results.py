@@ -51,7 +51,8 @@ class Row(BaseModel):
     subset: str | None = None
     """Part of the group; of a general task, the metric of the harness. Null: the whole group."""
     attack: str | None = None
-    """What was done to the question before scoring, such as `direct prompt`. Null: nothing."""
+    """What was done to the model or the question before scoring: an attack with its setting, such
+    as `relearning: 20 steps`, or `direct prompt`. Null: nothing."""
     value: float | None
     """The metric, in its own unit (most are in percent). Null if no record could be scored."""
     low: float | None = None

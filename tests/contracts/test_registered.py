@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 
+from attacks.attacking import base_weights, under_attack
 from conftest import randomize
 from guarding import guarded, prompts
 from knowundo.cli.listing import What, _rows
@@ -33,7 +34,7 @@ from knowundo.recipes.reading import load_recipe
 from knowundo.region_rule import RegionRule
 from knowundo.registry import HOMES, entries
 from knowundo.runs.checks import check
-from knowundo.scoring.columns import NUMBERS
+from knowundo.scoring.columns import NUMBERS, columns
 from knowundo.scoring.generation import continue_prompts
 from knowundo.scoring.table import read_scores
 from knowundo.unlearning.settings import UnlearnSettings
@@ -41,6 +42,9 @@ from knowundo.unlearning.start import Start
 from knowundo.unlearning.training import unlearn
 from plugin_methods import install
 from tiny_run import tiny_run
+
+# Attacks with an argument that names a folder, which has no default.
+NEED_A_FOLDER = {"merging"}
 
 
 def test_every_kind_has_entries() -> None:
@@ -164,6 +168,65 @@ def test_localizer(toy: Model, toy_rows: dict[str, list[Encoded]], name: str) ->
         sizes = found["parameters"]
         assert sizes[name] <= 0.25 * sizes["everything"]
         assert all(name in tensor["scores"] for tensor in found["tensors"])
+
+
+@pytest.mark.parametrize("name", sorted(set(entries("attack")) - NEED_A_FOLDER))
+def test_attack(toy: Model, toy_rows: dict[str, list[Encoded]], name: str) -> None:
+    """With its defaults it scores the model in named settings, and leaves the base as it was."""
+    entry, base = entries("attack")[name], base_weights(toy)
+    assert entry.facts["changes"] in ("weights", "questions", "answers")
+    attacked = under_attack(toy, toy_rows)
+    entry(attacked, **entry.bind({}))
+    assert attacked.tables
+    for setting, table in attacked.tables.items():
+        assert ": " not in setting
+        assert set(table["scope"]) == {"unlearn", "retention"}
+        assert table["id"].is_unique
+        assert list(table.columns) == list(columns())
+    assert all(torch.equal(value, base[key]) for key, value in base_weights(toy).items())
+
+
+ATTACK_PLUGIN = '''
+from knowundo.registry import attack
+
+@attack(changes="weights")
+def shaken(attacked, *, size: float = 0.5):
+    """Noise on every weight that training may change.
+
+    Args:
+        attacked: the model.
+        size: standard deviation of the noise.
+    """
+    import torch
+
+    for parameter in attacked.model.parameters().values():
+        parameter.data += size * torch.randn_like(parameter)
+    attacked.score(f"size={size}")
+'''
+
+
+def test_an_attack_is_one_file(
+    toy_base: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Written into a folder, it is listed, validated, tried, scored and reported."""
+    install(ATTACK_PLUGIN, tmp_path / "plugins", monkeypatch, kind="attack")
+    listed = {row["name"]: row for row in _rows(What.attacks)}
+    assert listed["shaken"]["arguments"] == {"size": 0.5}
+    assert listed["shaken"]["changes"] == "weights"
+    with pytest.raises(BadInput, match="did you mean 'size'"):
+        tiny_run(tmp_path / "no", toy_base, "evaluate.attacks={shaken: {siz: 1.0}}")
+    run = tiny_run(
+        tmp_path / "run", toy_base, "data.subjects=1", "evaluate.attacks={shaken: {size: 3.0}}"
+    )
+    results = run_all(run)
+    asked = results.find("gradient_ascent", "perplexity", "unlearn", "train")
+    found = results.find(
+        "gradient_ascent", "perplexity", "unlearn", "train", attack="shaken: size=3.0"
+    )
+    assert asked is not None
+    assert found is not None
+    assert found.value != asked.value
+    assert "shaken: size=3.0" in (run.out / "report.html").read_text()
 
 
 @pytest.mark.parametrize("name", presets("recipes"))

@@ -8,6 +8,7 @@ import sys
 import typer
 
 from knowundo.cli import (
+    attack,
     certify,
     compare,
     data,
@@ -48,6 +49,7 @@ def _options(
 
 
 stages.add_to(app)
+attack.add_to(app)
 erase.add_to(app)
 compare.add_to(app)
 listing.add_to(app)

@@ -21,6 +21,7 @@ class What(StrEnum):
 
     methods = "methods"
     localizers = "localizers"
+    attacks = "attacks"
     metrics = "metrics"
     scorers = "scorers"
     benchmarks = "benchmarks"
@@ -35,7 +36,7 @@ def _registered(kind: str) -> list[dict[str, Any]]:
     rows = []
     for one in declared(kind):
         row = {"name": one.name, "arguments": one.arguments, "summary": one.summary, **one.facts}
-        if kind in (*_KINDS, "combination", "localizer"):
+        if kind in (*_KINDS, "combination", "localizer", "attack"):
             row["papers"] = [asdict(paper) for paper in one.papers]
         if kind in _KINDS:
             row["kind"] = _KINDS[kind]
@@ -53,8 +54,12 @@ def _source(row: Mapping[str, Any]) -> str:
     papers = (f"{paper['paper']}, arXiv:{paper['arxiv']}" for paper in row.get("papers", ()))
     reads = f"reads {', '.join(row['reads'])}" if row.get("reads") else ""
     needs = f"needs {', '.join(row['needs'])}" if row.get("needs") else ""
-    guard = f"a guard: changes {row['changes']}, no weights" if "changes" in row else ""
-    return "; ".join(filter(None, (*papers, reads, needs, guard)))
+    changes = ""
+    if "changes" in row:
+        guard = row.get("kind") == "guard"
+        changes = f"a guard: changes {row['changes']}, no weights" if guard else ""
+        changes = changes or f"changes {row['changes']}"
+    return "; ".join(filter(None, (*papers, reads, needs, changes)))
 
 
 def _presets() -> list[dict[str, Any]]:

@@ -138,6 +138,8 @@ class Evaluation:
             if group.empty:
                 continue
             accuracy = group["token_accuracy"].to_numpy(float)
+            if np.isnan(accuracy).all():  # such as answers that an attack drew
+                continue
             good = 100 * (1 - accuracy if scope == "unlearn" else accuracy)
             places = self._resampling(everyone).places(group["subject"].tolist())
             found[name] = float(good.mean()), [_mean(good, rows) for rows in places]

@@ -14,6 +14,7 @@ from knowundo.evaluation.collapse import collapsed
 from knowundo.evaluation.result_rows import Evaluation
 from knowundo.modeling.variant import ModelVariant
 from knowundo.modeling.weights import describe
+from knowundo.pipeline.attacks import AttackScores, attacked_variants, score_attacks
 from knowundo.pipeline.scores import (
     Scored,
     is_whole_model,
@@ -38,13 +39,17 @@ def evaluate(run: Run) -> Results:
         run.check_current()
     model = describe(run.model)
     _check_given(run)
+    for name in run.recipe.evaluate.attacks:
+        attacked_variants(run, name)
     run.claim()
     # Each group is an artifact of its own: a killed evaluation resumes with the group it was in.
     scored: dict[str, Scored] = {}
     for group in scoring_groups(run):
         scored |= score_group(run, group)
+    attacks = score_attacks(run)
     with run.reporter.task("evaluate: intervals") as progress:
         results = _results(run, model, scored, progress)
+        results.rows += _attack_rows(run, attacks)
     results.erasure = _held_erasure(run, results)
     write_results(results, run.out / "results.json")
     run.seal(run.out / "results.json")
@@ -115,6 +120,19 @@ def _evaluated(run: Run, scored: dict[str, Scored], progress: Progress) -> tuple
             under = Evaluation(tables, target=target, **settings).rows()
             rows += [row.model_copy(update={"attack": attack}) for row in under]
     return rows + [row for one in scored.values() for row in one.tasks], plain
+
+
+def _attack_rows(run: Run, attacks: AttackScores) -> list[Row]:
+    """Rows of results.json under attacks; the reference is the retain model's, attacked as well."""
+    rows, section = [], run.recipe.evaluate
+    settings: dict[str, Any] = {"draws": section.resamples, "seed": run.recipe.seed}
+    settings["asked"] = section.metrics
+    for attack, tables in attacks.items():
+        target = "retain" if "retain" in tables else None
+        for row in Evaluation(tables, target=target, **settings).rows():
+            if row.value is not None:  # what an attack does not measure is said by no row
+                rows.append(row.model_copy(update={"attack": attack}))
+    return rows
 
 
 def _results(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from knowundo.errors import unknown
 from knowundo.recipes.acceptance import Acceptance
@@ -204,6 +204,43 @@ class Unlearn(Section):
         return self.keep_every if plan.keep_every is None else plan.keep_every
 
 
+class AttackPlan(Section):
+    """Which models an attack is tried on, which rows are scored, and its own arguments."""
+
+    variants: tuple[str, ...] | None = None
+    """Names of the models. If null, the unlearned variants, and the retain model as the control."""
+    splits: tuple[Split, ...] = ("train", "val", "probe")
+    """Splits that are scored, of both scopes."""
+    limit: int | None = Field(40, ge=1)
+    """Rows of each scope and split that are scored, drawn by the seed. If null, all."""
+    arguments: dict[str, Any] = Field(default_factory=dict)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_keys(cls, given: Any) -> Any:
+        """Put every key that is not ours into `arguments`."""
+        if given is None:
+            return {}
+        if not isinstance(given, dict) or not isinstance(given.get("arguments", {}), dict):
+            raise ValueError("an attack is a mapping of its arguments such as {steps: [20]}")
+        own = {key: value for key, value in given.items() if key in cls.model_fields}
+        rest = {key: value for key, value in given.items() if key not in cls.model_fields}
+        return own | {"arguments": own.get("arguments", {}) | rest}
+
+
+def _by_name(given: Any) -> Any:
+    """Attacks by name; a list of names, or of names with arguments, means the same."""
+    if not isinstance(given, list | tuple):
+        return given
+    found: dict[Any, Any] = {}
+    for one in given:
+        named = {one: {}} if isinstance(one, str) else one
+        if not isinstance(named, dict) or len(named) != 1 or set(named) & set(found):
+            raise ValueError("a list of different names such as [relearning, sampling]")
+        found |= named
+    return found
+
+
 class Evaluate(Section):
     """What is scored."""
 
@@ -217,6 +254,11 @@ class Evaluate(Section):
     """Folders of more adapters of the base, or of whole models, that are scored too."""
     prefixes: tuple[Prefix, ...] = ()
     """Score val rows once more with each of these before the question."""
+    attacks: Annotated[dict[str, AttackPlan], BeforeValidator(_by_name)] = Field(
+        default_factory=dict
+    )
+    """Attacks that are tried and scored, as a list of names or with arguments: {relearning: {steps:
+    [20]}}. `knowundo list attacks` has them."""
     general_tasks: tuple[str, ...] = ()
     """Tasks of lm-evaluation-harness, such as mmlu or arc_challenge."""
     general_folder: str | None = None

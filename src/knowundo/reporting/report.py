@@ -18,6 +18,7 @@ from plotly.graph_objects import Figure
 from plotly.offline import get_plotlyjs
 
 from knowundo.data.records import redacted
+from knowundo.reporting.attacks import attack_table
 from knowundo.reporting.plots import evaluation_steps, heat_map, paths, trade_off, training_curves
 from knowundo.reporting.sentences import findings
 from knowundo.reporting.tables import (
@@ -94,6 +95,7 @@ def write_report(path: Path, results: Results, material: Material, *, redact: bo
         auto=f"{tried[0]:g} and {tried[-1]:g}" if tried else "",
         figures=figures,
         prefixed=prefix_table(results),
+        attacked=attack_table(results),
         tasks=task_table(results),
         region=material.region,
         located=len(material.located),

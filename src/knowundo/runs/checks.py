@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,8 @@ def check(recipe: Recipe) -> None:
             raise BadInput("localize.adopt: one region; name one localizer that it stands for")
     check_tasks(recipe.evaluate.general_tasks, recipe.evaluate.general_folder)
     scorers(recipe.evaluate.metrics)
+    for name, planned in recipe.evaluate.attacks.items():
+        get("attack", name).bind(planned.arguments)
     for plan in recipe.unlearn.variants:
         entry = planned_entry(plan.method)
         entry.bind(plan.arguments)
@@ -198,6 +201,9 @@ def effective(recipe: Recipe) -> dict[str, Any]:
             one["arguments"] = get("method", one["method"]).bind(one["arguments"])
             one["gradients"] = said(one["gradients"])
     localizers = whole["localize"]["localizers"]
+    for name, one in whole["evaluate"]["attacks"].items():
+        bound = get("attack", name).bind(one["arguments"])
+        one["arguments"] = json.loads(json.dumps(bound))  # a tuple is a list in the recipe's file
     # With their defaults, so that a default that changes in a later version is seen.
     for name in localizers:
         localizers[name] = get("localizer", name).bind(localizers[name])

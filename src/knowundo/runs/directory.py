@@ -52,6 +52,10 @@ class RunDirectory:
         """Folder of the scores of a variant."""
         return self.out / "scores" / name
 
+    def attack_scores(self, name: str, attack: str) -> Path:
+        """Folder of the scores of a variant under an attack; no variant's name has an @."""
+        return self.out / "scores" / f"{name}@{attack}"
+
     def done(self, artifact: Path, inputs: Sequence[Any]) -> bool:
         """True if an artifact of these inputs is there, whole, and the one that this run made.
 

@@ -6,6 +6,7 @@ left out gives stale results, and what is too much makes finished work again.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -143,6 +144,26 @@ def score_inputs(run: Run, variant: ModelVariant) -> list[Any]:
     # The columns too: scores of an older version lack the one that a new metric reads.
     schema = columns.identity(section.metrics)
     return run.inputs("score", schema, weights, *asked, general, quirks)
+
+
+def attack_inputs(run: Run, variant: ModelVariant, name: str) -> list[Any]:
+    """What the scores of a variant under an attack are made of."""
+    planned, entry = run.recipe.evaluate.attacks[name], get("attack", name)
+    bound = entry.bind(planned.arguments)
+    # A string argument may name a file or a folder: its content counts, not its name.
+    places = [Path(value) for value in bound.values() if isinstance(value, str)]
+    files = [
+        input_hash(file)
+        for place in places
+        if place.exists()
+        for file in ([place] if place.is_file() else base_files(str(place)))
+    ]
+    there = (run.memorized / MANIFEST).exists()
+    memorized = run.made(run.memorized, "memorize") if there else None
+    # Its functions beside the registered one count too.
+    source = Path(inspect.getfile(entry.function)).read_text(encoding="utf-8")
+    how = planned.splits, planned.limit, run.recipe.memorize.lr
+    return [*run.score_inputs(variant), "attack", name, bound, source, files, memorized, *how]
 
 
 def check_current(run: Run) -> None:

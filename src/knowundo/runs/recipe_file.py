@@ -24,14 +24,15 @@ def read_recipe_file(file: Path) -> dict[str, Any]:
 
 
 def amended_recipe(held: dict[str, Any], wanted: dict[str, Any]) -> dict[str, Any]:
-    """A held recipe with the keys that may change later: a given region, and further models.
+    """A held recipe with the keys that may change later: a region, further models, and attacks.
 
     What is made of them is known by its inputs, so nothing old is taken for it.
     """
     amended = dict(held)
-    for section, key in (("localize", "adopt"), ("evaluate", "models")):
-        if isinstance(held.get(section), dict):
-            amended[section] = held[section] | {key: wanted[section][key]}
+    later = (("localize", "adopt"), ("evaluate", "models"), ("evaluate", "attacks"))
+    for section, key in later:
+        if isinstance(held.get(section), dict) and key in wanted[section]:
+            amended[section] = amended[section] | {key: wanted[section][key]}
     return amended
 
 

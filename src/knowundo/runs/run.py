@@ -295,6 +295,10 @@ class Run(RunDirectory):
         """What a variant's scores are made of."""
         return inputs.score_inputs(self, variant)
 
+    def attack_inputs(self, variant: ModelVariant, name: str) -> list[Any]:
+        """What the scores of a variant under an attack are made of."""
+        return inputs.attack_inputs(self, variant, name)
+
     def check_current(self) -> None:
         """Refuse artifacts that were made of other rows, settings or weights than there are now."""
         inputs.check_current(self)
