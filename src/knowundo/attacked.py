@@ -10,7 +10,9 @@ import pandas as pd
 import torch
 
 from knowundo.data.encoded import Encoded
+from knowundo.data.encoding import fitting
 from knowundo.data.records import Record
+from knowundo.errors import BadInput
 from knowundo.modeling.forward import Forward
 from knowundo.modeling.model import Model
 from knowundo.scoring.alternatives import other_answers
@@ -65,12 +67,19 @@ class Attacked:
     def _kept(self) -> Job:
         return self.job.part("kept")
 
-    def score(self, setting: str, rows: Sequence[Encoded] | None = None) -> None:
+    def score(
+        self,
+        setting: str,
+        rows: Sequence[Encoded] | None = None,
+        *,
+        forward: Forward | None = None,
+    ) -> None:
         """Score the model as it is now, unless this setting was scored before.
 
         Args:
             setting: Of the attack, such as `20 steps`.
             rows: Questions as the attack asks them; each keeps its record's id. If `None`, `rows`.
+            forward: Another way to compute, which cannot generate. If `None`, `forward`.
         """
         if setting in self.tables:
             return
@@ -81,9 +90,9 @@ class Attacked:
         net, training = self.model.net, self.model.net.training
         net.eval()
         (table,) = score_adapters(
-            self.forward,
+            forward or self.forward,
             rows,
-            generated_splits=self.generated_splits,
+            generated_splits=self.generated_splits if forward is None else (),
             metrics=self.metrics,
             alternatives=alternatives,
             progress=self.job.progress,
@@ -91,6 +100,24 @@ class Attacked:
         )
         net.train(training)
         self.keep(setting, table)
+
+    def score_records(self, setting: str, records: Sequence[Record]) -> None:
+        """Score other questions; those that are too long are left out.
+
+        Args:
+            setting: Of the attack.
+            records: Each keeps its id, scope, split and answer.
+
+        Raises:
+            BadInput: Not one of them is short enough.
+        """
+        rows = fitting(records, self.encode)
+        if not rows:
+            raise BadInput(f"attack: {setting}: every question is too long; raise data.max_length")
+        if len(rows) < len(records):
+            left = len(records) - len(rows)
+            self.model.notes.add(f"attack: {setting}: {left} questions are too long, left out")
+        self.score(setting, rows)
 
     def keep(self, setting: str, table: pd.DataFrame) -> None:
         """Take scores that the attack made itself, with the columns of `scoring.table`.

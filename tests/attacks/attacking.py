@@ -20,8 +20,10 @@ from knowundo.unlearning.settings import UnlearnSettings
 from knowundo.unlearning.start import Start
 from knowundo.unlearning.training import unlearn
 
+Rows = dict[str, list[Encoded]]
 
-def under_attack(model: Model, rows: dict[str, list[Encoded]], **given: Any) -> Attacked:
+
+def under_attack(model: Model, rows: Rows, **given: Any) -> Attacked:
     """The model as it is now; rows of both scopes are scored."""
     memorized = model.state()
     settings: dict[str, Any] = {

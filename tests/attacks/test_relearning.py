@@ -8,17 +8,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from attacks.attacking import Taught, accuracy, under_attack
+from attacks.attacking import Rows, Taught, accuracy, under_attack
 from knowundo.attacked import Attacked
 from knowundo.attacks.relearning import relearning
-from knowundo.data.encoded import Encoded
 from knowundo.errors import BadInput
 from knowundo.modeling.adapters import Adaptation
 from knowundo.modeling.model import Model
 from knowundo.storage.checkpoints import Checkpoint
 from knowundo.storage.job import Job
-
-Rows = dict[str, list[Encoded]]
 
 
 def test_steps_are_those_of_one_training(toy: Model, toy_rows: Rows) -> None:

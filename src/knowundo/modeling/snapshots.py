@@ -10,6 +10,7 @@ step n      `StepKeeper`: the region after every n-th optimizer step but the las
 end         the stage unlearn: the region at the end, while it writes the steps before it
 before      batched scoring: all of the LoRA, while it tries whether adapters can be batched
 adapter     batched scoring: all of each adapter's LoRA, until they are stacked on the device
+base        attacks that change the base's weights: all of them, while they are changed
 
 Training itself holds none, but for `gradients: sam`, which copies the region within an optimizer
 step, on the device. The others are in the host's memory, which on a CPU is the model's own.
@@ -25,7 +26,7 @@ from weakref import WeakSet
 import torch
 
 INITIAL, MEMORIZED, BEST_STEP, BEST_RATE = "initial", "memorized", "best step", "best rate"
-END, BEFORE, ADAPTER = "end", "before", "adapter"
+END, BEFORE, ADAPTER, BASE = "end", "before", "adapter", "base"
 
 
 @dataclass(eq=False)

@@ -66,10 +66,10 @@ def load_state(model: Model, folder: Path) -> dict[str, torch.Tensor]:
     """
     if model.adaptation.kind == "lora":
         return _adapter_state(model, folder)
-    return _full_state(model, folder)
+    return full_state(model, folder)
 
 
-def _full_state(model: Model, folder: Path) -> dict[str, torch.Tensor]:
+def full_state(model: Model, folder: Path) -> dict[str, torch.Tensor]:
     """All weights of a folder by parameter name, loaded as transformers loads them.
 
     The names and shapes in a file need not be those of the model: transformers converts many when

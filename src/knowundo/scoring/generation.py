@@ -140,8 +140,34 @@ def sample(
         seed: of the draws; the same rows, in the same order, get the same answers.
         batch_size: answers at a time.
     """
+    how: dict[str, Any] = {"n": n, "temperature": temperature, "seed": seed}
+    drawn = drawn_answers(Forward(model), encoded, **how, batch_size=batch_size)
+    return {name: [text for _, text in said] for name, said in drawn.items()}
+
+
+@torch.no_grad()
+def drawn_answers(
+    forward: Forward,
+    encoded: Sequence[Encoded],
+    *,
+    n: int,
+    temperature: float,
+    seed: int,
+    batch_size: int = BATCH,
+) -> dict[str, list[tuple[list[int], str]]]:
+    """Sampled answers as `sample` gives them, each with its token ids, by record id.
+
+    Args:
+        forward: Of one model, with or without a guard.
+        encoded: As for `sample`.
+        n: As for `sample`.
+        temperature: As for `sample`.
+        seed: As for `sample`.
+        batch_size: As for `sample`.
+    """
+    model = forward.model
     order = sorted(encoded, key=lambda row: (row.answer_length, len(row.prompt)))
-    stops, answers = stop_ids(model, encoded), dict[str, list[str]]()
+    stops, answers = stop_ids(model, encoded), dict[str, list[tuple[list[int], str]]]()
 
     def draw(rows: Sequence[Encoded]) -> None:
         lengths = [max(row.answer_length - row.tail, 1) for row in rows]
@@ -152,11 +178,14 @@ def sample(
             stops=stops,
             each=n,
             temperature=temperature,
+            forward=forward,
         )
         new = output.unflatten(0, (len(rows), n))
         for row, length, drawn in zip(rows, lengths, new, strict=True):
-            said = decoded_all(model.tokenizer, drawn[:, :length].tolist(), stops=stops)
-            answers[row.record.id] = [without_ending(text, row.ending) for text in said]
+            ids = drawn[:, :length].tolist()
+            said = decoded_all(model.tokenizer, ids, stops=stops)
+            texts = [without_ending(text, row.ending) for text in said]
+            answers[row.record.id] = list(zip(ids, texts, strict=True))
 
     with torch.random.fork_rng(_cards(model)):
         torch.manual_seed(seed)
