@@ -134,7 +134,7 @@ def metric(
     does not get it.
 
     Args:
-        higher_is: What a high value means, such as "remembered".
+        higher_is: What a high value means: remembered, forgotten, fluent, damaged or refused.
         unit: "percent" or "ratio"; the mean of a scorer is multiplied by 100 for percent.
         groups: Of a metric over several groups, each `scope/split` or `scope/split/subset`: the
             function takes the scores of each, in this order, and the reference is a tuple of such.

@@ -140,7 +140,8 @@ def test_metric(name: str) -> None:
 
     values = np.linspace(0.1, 0.9, 5)
     entry = entries("metric")[name]
-    assert entry.facts["higher_is"] in ("remembered", "forgotten")
+    higher = ("remembered", "forgotten", "fluent", "damaged", "refused")
+    assert entry.facts["higher_is"] in higher
     scores = Scores(dict.fromkeys([*NUMBERS, *entries("scorer")], values))
     given = [scores] * max(len(entry.facts["groups"]), 1)
     reference = tuple(given) if entry.facts["groups"] else scores

@@ -43,6 +43,22 @@ class Scores:
             raise Unmeasured(name)
         return values
 
+    def paired(self, name: str, other: Scores) -> tuple[np.ndarray, np.ndarray]:
+        """A column here and in scores of the same records, of the records that both measure.
+
+        Raises:
+            Unmeasured: There is none.
+        """
+        both = []
+        for scores in (self, other):
+            scores.read.add(name)
+            column = scores.columns[name]
+            both.append(column if scores.rows is None else column[scores.rows])
+        there = ~np.isnan(both[0]) & ~np.isnan(both[1])
+        if not there.any():
+            raise Unmeasured(name)
+        return both[0][there], both[1][there]
+
     def unmeasured(self) -> int:
         """Rows that lack a number in some column that was read."""
         gaps = [int(np.isnan(self.columns[name]).sum()) for name in self.read]

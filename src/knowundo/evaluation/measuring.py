@@ -66,8 +66,10 @@ def measure(entry: Entry, groups: Sequence[Group], resampling: Resampling) -> Me
     """
     fresh = [group._replace(scores=Scores(group.scores.columns)) for group in groups]
     value = _call(entry, fresh)
+    if value is None:
+        return Measured(None, [], sum(len(group.subjects) for group in groups))
     unscored = sum(group.scores.unmeasured() for group in fresh)
-    if value is None or not entry.facts["interval"]:
+    if not entry.facts["interval"]:
         return Measured(value, [], unscored)
     if (factor := getattr(entry.function, "factor", None)) is not None:
         (group,) = groups
