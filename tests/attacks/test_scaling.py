@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import pandas as pd
 import torch
 
 from attacks.attacking import Rows, Taught, accuracy, under_attack
 from knowundo.attacks.scaling import scaling
+from knowundo.modeling.adapters import Adaptation
 from knowundo.modeling.model import Model
 
 
@@ -18,10 +20,36 @@ def test_the_settings_are_what_they_say(toy: Model, toy_rows: Rows) -> None:
     toy.restore(target)
     attacked.score("base")
     tables = attacked.tables
-    assert tables["adapter x 1"].equals(tables["as it is"])
+    torch.testing.assert_close(losses(tables["change x 1"]), losses(tables["as it is"]))
     # Both are the base: with a B of zero, and with all of zero.
-    assert tables["adapter x 0"].equals(tables["base"])
-    assert tables["1 towards memorized"].equals(tables["base"])
+    torch.testing.assert_close(losses(tables["change x 0"]), losses(tables["base"]))
+    torch.testing.assert_close(losses(tables["1 towards memorized"]), losses(tables["base"]))
+
+
+def losses(table: pd.DataFrame) -> torch.Tensor:
+    return torch.tensor(table["mean_nll"])
+
+
+def test_without_a_lora_the_change_of_the_weights_is_scaled(toy_base: str, toy_rows: Rows) -> None:
+    model = Model(toy_base, Adaptation("full"))
+    attacked = under_attack(model, toy_rows)
+    attacked.score("base")
+    name = "model.layers.0.mlp.down_proj.weight"
+    model.copy_initial([name])
+    with torch.no_grad():
+        model.parameters()[name].mul_(3.0)
+    scaling(attacked, scales=(0.0, 0.5, 1.0))
+    torch.testing.assert_close(
+        losses(attacked.tables["change x 0"]), losses(attacked.tables["base"])
+    )
+    attacked.score("after")
+    assert losses(attacked.tables["after"]).equal(losses(attacked.tables["change x 1"]))
+    with torch.no_grad():
+        model.parameters()[name].mul_(2 / 3)
+    attacked.score("half")
+    torch.testing.assert_close(
+        losses(attacked.tables["change x 0.5"]), losses(attacked.tables["half"])
+    )
 
 
 def test_an_adapter_that_was_turned_down_comes_back(taught: Taught) -> None:
@@ -36,7 +64,7 @@ def test_an_adapter_that_was_turned_down_comes_back(taught: Taught) -> None:
         taught.model.restore(state)
         attacked = under_attack(taught.model, taught.rows, memorized=None)
         scaling(attacked, scales=(1.0, 10.0))
-        found[name] = [accuracy(attacked, f"adapter x {scale}") for scale in (1, 10)]
+        found[name] = [accuracy(attacked, f"change x {scale}") for scale in (1, 10)]
     assert found["turned down"][0] < 0.3
     assert found["turned down"][1] > 0.9
     assert found["never"][1] < 0.3
@@ -46,5 +74,5 @@ def test_halfway_back_an_unlearned_model_knows_more(taught: Taught) -> None:
     taught.model.restore(taught.hidden)
     attacked = under_attack(taught.model, taught.rows, memorized=lambda: taught.known)
     scaling(attacked, scales=(1.0,), memorized=(0.5,))
-    assert accuracy(attacked, "0.5 towards memorized") > accuracy(attacked, "adapter x 1") + 0.3
+    assert accuracy(attacked, "0.5 towards memorized") > accuracy(attacked, "change x 1") + 0.3
     assert all(torch.equal(v, taught.hidden[n]) for n, v in taught.model.state().items())

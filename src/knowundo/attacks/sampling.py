@@ -12,6 +12,7 @@ from pydantic import Field
 from knowundo.attacked import Attacked
 from knowundo.data.decoding import decoded_all, said_verbatim, true_ids
 from knowundo.data.encoded import Encoded
+from knowundo.data.records import ASKED
 from knowundo.data.wording import rouge_l
 from knowundo.errors import BadInput
 from knowundo.registry import attack
@@ -55,7 +56,7 @@ def sampling(
         row
         for row in attacked.rows
         if row.record.scope in scopes
-        and row.record.kind == "qa"
+        and row.record.kind in ASKED
         and row.record.split in attacked.generated_splits
     ]
     if not rows:

@@ -1,12 +1,15 @@
-"""Scaling: between the memorized model, the unlearned one, and beyond."""
+"""Scaling: what unlearning changed, switched off, turned down or up."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated
 
+import torch
 from pydantic import Field
 
 from knowundo.attacked import Attacked
+from knowundo.modeling.model import Model
 from knowundo.registry import attack
 
 
@@ -14,37 +17,51 @@ from knowundo.registry import attack
 def scaling(
     attacked: Attacked,
     *,
-    scales: tuple[Annotated[float, Field(ge=0)], ...] = (0.0, 0.5, 2.0),
-    memorized: tuple[Annotated[float, Field(gt=0, le=1)], ...] = (0.25, 0.5),
+    scales: Annotated[tuple[Annotated[float, Field(ge=0)], ...], Field(min_length=1)] = (
+        0.0,
+        0.5,
+        2.0,
+    ),
+    memorized: tuple[Annotated[float, Field(gt=0, le=1)], ...] = (),
 ) -> None:
-    """Scale the adapter, or move the weights part of the way back to the memorized model.
+    """Scale what was changed of the base, or go part of the way back to the memorized model.
 
     Whoever holds base and adapter can switch the adapter off (scale 0): knowledge that only the
     adapter suppresses is back then, whereas knowledge that left the weights is not. An adapter that
-    was turned down comes back with a scale above 1. Task vectors say that models between two
-    finetuned ones behave in between (Ilharco et al. 2023, arXiv:2212.04089), so that steps towards
-    the memorized model show how far away the knowledge is.
+    was turned down comes back with a scale above 1. Task vectors are scaled so (Ilharco et al.
+    2023, arXiv:2212.04089).
 
     Args:
         attacked: The model.
-        scales: Factors of what the LoRA adds to the base; there are none of a model whose own
-            weights were trained.
-        memorized: Shares of the way to the memorized weights. Of a LoRA, its two matrices are
-            moved, as between two steps of a training.
+        scales: Factors of what a LoRA adds to the base, or of what training changed of the base's
+            own weights.
+        memorized: Shares of the way to the memorized weights, which an attacker hardly has: they
+            tell how far away the knowledge is. Of a LoRA, both matrices are moved, as between two
+            steps of a training.
     """
-    model = attacked.model
-    start = model.state()
-    up = [name for name in start if "lora_B" in name]
-    if up:
-        for scale in scales:
-            model.overwrite({name: scale * start[name] for name in up})
-            attacked.score(f"adapter x {scale:g}")
-        model.overwrite(start)
-    if attacked.memorized is None:
+    model, start = attacked.model, attacked.model.state()
+    of_lora = {name: torch.zeros_like(value) for name, value in start.items() if "lora_B" in name}
+    first = of_lora or model.initial.tensors
+    for scale in scales:
+        _move(model, start, first, 1 - scale)
+        attacked.score(f"change x {scale:g}")
+    model.overwrite(start)
+    if not memorized or attacked.memorized is None:
         return
     target = attacked.memorized()
     for share in memorized:
-        pairs = {name: (start[name], target[name].to(start[name])) for name in start}
-        model.overwrite({n: (1 - share) * a + share * b for n, (a, b) in pairs.items()})
+        _move(model, start, target, share)
         attacked.score(f"{share:g} towards memorized")
     model.overwrite(start)
+
+
+def _move(
+    model: Model,
+    start: Mapping[str, torch.Tensor],
+    target: Mapping[str, torch.Tensor],
+    share: float,
+) -> None:
+    """Make the weights those at a share of the way from the start to the target."""
+    model.overwrite(
+        {n: start[n] + share * (value.to(start[n]) - start[n]) for n, value in target.items()}
+    )
