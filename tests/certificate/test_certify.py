@@ -15,6 +15,7 @@ from knowundo.certificate.keys import hidden_row, read_signing_key
 from knowundo.certificate.verifying import verify_all, verify_certificate
 from knowundo.errors import BadInput
 from knowundo.recipes.acceptance import SEALED
+from knowundo.runs.purge import holdings, purge
 from knowundo.runs.run import Run
 from knowundo.storage.artifacts import MANIFEST
 from knowundo.storage.integrity import seal
@@ -70,6 +71,16 @@ def test_no_text_is_in_it_unless_asked(run: Run) -> None:
     shown = certify(run, NAME, reveal=True)
     assert private[0] in (shown.folder / "evidence.json").read_text()
     assert private[0] in (shown.folder / "certificate.html").read_text()
+
+
+def test_a_purge_removes_what_shows_texts_only(run: Run) -> None:
+    certify(run, NAME)
+    assert "certificate/gradient_ascent" not in holdings(run.out)
+    certify(run, NAME, reveal=True)
+    assert "certificate/gradient_ascent" in holdings(run.out)
+    purge(run.out)
+    assert not (run.out / "certificate" / NAME).exists()
+    assert not any(one.bad for one in verify_all(run.out))
 
 
 @pytest.mark.parametrize("signed", [True, False])

@@ -135,6 +135,14 @@ def test_attacks_go_to_their_questions() -> None:
     assert where("other_attacks") == ["in_context: 8 rows", "new: 1"]
 
 
+@pytest.mark.parametrize(
+    ("value", "state"), [(50.0, "passed"), (61.0, "failed"), (39.0, "failed"), (None, "not_tested")]
+)
+def test_members_that_are_too_unlikely_are_told_as_well(value: float | None, state: str) -> None:
+    assert asked("membership", row("m", "min_k_auc", value, scope=None, split=None)).state == state
+    assert asked("membership", row("m", "other_auc", value)).state == "not_tested"
+
+
 def test_what_nobody_knows_is_no_measure_of_retention() -> None:
     rows = [
         row(name, "token_accuracy", value, scope="retention", split=split)

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from conftest import Call
+from knowundo.certificate.verifying import verify_all, verify_certificate
 from knowundo.data.benchmarks.embedded import general_records
 from knowundo.data.encoding import encode
 from knowundo.data.records import Record
@@ -105,6 +106,24 @@ def known(first: Erased) -> Known:
 def exact(model: Model, records: Sequence[Record]) -> float:
     said = generate(model, encode(records, model.tokenizer))
     return 100 * sum(said[r.id].strip() == r.answer.strip() for r in records) / len(records)
+
+
+def test_the_certificate_rests_on_the_same_verdict(first: Erased) -> None:
+    evidence = first.certificate.evidence
+    assert evidence.erasure is not None
+    assert evidence.erasure.sentence == first.verdict
+    assert (evidence.folder, evidence.criteria) == ("model", "before the run")
+    assert evidence.answer("asked").state == evidence.answer("latent").state == "passed"
+    assert evidence.answer("relearning").state == "not_tested"
+    assert evidence.findings == []
+    assert [one for one in verify_all(first.run.out) if one.bad] == []
+    name = next(one.name for one in evidence.weights if one.name.endswith(".safetensors"))
+    weights = first.run.out / "model" / name
+    whole = weights.read_bytes()
+    weights.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    found = {one.name: one.state for one in verify_certificate(first.certificate.folder)}
+    weights.write_bytes(whole)
+    assert found[name] == "changed"
 
 
 def test_the_list_is_gone_and_the_rest_is_there(known: Known, first: Erased) -> None:

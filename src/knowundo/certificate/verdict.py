@@ -159,12 +159,12 @@ def _sentence(state: State, checks: Sequence[Check], missing: Sequence[str]) -> 
     """The verdict with the check that decided it."""
     said = _SHOWN[state]
     deciding = [check for check in checks if check.state == state]
-    if deciding:
+    if deciding and not (state == "not_tested" and missing):
         said += ": " + _words(max(deciding, key=_distance))
         if len(deciding) > 1:
             said += f", the worst of {len(deciding)} checks"
     if missing:
-        said += f"{'; ' if deciding else ': '}{'; '.join(missing)}"
+        said += f"{'; ' if said != _SHOWN[state] else ': '}{'; '.join(missing)}"
     elif state == "not_tested":
         said += ": nothing was measured that the criterion could be held against"
     return said

@@ -121,6 +121,14 @@ def erase(
             "allows.",
         ),
     ] = False,
+    key: Annotated[
+        Path | None,
+        typer.Option(
+            "--key",
+            help="The controller's ed25519 private key (PEM), which signs the certificate. If "
+            "omitted, it is not signed.",
+        ),
+    ] = None,
     redact: Redact = False,
     sets: Sets = None,
     as_json: AsJson = False,
@@ -151,6 +159,7 @@ def erase(
         earlier=tuple(earlier or ()),
         redact=redact,
         accept_damage=accept_damage,
+        key=key,
         sets=tuple(sets or ()),
     )
     done = run_request(request, RichReporter())
@@ -161,6 +170,7 @@ def erase(
             "verdict": done.verdict,
             "model": handed,
             "report": str(out / "report.html"),
+            "certificate": str(done.certificate.folder),
             "check": done.check.as_dict(),
             "relapsed": done.relapsed,
             "results": done.results.model_dump(mode="json"),
@@ -187,6 +197,8 @@ def _show(done: Erased, failed: MethodsFailed | None) -> None:
     if done.exported is not None:
         lines.append(f"model: {done.exported.folder} ({done.exported.form})")
     lines.append(f"report: {done.run.out / 'report.html'}")
+    outcome = done.certificate.evidence.outcome.replace("_", " ")
+    lines.append(f"certificate: {done.certificate.folder} ({outcome})")
     print("\n".join(map(plain, lines)))
 
 

@@ -17,6 +17,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from knowundo.certificate.certify import certify
 from knowundo.erasure.facts import collect, record, with_export
 from knowundo.erasure.formats import settle_format
 from knowundo.erasure.given import GivenLists, read_given
@@ -98,8 +99,19 @@ def run_request(request: ErasureRequest, reporter: Reporter | None = None) -> Er
         if exported is not None:
             facts = with_export(facts, exported, time.monotonic() - began)
             results = record(run, results, facts, redact=request.redact)
+        certificate = certify(
+            run, ERASED, key=request.key, exported=None if exported is None else exported.folder
+        )
     return Erased(
-        run, results, check, exported, log, verdict.relapsed, str(verdict), request.loaded
+        run,
+        results,
+        check,
+        exported,
+        log,
+        verdict.relapsed,
+        str(verdict),
+        certificate,
+        request.loaded,
     )
 
 

@@ -121,6 +121,7 @@ def command_of(request: ErasureRequest) -> str:
         "--route": None if request.route == "auto" else request.route,
         "--answer-with": request.answer_with,
         "--format": request.form,
+        "--key": request.key,
     }
     words += [word for name, value in options.items() if value for word in (name, str(value))]
     words += [word for folder in request.earlier for word in ("--earlier", str(folder))]
@@ -141,6 +142,8 @@ def _call_of(request: ErasureRequest) -> str:
     given |= {"answer_with": request.answer_with, "earlier": [str(f) for f in request.earlier]}
     given |= {"sets": list(request.sets), "redact": request.redact}
     given |= {"accept_damage": request.accept_damage}
+    if request.key is not None:
+        given["key"] = str(request.key)
     if request.loaded is None and request.adapter is not None:
         given["adapter"] = str(request.adapter)
     lists = {"retention": request.retention, "val": request.val}

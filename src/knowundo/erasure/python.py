@@ -47,6 +47,7 @@ class ErasureOptions(TypedDict, total=False):
     sets: Sequence[str]
     redact: bool
     accept_damage: bool
+    key: str | Path | None
     copy: bool
     reporter: Reporter
 
@@ -115,6 +116,8 @@ def _given(options: ErasureOptions) -> dict[str, Any]:
     made: dict[str, Any] = {k: v for k, v in options.items() if k not in ("copy", "reporter")}
     if (adapter := options.get("adapter")) is not None:
         made["adapter"] = Path(adapter)
+    if (key := options.get("key")) is not None:
+        made["key"] = Path(key)
     if "val" in options:
         made["val"] = _source(options["val"], "val")
     for key in ("earlier", "sets"):

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from knowundo.certificate.keys import read_signing_key
 from knowundo.data.lists.rows import RowSource
 from knowundo.data.records import Record
 from knowundo.erasure.loaded import LoadedModel
@@ -58,6 +59,8 @@ class ErasureRequest:
         loaded: the model, if its owner has loaded it. If `None`, it is loaded by its name.
         accept_damage: export a model even if it lost more of what must stay than
             `unlearn.stop.floor` allows.
+        key: the controller's ed25519 private key (PEM), which signs the certificate. If `None`, it
+            is not signed.
     """
 
     model: str
@@ -76,6 +79,7 @@ class ErasureRequest:
     redact: bool = False
     loaded: LoadedModel | None = None
     accept_damage: bool = False
+    key: Path | None = None
 
     @property
     def merged(self) -> bool:
@@ -153,9 +157,11 @@ def check_request(request: ErasureRequest, recipe: Recipe, unlearn: list[Record]
         unlearn: rows of the list.
 
     Raises:
-        BadInput: the recipe makes another model than the one to export, or the list cannot be
-            answered as the request asks.
+        BadInput: the recipe makes another model than the one to export, the list cannot be
+            answered as the request asks, or the key cannot sign.
     """
+    if request.key is not None:
+        read_signing_key(request.key)
     if [variant.name for variant in recipe.unlearn.variants] != [ERASED]:
         raise BadInput(f"--set unlearn.variants: one variant, named {ERASED}, makes the model")
     if recipe.unlearn.keeps(recipe.unlearn.variants[0]) is not None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from peft import PeftModel
 from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
+from knowundo.certificate.certify import Certificate
 from knowundo.erasure.list_check import ListCheck
 from knowundo.erasure.loaded import LoadedModel
 from knowundo.erasure.request_log import RequestLog
@@ -32,6 +33,7 @@ class Erased:
         log: all requests that the exported model has been through.
         relapsed: numbers of earlier requests that are known again.
         verdict: whether the list is gone, in one line; says why if no model is exported.
+        certificate: the evidence on the unlearned model, in `out/certificate/erased`.
         loaded: the model that was handed in. If `None`, it was named.
     """
 
@@ -42,6 +44,7 @@ class Erased:
     log: RequestLog
     relapsed: list[int]
     verdict: str
+    certificate: Certificate
     loaded: LoadedModel | None = None
 
     @property

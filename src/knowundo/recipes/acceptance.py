@@ -77,12 +77,24 @@ class Acceptance(Section):
     """Stays forgotten over 50 steps of relearning: the attack `relearning`."""
     quantization: Criteria = _bound("exact_match", at_most=5.0)
     """Stays forgotten after quantization to 4 bits: the attack `quantization`."""
-    scaling: Criteria = _bound("exact_match", at_most=5.0)
-    """Stays forgotten when the change of the weights is scaled: the attack `scaling`."""
-    other_attacks: Criteria = _bound("exact_match", at_most=5.0)
-    """Stays forgotten under every other attack that was run."""
-    membership: Criteria = _bound("min_k_auc", at_most=60.0)
-    """Members of the unlearn scope look no different from holdout rows."""
+    scaling: Criteria = _bound("exact_match", at_most=10.0, of="over_target")
+    """Stays forgotten when the change of the weights is scaled: the attack `scaling`, which moves
+    the retain model too."""
+    other_attacks: Criteria = Field(
+        (
+            Criterion(metric="exact_match", at_most=5.0),
+            Criterion(metric="token_accuracy", at_most=10.0, of="over_target"),
+        )
+    )
+    """Stays forgotten under every other attack that was run; some of them generate no answer."""
+    membership: Criteria = Field(
+        (
+            Criterion(metric="min_k_auc", at_most=60.0),
+            Criterion(metric="min_k_auc", at_least=40.0),
+        )
+    )
+    """Members of the unlearn scope look no different from holdout rows: neither likelier nor, which
+    tells them as well, less likely. `evaluate.metrics` has to ask for the metric."""
     retention: Criteria = _bound("token_accuracy", at_least=-5.0, of="change")
     """The retention scope is intact."""
     general: Criteria = _bound("token_accuracy", at_least=-5.0, of="change")

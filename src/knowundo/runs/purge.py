@@ -2,9 +2,9 @@
 
 Removed are the models that know the unlearn scope, such as the adapter that an erasure was handed,
 kept steps of unlearning, guards (what they learned is of the unlearn scope), checkpoints, an
-erasure's lists and a report that is not redacted. In the scores, every question and answer of the
-unlearn scope is replaced by its hash and length. The unlearned models, regions and numbers stay.
-Files are removed, which does not wipe a disk.
+erasure's lists, a report that is not redacted and certificates that show texts. In the scores,
+every question and answer of the unlearn scope is replaced by its hash and length. The unlearned
+models, regions and numbers stay. Files are removed, which does not wipe a disk.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from knowundo.progress import Reporter
 from knowundo.reporting.report import REDACTED
 from knowundo.scoring.table import read_scores, write_scores
 from knowundo.storage.artifacts import KEPT_NAME, MANIFEST, read_manifest
-from knowundo.storage.files import file_hash, new_file, write_json
+from knowundo.storage.files import file_hash, new_file, read_json, write_json
 from knowundo.storage.integrity import mark, read_seal, seal, unseal
 from knowundo.storage.locks import exclusive
 from knowundo.version import __version__
@@ -47,7 +47,18 @@ def holdings(out: Path) -> list[str]:
     made = sorted((out / "unlearned").glob("*"))
     kept = [f for f in made if KEPT_NAME.fullmatch(f.name) or is_guard(f)]
     found += [str(folder.relative_to(out)) for folder in kept]
+    found += [str(folder.relative_to(out)) for folder in _revealing(out)]
     return found + [str(f.parent.relative_to(out)) for f in _tables(out) if _shows(f)]
+
+
+def _revealing(out: Path) -> list[Path]:
+    """Folders of certificates that were written with the texts of what had to go."""
+    files = sorted((out / "certificate").glob("*/evidence.json"))
+    return [
+        file.parent
+        for file in files
+        if any(entry["question"] is not None for entry in read_json(file)["scope"]["entries"])
+    ]
 
 
 def _tables(out: Path) -> list[Path]:
