@@ -8,9 +8,9 @@
 
 Each stage is a function of its own over a `Run`: memorize, localize, unlearn, evaluate, report.
 `sweep` searches the settings of a method, `export` writes an unlearned model, `estimate` tells the
-memory that a recipe needs, and `erase(model, tokenizer, rows)` does all of it for a user's own
-list. A base that is in
-memory already takes the place of a name: `Run(recipe, out, model=net, tokenizer=tokenizer)`.
+memory that a recipe needs, `certify` writes down the evidence on a model, and `erase(model,
+tokenizer, rows)` does all of it for a user's own list. A base that is in memory already takes the
+place of a name: `Run(recipe, out, model=net, tokenizer=tokenizer)`.
 A method is one file with `@method` above its loss; likewise `@guard`, `@metric`, `@localizer`,
 `@benchmark`.
 """
@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 from knowundo.version import __version__
 
 if TYPE_CHECKING:
+    from knowundo.certificate.certify import certify
     from knowundo.data.records import Record
     from knowundo.erasure.erase import run_request
     from knowundo.erasure.python import erase
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
 
 # Where each public name lives; loaded on first use, so that importing the package is cheap.
 _HOMES = {
+    "certificate.certify": ("certify",),
     "erasure.erase": ("run_request",),
     "erasure.python": ("erase",),
     "erasure.request": ("ErasureRequest",),
@@ -69,6 +71,7 @@ __all__ = [
     "Run",
     "__version__",
     "benchmark",
+    "certify",
     "erase",
     "estimate",
     "evaluate",

@@ -16,7 +16,7 @@ def test_public_names_are_sorted_and_there() -> None:
 
 def test_every_entry_point_is_public() -> None:
     """Functions, not the packages that they are in."""
-    for name in ("erase", "estimate", "export", "sweep"):
+    for name in ("certify", "erase", "estimate", "export", "sweep"):
         assert name in knowundo.__all__
         assert callable(getattr(knowundo, name))
 
