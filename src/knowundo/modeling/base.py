@@ -8,7 +8,7 @@ from pathlib import Path
 
 from huggingface_hub import try_to_load_from_cache
 from huggingface_hub.errors import HFValidationError
-from transformers import AutoTokenizer
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from knowundo.errors import BadInput, first_line
 from knowundo.modeling.adapters import TOKENIZER
@@ -19,6 +19,24 @@ from knowundo.storage.files import can_exist
 def base_path(base: str) -> str:
     """Where transformers finds a base: `embedded` is a part of this package."""
     return str(files("knowundo") / "embedded") if base == "embedded" else base
+
+
+def load_tokenizer(base: str) -> PreTrainedTokenizerBase:
+    """The tokenizer of a base, without its weights.
+
+    Args:
+        base: `embedded`, a folder, or a name on the hub.
+
+    Raises:
+        BadInput: It cannot be loaded.
+    """
+    try:
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(base_path(base))
+    except UNREADABLE as error:
+        raise BadInput(
+            f"base '{base}': its tokenizer cannot be loaded ({first_line(error)})"
+        ) from None
+    return tokenizer
 
 
 def base_folder(base: str) -> Path | None:
