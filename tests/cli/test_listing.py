@@ -38,3 +38,13 @@ def test_localizers_name_their_papers_and_what_they_need(knowundo: Call) -> None
     assert rows["memflex"]["needs"] is None
     plain = " ".join(knowundo("list", "localizers").stdout.split())
     assert "needs gradients, weights" in plain
+
+
+def test_benchmarks_say_licence_size_and_what_they_need(knowundo: Call) -> None:
+    rows = {r["name"]: r for r in json.loads(knowundo("list", "benchmarks", "--json").stdout)}
+    assert set(rows) >= {"embedded", "knowundo", "lists", "lume", "muse", "rwku", "suite", "tofu"}
+    assert all(row["licence"] and row["size"] and row["requires"] for row in rows.values())
+    assert rows["tofu"]["domains"] == ["forget01", "forget05", "forget10"]
+    plain = " ".join(knowundo("list", "benchmarks").stdout.split())
+    assert "licence: CC-BY-4.0; Jin et al. 2024, arXiv:2406.10890" in plain
+    assert "size: 4,000 questions on 200 authors; 6 MB" in plain

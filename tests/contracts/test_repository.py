@@ -65,6 +65,13 @@ def test_the_table_of_methods_is_up_to_date() -> None:
     assert "| `npo` |" in text
 
 
+def test_the_table_of_benchmarks_is_up_to_date() -> None:
+    script = runpy.run_path(str(ROOT / "scripts" / "build_benchmarks_page.py"))
+    text = script["PAGE"].read_text(encoding="utf-8")
+    assert text == script["page"](text), "run scripts/build_benchmarks_page.py"
+    assert "| `tofu` |" in text
+
+
 def test_the_readme_is_short() -> None:
     assert len((ROOT / "README.md").read_text().splitlines()) <= 120
 

@@ -62,6 +62,19 @@ def _source(row: Mapping[str, Any]) -> str:
     return "; ".join(filter(None, (*papers, reads, needs, changes)))
 
 
+def _data(row: Mapping[str, Any]) -> str:
+    """Domains, size, licence and origin of a benchmark; nothing for other kinds."""
+    if "domains" not in row:
+        return ""
+    told = {
+        "domains": ", ".join(row["domains"]),
+        "size": row.get("size"),
+        "licence": f"{row['licence']}; {row['citation']}",
+        "requires": row.get("requires"),
+    }
+    return "\n".join(f"{name}: {said}" for name, said in told.items() if said)
+
+
 def _presets() -> list[dict[str, Any]]:
     from knowundo.recipes.presets import presets
 
@@ -111,7 +124,7 @@ def listing(
         about = plain(row["template"]) if "template" in row else arguments
         if what is What.presets:
             about = row["kind"]
-        described = "\n".join(filter(None, (row["summary"], _source(row))))
+        described = "\n".join(filter(None, (row["summary"], _source(row), _data(row))))
         table.add_row(*map(escape, (row["name"], about, described)))
     Console(highlight=False).print(table)
 

@@ -18,7 +18,13 @@ from knowundo.registry import benchmark
 DOMAINS = ("lists",)
 
 
-@benchmark(domains=DOMAINS, licence="yours", citation="your own lists")
+@benchmark(
+    domains=DOMAINS,
+    licence="yours",
+    citation="your own lists",
+    size="any number of rows",
+    requires="a folder with unlearn.jsonl and retention.jsonl",
+)
 def lists(*, domain: str = "lists", source: str, seed: int = 0) -> list[Record]:
     """Lists of your own: unlearn.jsonl, retention.jsonl, general.jsonl and earlier.jsonl.
 
