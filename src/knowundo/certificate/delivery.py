@@ -50,7 +50,8 @@ def parents_of(run: Run, variant: ModelVariant) -> list[Parent]:
     files = [] if isinstance(run.base, MemoryBase) else base_files(base)
     found = [Parent(role="base", name=_last(base), files=hashes(files))]
     start = run.start.folder
-    if start is not None and start != variant.folder:
+    # Behind a guard that model is what answers.
+    if start is not None and (variant.guard is not None or start != variant.folder):
         found.append(Parent(role="memorized", name="memorized", files=model_files(start)))
     return found
 

@@ -10,6 +10,9 @@ from knowundo.errors import BadInput
 from knowundo.storage.artifacts import MANIFEST
 from knowundo.storage.files import file_hash
 
+# As modeling.guard_files names it, which needs torch.
+GUARD = "guard.json"
+
 # What a loader reads; curves, logs and cards say nothing that changes an answer.
 _READ = (".safetensors", ".json", ".jinja", ".model", ".txt")
 _ASIDE = (MANIFEST, "curve.json", "erasure_ledger.json", "training.json")
@@ -22,7 +25,8 @@ def model_files(folder: Path) -> list[FileHash]:
         BadInput: There are no weights.
     """
     files = [f for f in sorted(folder.rglob("*")) if f.suffix in _READ and f.name not in _ASIDE]
-    if not any(file.suffix == ".safetensors" for file in files):
+    # A guard may have learned nothing: its settings are all there is of it.
+    if not any(file.suffix == ".safetensors" or file.name == GUARD for file in files):
         raise BadInput(f"{folder}: holds no weights (.safetensors); name the model's folder")
     names = [file.relative_to(folder).as_posix() for file in files]
     return [FileHash(name=n, sha256=file_hash(f)) for n, f in zip(names, files, strict=True)]

@@ -94,7 +94,7 @@ class Acceptance(Section):
         )
     )
     """Members of the unlearn scope look no different from holdout rows: neither likelier nor, which
-    tells them as well, less likely. `evaluate.metrics` has to ask for the metric."""
+    tells them as well, less likely."""
     retention: Criteria = _bound("token_accuracy", at_least=-5.0, of="change")
     """The retention scope is intact."""
     general: Criteria = _bound("token_accuracy", at_least=-5.0, of="change")
