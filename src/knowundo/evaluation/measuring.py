@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
-
-import numpy as np
 
 from knowundo.entry import Entry
 from knowundo.evaluation.groups import Scores, Unmeasured
@@ -64,48 +63,55 @@ def measure(entry: Entry, groups: Sequence[Group], resampling: Resampling) -> Me
         groups: Their subjects are among those of the resampling.
         resampling: Draws.
     """
-    fresh = [group._replace(scores=Scores(group.scores.columns)) for group in groups]
-    value = _call(entry, fresh)
+    call = _Call(entry)
+    fresh = [Scores(group.scores.columns) for group in groups]
+    value = call(fresh, [group.reference for group in groups])
     if value is None:
         return Measured(None, [], sum(len(group.subjects) for group in groups))
-    unscored = sum(group.scores.unmeasured() for group in fresh)
+    unscored = sum(scores.unmeasured() for scores in fresh)
     if not entry.facts["interval"]:
         return Measured(value, [], unscored)
     if (factor := getattr(entry.function, "factor", None)) is not None:
         (group,) = groups
         column = group.scores.columns[entry.name]
         return Measured(value, factor * resampling.means(group.subjects, column), unscored)
-    return Measured(value, _resampled(entry, groups, resampling), unscored)
+    return Measured(value, _resampled(call, groups, resampling), unscored)
 
 
-def _resampled(entry: Entry, groups: Sequence[Group], resampling: Resampling) -> list[float]:
+def _resampled(call: _Call, groups: Sequence[Group], resampling: Resampling) -> list[float]:
     """The metric called again on every draw; draws without a row in some group are left out."""
     places = [resampling.places(group.subjects) for group in groups]
     samples = []
     for drawn in zip(*places, strict=True):
         if not all(len(rows) for rows in drawn):
             continue
-        taken = [
-            group._replace(
-                scores=group.scores.take(rows),
-                reference=group.reference.take(rows) if group.reference else None,
-            )
+        taken = [group.scores.take(rows) for group, rows in zip(groups, drawn, strict=True)]
+        references: list[Scores | None] = [
+            group.reference.take(rows) if call.compares and group.reference else None
             for group, rows in zip(groups, drawn, strict=True)
         ]
-        value = _call(entry, taken)
+        value = call(taken, references)
         samples.append(float("nan") if value is None else value)
     return samples
 
 
-def _call(entry: Entry, groups: Sequence[Group]) -> float | None:
-    """The metric's value; `None` where the groups have nothing that it measures."""
-    given: dict[str, Any] = {}
-    if "reference" in entry.arguments:
-        references = tuple(group.reference for group in groups)
-        several = None if None in references else references
-        given["reference"] = several if entry.facts["groups"] else references[0]
-    try:
-        value: float = entry(*(group.scores for group in groups), **given)
-    except Unmeasured:
-        return None
-    return value if np.isfinite(value) else None
+class _Call:
+    """A metric that is called many times: its signature is read once."""
+
+    def __init__(self, entry: Entry) -> None:
+        self.function, self.several = entry.function, bool(entry.facts["groups"])
+        self.compares = "reference" in entry.arguments
+
+    def __call__(
+        self, scores: Sequence[Scores], references: Sequence[Scores | None]
+    ) -> float | None:
+        """The metric's value; `None` where the groups have nothing that it measures."""
+        given: dict[str, Any] = {}
+        if self.compares:
+            several = None if None in references else tuple(references)
+            given["reference"] = several if self.several else references[0]
+        try:
+            value: float = self.function(*scores, **given)
+        except Unmeasured:
+            return None
+        return value if math.isfinite(value) else None

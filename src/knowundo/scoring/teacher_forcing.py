@@ -97,7 +97,7 @@ def _judged(row: Encoded, logits: torch.Tensor, scorers: Sequence[Entry]) -> dic
         "fact_accuracy": sum(fact) / len(fact) if fact else None,
         "mean_nll": mean_nll if math.isfinite(mean_nll) else None,
         "likeliest": likeliest.tolist(),
-        **numbers(scorers, Tokens(row, log_probs)),
+        **numbers(scorers, Tokens(row, log_probs, right)),
     }
 
 

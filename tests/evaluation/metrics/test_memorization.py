@@ -24,7 +24,7 @@ def predicted(right: list[bool]) -> Tokens:
     ids = (0, *[1] * len(right), 0)
     row = Encoded(record("x"), ids, answer_from=1, fact=tuple([False] * len(ids)))
     likely = torch.tensor([[0.1, 0.9] if hit else [0.9, 0.1] for hit in [*right, True]])
-    return Tokens(row, likely.log())
+    return Tokens(row, likely.log(), right)
 
 
 @pytest.mark.parametrize(
