@@ -72,6 +72,11 @@ class Row(BaseModel):
     reference: float | None = None
     """The same metric of the retain model, the target. Null if the run has none."""
 
+    @property
+    def of_attack(self) -> bool:
+        """True for a row of `evaluate.attacks`; the name of a prefix has no colon."""
+        return self.attack is not None and ": " in self.attack
+
 
 class Comparison(BaseModel):
     """Difference of two models on the same resampled subjects."""

@@ -217,7 +217,11 @@ def test_an_attack_is_one_file(
     with pytest.raises(BadInput, match="did you mean 'size'"):
         tiny_run(tmp_path / "no", toy_base, "evaluate.attacks={shaken: {siz: 1.0}}")
     run = tiny_run(
-        tmp_path / "run", toy_base, "data.subjects=1", "evaluate.attacks={shaken: {size: 3.0}}"
+        tmp_path / "run",
+        toy_base,
+        "data.subjects=1",
+        "evaluate.generate=[]",
+        "evaluate.attacks={shaken: {size: 3.0}}",
     )
     results = run_all(run)
     asked = results.find("gradient_ascent", "perplexity", "unlearn", "train")

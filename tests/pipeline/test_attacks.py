@@ -13,6 +13,7 @@ from knowundo.errors import BadInput
 from knowundo.modeling.model import Model
 from knowundo.pipeline import run_all
 from knowundo.pipeline.attacks import score_attacks
+from knowundo.pipeline.whole import run_to_scores
 from knowundo.results import Row, read_results
 from knowundo.runs.purge import holdings
 from knowundo.runs.run import Run
@@ -39,7 +40,7 @@ class Attacked(NamedTuple):
 def attacked(toy_base: str, tmp_path_factory: pytest.TempPathFactory) -> Attacked:
     """A run that was finished, and to which an attack was added then."""
     out = tmp_path_factory.mktemp("attacked") / "run"
-    before = run_all(tiny_run(out, toy_base, *SMALL)).rows
+    before = run_to_scores(tiny_run(out, toy_base, *SMALL))[0].rows
     run = tiny_run(out, toy_base, *SMALL, RELEARNING)
     run_all(run)
     return Attacked(run, before)

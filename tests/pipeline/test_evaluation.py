@@ -47,6 +47,13 @@ def test_another_model_beside_them_keeps_it(run: Any) -> None:
     assert _held_erasure(run, results) == erasure_results()
 
 
+def test_an_attack_on_it_keeps_it(run: Any) -> None:
+    results = again()
+    attacked = scored("erased", 50.0).model_copy(update={"attack": "relearning: 20 steps"})
+    results.rows.append(attacked)
+    assert _held_erasure(run, results) == erasure_results()
+
+
 def test_other_scores_drop_it_and_that_is_said(run: Any) -> None:
     rows = [scored("memorized", 100.0), scored("erased", 50.0)]
     assert _held_erasure(run, again(rows=rows)) is None

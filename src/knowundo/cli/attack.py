@@ -65,6 +65,7 @@ def attack(
         print(json.dumps([row.model_dump(mode="json") for row in rows], indent=1))
         return
     print("\n".join(attack_lines(rows)))
+    opened.reporter.say(f"`knowundo report --out {run}` writes the page with it")
 
 
 def add_to(app: typer.Typer) -> None:

@@ -75,10 +75,13 @@ def _held_erasure(run: Run, results: Results) -> ErasureResults | None:
 
 
 def _both(results: Results, erasure: ErasureResults) -> tuple[list[Row], list[VariantFacts]]:
-    """Scores and facts of the models before and after an erasure; others may stand beside them."""
+    """Scores and facts of the models before and after an erasure.
+
+    Others may stand beside them, and attacks on them, of which the verdict does not speak.
+    """
     names = ("memorized", erasure.variant)
     return (
-        [row for row in results.rows if row.variant in names],
+        [row for row in results.rows if row.variant in names and not row.of_attack],
         [variant for variant in results.variants if variant.name in names],
     )
 

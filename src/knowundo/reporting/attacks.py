@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from knowundo.reporting.tables import Cell, cell, is_attack
+from knowundo.reporting.tables import Cell, cell
 from knowundo.results import Results, Row
 
 # Which rows are shown, by metric: the first of these splits that was scored.
@@ -24,7 +24,7 @@ class AttackTable:
 
 def attack_table(results: Results) -> AttackTable | None:
     """Token accuracy and exact answers under every attack; `None` if none was tried."""
-    attacked = [row for row in results.rows if is_attack(row)]
+    attacked = [row for row in results.rows if row.of_attack]
     if not attacked:
         return None
     columns = _columns(attacked)

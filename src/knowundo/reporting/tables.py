@@ -104,15 +104,10 @@ class Plain:
     rows: list[tuple[str, list[Cell]]]
 
 
-def is_attack(row: Row) -> bool:
-    """True for a row of an attack of `evaluate.attacks`; a prefix has no colon in its name."""
-    return row.attack is not None and ": " in row.attack
-
-
 def prefix_table(results: Results) -> Plain | None:
     """Both successes on val rows, as asked and behind each prefix; None if none was tried."""
     attacks = list(
-        dict.fromkeys(row.attack for row in results.rows if row.attack and not is_attack(row))
+        dict.fromkeys(row.attack for row in results.rows if row.attack and not row.of_attack)
     )
     if not attacks:
         return None
