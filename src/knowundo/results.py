@@ -97,6 +97,9 @@ class Comparison(BaseModel):
     """Lower end of the 95 % interval of the difference."""
     high: float | None
     """Upper end of the 95 % interval of the difference."""
+    p: float | None = None
+    """p-value of a permutation test that swaps the two models' scores subject by subject. Null: not
+    tested."""
 
 
 class VariantFacts(BaseModel):
@@ -128,6 +131,8 @@ class VariantFacts(BaseModel):
     """Evaluation steps of `unlearn.stop`: the optimizer `step`, token accuracies in [0, 1], the
     score that early stopping maximizes, and, where rows were asked, the percent `answered`
     verbatim."""
+    scope_margin: float | None = None
+    """Area under Retention against Unlearn Success over the trajectory, in percent. Null: none."""
     stopped: str | None = None
     """Why training ended: at its end, at the target, at the floor, or pruned by a sweep."""
     kept_step: int | None = None

@@ -11,6 +11,7 @@ import pandas as pd
 from knowundo.evaluation.groups import Scores
 from knowundo.evaluation.intervals import Resampling, interval
 from knowundo.evaluation.measuring import Group, measure, measured_metrics
+from knowundo.evaluation.permutation import Swaps, p_value
 from knowundo.progress import Progress
 from knowundo.results import Comparison, Row
 
@@ -137,10 +138,9 @@ class Evaluation:
             group = split_rows[split_rows["scope"] == scope]
             if group.empty:
                 continue
-            accuracy = group["token_accuracy"].to_numpy(float)
-            if np.isnan(accuracy).all():  # such as answers that an attack drew
+            good = _good(group, scope)
+            if np.isnan(good).all():  # such as answers that an attack drew
                 continue
-            good = 100 * (1 - accuracy if scope == "unlearn" else accuracy)
             places = self._resampling(everyone).places(group["subject"].tolist())
             found[name] = float(good.mean()), [_mean(good, rows) for rows in places]
         if len(found) < len(_SUCCESS):
@@ -166,6 +166,31 @@ class Evaluation:
             value, samples = found.get(name, (None, []))
             yield _row(variant, name, scope, split, group, value, samples)
 
+    @cache  # noqa: B019  as above
+    def _swapped(self, variant: str, against: str, split: str) -> dict[str, float]:
+        """p-values of the success metrics' differences, if subjects' scores are swapped."""
+        rows = [t[(t["split"] == split) & t["scope"].isin(_SUCCESS)]
+                for t in (self.tables[variant], self.tables[against])]  # fmt: skip
+        if rows[0]["id"].tolist() != rows[1]["id"].tolist():
+            return {}
+        swaps = Swaps(rows[0]["subject"], self.draws, self.seed)
+        means = dict[str, tuple[np.ndarray, np.ndarray]]()
+        for scope, name in _SUCCESS.items():
+            one, other = (part[part["scope"] == scope] for part in rows)
+            if len(one):
+                good = _good(one, scope), _good(other, scope)
+                if np.isnan(good).any():
+                    continue
+                means[name] = swaps.means(one["subject"].tolist(), *good)
+        if len(means) == len(_SUCCESS):
+            means[AVERAGE] = _of_both(list(means.values()))
+            if self.target is not None:
+                aim = self._success(self.target, split)
+                gaps = [(abs(a - aim[n][0]), abs(b - aim[n][0])) for n, (a, b) in means.items()
+                        if n != AVERAGE]  # fmt: skip
+                means[GAP] = _of_both(gaps)
+        return {name: p_value(one - other) for name, (one, other) in means.items()}
+
     def compare(
         self,
         variant: str,
@@ -185,10 +210,11 @@ class Evaluation:
         found = []
         for metric in metrics:
             if metric in first and metric in second:
+                chance = self._swapped(variant, against, split).get(metric)
                 value, samples = _combine(lambda a, b: a - b, first[metric], second[metric])
                 low, high = interval(samples) or (None, None)
                 names = {"variant": variant, "against": against, "metric": metric, "split": split}
-                found.append(Comparison(**names, value=value, low=low, high=high))
+                found.append(Comparison(**names, value=value, low=low, high=high, p=chance))
         return found
 
 
@@ -215,6 +241,13 @@ def _row(
     )
 
 
+def _good(group: pd.DataFrame, scope: str) -> np.ndarray:
+    """Success of each row, in percent."""
+    accuracy = group["token_accuracy"].to_numpy(float)
+    good: np.ndarray = 100 * (1 - accuracy if scope == "unlearn" else accuracy)
+    return good
+
+
 def _combine(rule: Callable[[float, float], float], first: Sampled, second: Sampled) -> Sampled:
     """Two sampled values combined resample by resample, so that their pairing is kept."""
     samples = [rule(a, b) for a, b in zip(first[1], second[1], strict=True)]
@@ -227,6 +260,12 @@ def _key(row: Row) -> tuple[str | None, ...]:
 
 def _mean(values: np.ndarray, rows: np.ndarray) -> float:
     return float(values[rows].mean()) if len(rows) else float("nan")
+
+
+def _of_both(scopes: Sequence[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
+    """The mean over the scopes, for either model."""
+    (one, other), (also_one, also_other) = scopes
+    return (one + also_one) / 2, (other + also_other) / 2
 
 
 def _place(name: str) -> tuple[str, str, str | None]:

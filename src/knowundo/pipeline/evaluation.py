@@ -12,6 +12,7 @@ from knowundo.erasure_results import ErasureResults
 from knowundo.errors import BadInput
 from knowundo.evaluation.collapse import collapsed
 from knowundo.evaluation.result_rows import Evaluation
+from knowundo.evaluation.scope_margin import scope_margin
 from knowundo.modeling.variant import ModelVariant
 from knowundo.modeling.weights import describe
 from knowundo.pipeline.attacks import AttackScores, attacked_variants, score_attacks
@@ -179,6 +180,7 @@ def _facts(variant: ModelVariant, tables: dict[str, pd.DataFrame]) -> VariantFac
     ends = ("diverged", "kept_step", "guard")
     taken = {name: manifest[name] for name in (*names, *watched, *ends) if name in manifest}
     kept = {"kept_step": manifest["best"]["step"]} if "best" in manifest else {}
+    kept["scope_margin"] = scope_margin(manifest.get("trajectory", ()))
     then = {"then": [one["method"] for one in manifest.get("then", ())]}
     return facts.model_copy(update=taken | kept | then)
 

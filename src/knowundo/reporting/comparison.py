@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import pandas as pd
 from rich.box import SIMPLE
@@ -41,6 +42,8 @@ class Difference:
     second: float
     low: float | None = None
     high: float | None = None
+    p: float | None = None
+    """p-value of a permutation test by subject."""
 
     @property
     def change(self) -> float:
@@ -73,8 +76,8 @@ def differences(
         return found
     models = [name for name in tables if any(row.variant == name for row in found)]
     spreads = {name: _spreads(*tables[name], found[0].split) for name in models}
-    ends = [spreads.get(row.variant, {}).get(row.metric, (None, None)) for row in found]
-    return [replace(row, low=low, high=high) for row, (low, high) in zip(found, ends, strict=True)]
+    ends = [spreads.get(row.variant, {}).get(row.metric, {}) for row in found]
+    return [replace(row, **end) for row, end in zip(found, ends, strict=True)]
 
 
 def _on_split(first: Results, second: Results, split: str) -> list[Difference]:
@@ -90,13 +93,11 @@ def _on_split(first: Results, second: Results, split: str) -> list[Difference]:
     return found
 
 
-def _spreads(
-    one: pd.DataFrame, other: pd.DataFrame, split: str
-) -> dict[str, tuple[float | None, float | None]]:
+def _spreads(one: pd.DataFrame, other: pd.DataFrame, split: str) -> dict[str, dict[str, Any]]:
     evaluation = Evaluation({"first": one, "second": other}, target=None, draws=1000, seed=0)
     metrics = ("unlearn_success", "retention_success", AVERAGE)
     pairs = evaluation.compare("second", "first", split, metrics)
-    return {pair.metric: (pair.low, pair.high) for pair in pairs}
+    return {pair.metric: pair.model_dump(include={"low", "high", "p"}) for pair in pairs}
 
 
 def comparison_table(found: list[Difference]) -> Table:
@@ -107,7 +108,7 @@ def comparison_table(found: list[Difference]) -> Table:
     """
     table = Table(box=SIMPLE, pad_edge=False)
     table.add_column(f"model, {found[0].split} rows", overflow="fold")
-    for heading in ("first", "second", "change", "95 % interval"):
+    for heading in ("first", "second", "change", "95 % interval", "p"):
         table.add_column(heading, justify="right", no_wrap=True)
     last = None
     for row in found:
@@ -115,8 +116,9 @@ def comparison_table(found: list[Difference]) -> Table:
             table.add_row(Text(row.variant, style="bold"))
             last = row.variant
         spread = "" if row.low is None else f"{row.low:+.1f} … {row.high:+.1f}"
+        chance = "" if row.p is None else f"{row.p:.3f}"
         numbers = (_number(row.first), _number(row.second), f"{row.change:+.3g}")
-        table.add_row(f"  {row.heading}", *numbers, spread)
+        table.add_row(f"  {row.heading}", *numbers, spread, chance)
     return table
 
 
