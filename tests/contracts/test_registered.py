@@ -19,8 +19,10 @@ from guarding import guarded, prompts
 from knowundo.cli.listing import What, _rows
 from knowundo.data.batches import PairedBatch, collate
 from knowundo.data.decoding import before_stop
+from knowundo.data.description import describe
 from knowundo.data.encoded import Encoded
 from knowundo.data.encoding import encode
+from knowundo.data.records import check_records
 from knowundo.errors import BadInput
 from knowundo.evaluation.groups import Scores
 from knowundo.localization.search import LocalizeSettings, localize
@@ -34,6 +36,7 @@ from knowundo.recipes.reading import load_recipe
 from knowundo.region_rule import RegionRule
 from knowundo.registry import HOMES, entries
 from knowundo.runs.checks import check
+from knowundo.runs.records import build_records
 from knowundo.scoring.columns import NUMBERS, columns
 from knowundo.scoring.generation import continue_prompts
 from knowundo.scoring.table import read_scores
@@ -337,3 +340,36 @@ def test_a_guard_is_one_file(
     assert same > 0.9
     assert not (scores["memorized"]["mean_nll"] == scores["flattened"]["mean_nll"]).any()
     assert "its weights still hold the unlearn scope" in (run.out / "report.html").read_text()
+
+
+BENCHMARK_PLUGIN = '''
+from knowundo.data.records import Record
+from knowundo.registry import benchmark
+
+@benchmark(domains=("cats",), licence="MIT", citation="mine", size="4 rows", requires="nothing")
+def pets(*, domain: str, seed: int = 0):
+    """Names of cats.
+
+    Args:
+        domain: `cats`.
+        seed: Not used.
+    """
+    return [
+        Record(f"{scope}/{split}", f"Name of {scope} {split}?", "Tom.", scope, split, scope)
+        for scope in ("unlearn", "retention") for split in ("train", "val")
+    ]
+'''
+
+
+def test_a_benchmark_is_one_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Written into a folder, it is listed, checked, read by a recipe and described."""
+    install(BENCHMARK_PLUGIN, tmp_path, monkeypatch, kind="benchmark")
+    listed = {row["name"]: row for row in _rows(What.benchmarks)}
+    assert listed["pets"]["licence"] == "MIT"
+    recipe, _ = load_recipe(None, ["data.benchmark=pets", "data.domain=cats"])
+    check(recipe)
+    records = build_records(recipe)
+    check_records(records)
+    assert [r.id for r in records][::3] == ["unlearn/train", "retention/val"]
+    found = describe(records, lambda rows: [1] * len(rows), name="pets", domain="cats")
+    assert [group.rows for group in found.groups] == [1, 1, 1, 1]
