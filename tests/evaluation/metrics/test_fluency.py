@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from importlib.resources import files
 
 import pytest
 
@@ -39,6 +40,15 @@ def test_repetition_of_four_words() -> None:
 )  # fmt: skip
 def test_refusals_are_told(said: str) -> None:
     assert of("refusal_rate", said) == 1
+
+
+@pytest.mark.parametrize("name", ["unknown", "refusal"])
+def test_our_own_refusals_are_told(name: str) -> None:
+    """Methods train models to give these answers."""
+    lines = (files("knowundo") / "presets" / "answers" / f"{name}.txt").read_text().splitlines()
+    answers = [line for line in lines if line and not line.startswith("#")]
+    assert len(answers) > 10
+    assert not [line for line in answers if not of("refusal_rate", line)]
 
 
 @pytest.mark.parametrize(
