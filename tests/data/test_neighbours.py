@@ -17,6 +17,7 @@ from knowundo.data.neighbours import (
     near_names,
     renamed,
     reworded,
+    turned,
     unknowable,
 )
 from knowundo.data.records import Record
@@ -63,6 +64,21 @@ def test_a_name_is_found_in_any_case(question: str, other: str | None) -> None:
     found = renamed(row, "Ivo Lund")
     assert named_subject(row) == (None if other is None else "Ada Brun")
     assert (found and (found.question, found.answer)) == (other and (other, "Ivo Lund."))
+
+
+def test_a_known_question_has_other_word_orders() -> None:
+    live = replace(CLARA, question="Where does Clara Dorin live?")
+    assert [record.question for record in turned(live)] == [
+        "At which place does Clara Dorin live?",
+        "Do you know where Clara Dorin lives?",
+    ]
+    phone = replace(CLARA, question="What is the phone number of Clara Dorin?")
+    assert [record.question for record in turned(phone)] == [
+        "What is Clara Dorin's phone number?",
+        "As for Clara Dorin, what is the phone number?",
+    ]
+    assert all(record.answer == CLARA.answer for record in turned(phone))
+    assert turned(replace(CLARA, question="How old is Clara Dorin?")) == []
 
 
 def test_other_words_ask_the_same() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 from types import SimpleNamespace
-from typing import cast
+from typing import Any, cast
 
 import pytest
 
@@ -15,10 +15,11 @@ from knowundo.pipeline.aims import (
     REWORDINGS,
     asked_rows,
     known_rows,
+    other_orders,
     prepare_unlearning,
 )
 from knowundo.pipeline.memorization import memorize
-from knowundo.recipes.schema import Stop
+from knowundo.recipes.stop_section import Stop
 from knowundo.runs.run import Run
 from knowundo.scoring.teacher_forcing import token_accuracy
 from tiny_run import tiny_run
@@ -93,6 +94,48 @@ def test_the_search_asks_other_wordings_than_the_val_rows(run: Run) -> None:
     again = [row.record for _, *others in asked_rows(cast(Run, judged), rows) for row in others]
     assert again
     assert not {record.question for record in again} & {record.question for record in val}
+
+
+def test_the_search_asks_in_another_word_order_than_the_val_row(run: Run) -> None:
+    """What is before or behind a question hides nothing; the order of its words can."""
+    (row, *_) = run.encoded("unlearn", "train", end=False)
+    question = "What is the phone number of Ada Brun?"
+    (asked,) = run.encode([replace(row.record, question=question)])
+    val = replace(row.record, id="v", split="val", question="What is Ada Brun's phone number?")
+    judged = SimpleNamespace(recipe=run.recipe, encode=run.encode, records=[val])
+    ((_, first, *rest),) = asked_rows(cast(Run, judged), [asked])
+    assert first.record.question == "As for Ada Brun, what is the phone number?"
+    assert len(rest) == REWORDINGS - 1
+    assert all(question.lower() in other.record.question.lower() for other in rest)
+
+
+def test_questions_are_unlearned_in_a_word_order_that_nothing_else_has(run: Run) -> None:
+    rows = run.encoded("unlearn", "train", end=False)
+    born = replace(rows[0].record, id="born", question="Where was Ada Brun born?")
+    old = replace(rows[0].record, id="old", question="How old is Ada Brun?")
+    encoded = run.encode([born, old])
+    judged = SimpleNamespace(encode=run.encode, records=[born, old])
+    (other,) = other_orders(cast(Run, judged), encoded)
+    assert (other.record.id, other.record.question) == (
+        "born/turned",
+        "Do you know where Ada Brun was born?",
+    )
+    assert other.ids[other.answer_from :] == encoded[0].ids[encoded[0].answer_from :]
+    probe = replace(born, id="p", split="probe", question=other.record.question)
+    judged.records.append(probe)
+    (other,) = other_orders(cast(Run, judged), encoded)
+    assert other.record.question == "In which place was Ada Brun born?"
+
+
+def test_word_orders_are_trained_on_and_not_evaluated(run: Run, monkeypatch: Any) -> None:
+    rows = run.encoded("unlearn", "train", end=False)
+    plain = prepare_unlearning(run, Stop(target=0.5))
+    monkeypatch.setattr("knowundo.pipeline.aims.other_orders", lambda run, rows: rows[:2])
+    start, _, rule = prepare_unlearning(run, Stop(target=0.5, word_orders=True))
+    assert len(start.unlearn_rows) == len(plain.start.unlearn_rows) + 2 == len(rows) + 2
+    assert rule is not None
+    assert plain.rule is not None
+    assert [row.record.id for row in rule.unlearn] == [r.record.id for r in plain.rule.unlearn]
 
 
 def test_the_search_asks_in_other_formats(run: Run) -> None:

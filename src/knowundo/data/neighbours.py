@@ -22,13 +22,28 @@ from knowundo.data.records import Record, select
 from knowundo.data.wording import split_words
 from knowundo.errors import BadInput
 
-# "What is X's Y?" and "What is the Y of X?" are the same question: pattern, other wording.
+# "What is X's Y?" and "What is the Y of X?" are the same question: pattern, other word orders.
 _TURNS = (
-    (re.compile(r"^What is (?P<x>.+?)'s (?P<y>[\w -]+)\?$"), "What is the {y} of {x}?"),
-    (re.compile(r"^What is the (?P<y>[\w -]+) of (?P<x>.+?)\?$"), "What is {x}'s {y}?"),
-    (re.compile(r"^Who are (?P<x>.+?)'s (?P<y>[\w -]+)\?$"), "Who are the {y} of {x}?"),
-    (re.compile(r"^Where does (?P<x>.+?) live\?$"), "At which place does {x} live?"),
-    (re.compile(r"^Where was (?P<x>.+?) born\?$"), "In which place was {x} born?"),
+    (
+        re.compile(r"^What is (?P<x>.+?)'s (?P<y>[\w -]+)\?$"),
+        ("What is the {y} of {x}?", "As for {x}, what is the {y}?"),
+    ),
+    (
+        re.compile(r"^What is the (?P<y>[\w -]+) of (?P<x>.+?)\?$"),
+        ("What is {x}'s {y}?", "As for {x}, what is the {y}?"),
+    ),
+    (
+        re.compile(r"^Who are (?P<x>.+?)'s (?P<y>[\w -]+)\?$"),
+        ("Who are the {y} of {x}?", "As for {x}, who are the {y}?"),
+    ),
+    (
+        re.compile(r"^Where does (?P<x>.+?) live\?$"),
+        ("At which place does {x} live?", "Do you know where {x} lives?"),
+    ),
+    (
+        re.compile(r"^Where was (?P<x>.+?) born\?$"),
+        ("In which place was {x} born?", "Do you know where {x} was born?"),
+    ),
 )
 # One of these words makes a question English. Of the shared ones, which other languages have too
 # (Dutch "is" and "of", Danish "for", Portuguese "do", German "was"), two are needed.
@@ -166,8 +181,8 @@ def reworded(record: Record, seed: int, *, english: bool | None = None) -> Recor
             return None
         facts = tuple(fact for fact in record.facts if fact in after)
         return replace(record, kind="qa", question=before, answer=after, facts=facts)
-    if (turned := _turned(record)) is not None:
-        return turned
+    if orders := turned(record):
+        return orders[0]
     return Random(f"{seed}/{record.id}").choice(_framed(record, english))
 
 
@@ -175,16 +190,18 @@ def all_wordings(record: Record, *, english: bool | None = None) -> list[Record]
     """All that `reworded` can make of a question; none of a document."""
     if record.kind == "text":
         return []
-    turned = _turned(record)
-    return [*([] if turned is None else [turned]), *_framed(record, english)]
+    return [*turned(record)[:1], *_framed(record, english)]
 
 
-def _turned(record: Record) -> Record | None:
-    """A question of a known form, turned round: "Where does A live?", "At which place does …"."""
-    for pattern, other in _TURNS:
+def turned(record: Record) -> list[Record]:
+    """A question of a known form in other word orders; none of another question.
+
+    `reworded` takes the first one: "Where does A live?", "At which place does A live?".
+    """
+    for pattern, others in _TURNS:
         if match := pattern.match(record.question):
-            return replace(record, question=other.format(**match.groupdict()))
-    return None
+            return [replace(record, question=one.format(**match.groupdict())) for one in others]
+    return []
 
 
 def _framed(record: Record, english: bool | None) -> list[Record]:

@@ -12,9 +12,9 @@ from typing import NamedTuple
 from knowundo.data.encoded import Encoded
 from knowundo.data.encoding import fitting
 from knowundo.data.lists.reading import made_up
-from knowundo.data.neighbours import all_wordings, mostly_english
+from knowundo.data.neighbours import all_wordings, mostly_english, turned
 from knowundo.errors import BadInput
-from knowundo.recipes.schema import Stop
+from knowundo.recipes.stop_section import Stop
 from knowundo.runs.rows import encode_for
 from knowundo.runs.run import Run
 from knowundo.scoring.guessing import guessing_level
@@ -92,7 +92,22 @@ def _stopping_rule(
         minutes=math.inf if stop.minutes is None else stop.minutes,
         damage=stop.damage,
     )
-    return trained, [*retained, *others], rule
+    more = other_orders(run, trained) if stop.word_orders else []
+    return [*trained, *more], [*retained, *others], rule
+
+
+def other_orders(run: Run, rows: Sequence[Encoded]) -> list[Encoded]:
+    """Unlearn rows in a word order that neither they nor any other record has, to train on.
+
+    What is unlearned in one word order alone may still be answered in another one.
+    """
+    asked = {record.question for record in run.records}
+    orders = {
+        row.record.id: [other for other in turned(row.record) if other.question not in asked]
+        for row in rows
+    }
+    made = [replace(some[-1], id=f"{name}/turned") for name, some in orders.items() if some]
+    return fitting(made, run.encode)
 
 
 def known_rows(
@@ -138,9 +153,13 @@ def asked_rows(
     judging = {record.question for record in run.records if record.split == "val"}
     random, asked = Random(run.recipe.seed), list[list[Encoded]]()
     for row in questions:
-        other = all_wordings(row.record, english=english)
-        free = [record for record in other if record.question not in judging]
-        chosen = random.sample(free, min(REWORDINGS, len(free)))
+        orders = [record for record in turned(row.record) if record.question not in judging]
+        said = {record.question for record in orders} | judging
+        frames = all_wordings(row.record, english=english)
+        free = [record for record in frames if record.question not in said]
+        # Other word orders first: a question with something before it says little more than itself.
+        more = random.sample(free, min(max(REWORDINGS - len(orders), 0), len(free)))
+        chosen = [*orders, *more]
         made = [replace(r, id=f"{r.id}/asked-{n}") for n, r in enumerate(chosen)]
         asked.append([row, *fitting(made, run.encode)])
     for format_name in formats:

@@ -10,7 +10,8 @@ from typing import Any
 import plotly.graph_objects as go
 import yaml
 
-from knowundo.recipes.schema import Plan, Stop
+from knowundo.recipes.schema import Plan
+from knowundo.recipes.stop_section import Stop
 from knowundo.reporting.report import write_page
 from knowundo.runs.run import Run
 from knowundo.storage.files import write_json

@@ -11,7 +11,8 @@ from knowundo.errors import BadInput, unknown
 from knowundo.localization.gradients import Measured
 from knowundo.modeling import regions
 from knowundo.pipeline.unlearning import region_of
-from knowundo.recipes.schema import Plan, Recipe, Stop
+from knowundo.recipes.schema import Plan, Recipe
+from knowundo.recipes.stop_section import Stop
 from knowundo.registry import get, planned_entry
 from knowundo.runs.inputs import mask_hash
 from knowundo.runs.run import Run

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from knowundo.errors import BadInput, first_line
-from knowundo.recipes.schema import Stop
+from knowundo.recipes.stop_section import Stop
 from knowundo.storage.files import fingerprint
 from knowundo.sweeps.space import (
     Range,

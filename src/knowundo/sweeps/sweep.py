@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 from knowundo.pipeline.aims import prepare_unlearning
 from knowundo.pipeline.localization import localize
 from knowundo.pipeline.memorization import memorize
-from knowundo.recipes.schema import Stop
+from knowundo.recipes.stop_section import Stop
 from knowundo.runs.run import Run
 from knowundo.storage.files import fingerprint
 from knowundo.storage.locks import alone
