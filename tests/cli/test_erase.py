@@ -26,6 +26,9 @@ def finished(monkeypatch: pytest.MonkeyPatch, *, exported: bool, verdict: str) -
         exported=SimpleNamespace(folder=Path("out/model"), form="merged") if exported else None,
         relapsed=[],
         verdict=verdict,
+        certificate=SimpleNamespace(
+            folder=Path("out/certificate/erased"), evidence=SimpleNamespace(outcome="not_shown")
+        ),
     )
 
     def erase(request: Any, reporter: Any) -> SimpleNamespace:
@@ -43,8 +46,12 @@ def test_the_verdict_leads_and_is_said_once(
     lines = done.stdout.splitlines()
     assert lines[0] == VERDICT
     assert (done.stdout + done.stderr).count(VERDICT) == 1
-    assert len(lines) <= 11
-    assert lines[-2:] == ["model: out/model (merged)", "report: out/report.html"]
+    assert len(lines) <= 12
+    assert lines[-3:] == [
+        "model: out/model (merged)",
+        "report: out/report.html",
+        "certificate: out/certificate/erased (not shown)",
+    ]
 
 
 def test_a_failure_leads_with_the_verdict_as_the_error(
@@ -55,7 +62,7 @@ def test_a_failure_leads_with_the_verdict_as_the_error(
     assert done.returncode == 3
     assert done.stderr == "error: NOT ERASED: all is there\n"
     assert "NOT ERASED" not in done.stdout
-    assert done.stdout.splitlines()[-1] == "report: out/report.html"
+    assert done.stdout.splitlines()[-2] == "report: out/report.html"
 
 
 @pytest.mark.parametrize("exported", [True, False])
@@ -65,6 +72,8 @@ def test_json_holds_the_section(
     finished(monkeypatch, exported=exported, verdict=VERDICT)
     done = knowundo(*WORDS, "--json")
     assert done.returncode == (0 if exported else 3)
-    section = json.loads(done.stdout)["results"]["erasure"]
+    told = json.loads(done.stdout)
+    assert told["certificate"] == "out/certificate/erased"
+    section = told["results"]["erasure"]
     assert section["sentence"] == VERDICT
     assert section["exact"] == {"before": 100.0, "after": 33.333, "records": 3}

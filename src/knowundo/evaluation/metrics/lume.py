@@ -6,17 +6,24 @@ loss-based membership attack, and the accuracy on MMLU. `final_score` puts them 
 
 from __future__ import annotations
 
-from itertools import product
-
 from knowundo.evaluation.groups import Scores
 from knowundo.registry import metric, scorer
 from knowundo.scoring.seen import Generated
 
-GROUPS = tuple(
-    f"{scope}/train/{task} {kind}"
-    for scope, task, kind in product(
-        ("unlearn", "retention"), ("creative", "pii", "real"), ("sc", "qa")
-    )
+# A literal, because `knowundo list` reads it without importing the file.
+GROUPS = (
+    "unlearn/train/creative sc",
+    "unlearn/train/creative qa",
+    "unlearn/train/pii sc",
+    "unlearn/train/pii qa",
+    "unlearn/train/real sc",
+    "unlearn/train/real qa",
+    "retention/train/creative sc",
+    "retention/train/creative qa",
+    "retention/train/pii sc",
+    "retention/train/pii qa",
+    "retention/train/real sc",
+    "retention/train/real qa",
 )
 
 
