@@ -24,7 +24,7 @@ def model_files(folder: Path) -> list[FileHash]:
     Raises:
         BadInput: There are no weights.
     """
-    files = [f for f in sorted(folder.rglob("*")) if f.suffix in _READ and f.name not in _ASIDE]
+    files = [file for file in sorted(folder.rglob("*")) if _is_read(file)]
     # A guard may have learned nothing: its settings are all there is of it.
     if not any(file.suffix == ".safetensors" or file.name == GUARD for file in files):
         raise BadInput(f"{folder}: holds no weights (.safetensors); name the model's folder")
@@ -34,5 +34,9 @@ def model_files(folder: Path) -> list[FileHash]:
 
 def hashes(files: Iterable[Path]) -> list[FileHash]:
     """The sha256 of those files that a loader reads, by name."""
-    kept = [f for f in files if f.is_file() and f.suffix in _READ and f.name not in _ASIDE]
+    kept = [file for file in files if file.is_file() and _is_read(file)]
     return [FileHash(name=file.name, sha256=file_hash(file)) for file in sorted(kept)]
+
+
+def _is_read(file: Path) -> bool:
+    return file.suffix in _READ and file.name not in _ASIDE

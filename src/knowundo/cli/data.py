@@ -16,6 +16,22 @@ if TYPE_CHECKING:
     from knowundo.data.description import Description, Group, Lengths
     from knowundo.data.records import Record
 
+Benchmark = Annotated[
+    str, typer.Option(help="Name of the benchmark, see `knowundo list benchmarks`.")
+]
+Source = Annotated[
+    str | None,
+    typer.Option(
+        help="Folder with the files of the benchmark. If omitted, they are read from the hub's "
+        "cache or generated."
+    ),
+]
+Subjects = Annotated[
+    int | None,
+    typer.Option(min=1, help="Number of subjects. If omitted, the benchmark chooses the number."),
+]
+Seed = Annotated[int, typer.Option(help="Random seed of generated records.")]
+
 app = typer.Typer(
     help="Describe the records of a benchmark, or write them to files.", no_args_is_help=True
 )
@@ -34,29 +50,16 @@ def export(
             "--out", help="Folder to write. It gets one folder per domain, with JSON files."
         ),
     ],
-    benchmark: Annotated[
-        str, typer.Option(help="Name of the benchmark, see `knowundo list benchmarks`.")
-    ] = "embedded",
+    benchmark: Benchmark = "embedded",
     domain: Annotated[
         list[str] | None,
         typer.Option(
             help="Domain to write. It can be repeated. If omitted, all domains are written."
         ),
     ] = None,
-    source: Annotated[
-        str | None,
-        typer.Option(
-            help="Folder with the files of the benchmark. If omitted, they are read from the hub's "
-            "cache or generated."
-        ),
-    ] = None,
-    subjects: Annotated[
-        int | None,
-        typer.Option(
-            min=1, help="Number of subjects. If omitted, the benchmark chooses the number."
-        ),
-    ] = None,
-    seed: Annotated[int, typer.Option(help="Random seed of generated records.")] = 0,
+    source: Source = None,
+    subjects: Subjects = None,
+    seed: Seed = 0,
     force: Annotated[bool, typer.Option("--force", help="Overwrite existing files.")] = False,
 ) -> None:
     """Write train and val rows in the file format of the KnowUnDo benchmark."""
@@ -71,27 +74,14 @@ def export(
 
 @app.command()
 def describe(
-    benchmark: Annotated[
-        str, typer.Option(help="Name of the benchmark, see `knowundo list benchmarks`.")
-    ] = "embedded",
+    benchmark: Benchmark = "embedded",
     domain: Annotated[
         str | None,
         typer.Option(help="Domain of the benchmark. If omitted, its first one is described."),
     ] = None,
-    source: Annotated[
-        str | None,
-        typer.Option(
-            help="Folder with the files of the benchmark. If omitted, they are read from the hub's "
-            "cache or generated."
-        ),
-    ] = None,
-    subjects: Annotated[
-        int | None,
-        typer.Option(
-            min=1, help="Number of subjects. If omitted, the benchmark chooses the number."
-        ),
-    ] = None,
-    seed: Annotated[int, typer.Option(help="Random seed of generated records.")] = 0,
+    source: Source = None,
+    subjects: Subjects = None,
+    seed: Seed = 0,
     base: Annotated[
         str, typer.Option(help="Folder or name of a base, whose tokenizer counts tokens.")
     ] = "embedded",

@@ -12,8 +12,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from knowundo.data.benchmark_files import BenchmarkFiles
 from knowundo.data.benchmarks.embedded import general_records
-from knowundo.data.hub_files import Found, ResolvedRecords, from_hub, read_rows
+from knowundo.data.hub_files import Found, ResolvedRecords, read_rows
 from knowundo.data.lists.subjects import CAPITALISED, PERSON
 from knowundo.data.records import Record
 from knowundo.errors import BadInput, unknown
@@ -101,17 +102,6 @@ def find_subjects(records: list[Record], domain: str) -> list[Record]:
     return found
 
 
-def _folder(source: str | None, domain: str, revision: str | None) -> tuple[Path, dict[str, str]]:
-    """The folder of a domain, and the hub's commit if it is from there."""
-    if source is None:
-        folder, commits = from_hub(REPOSITORY, revision=revision, patterns=[f"{domain}/*"])
-        return folder / domain, commits
-    if not Path(source).is_dir():
-        raise BadInput(f"data.source '{source}': no such folder; check the path")
-    folder = Path(source) / domain
-    return (folder if folder.is_dir() else Path(source)), {}
-
-
 @benchmark(
     domains=DOMAINS,
     licence="MIT",
@@ -144,12 +134,14 @@ def knowundo(
     """
     if domain not in DOMAINS:
         raise unknown("domain of benchmark knowundo", domain, DOMAINS)
-    if subjects is not None and subjects < 1:
-        raise BadInput(f"data.subjects: {subjects} is less than 1; choose a larger number")
-    folder, commits = _folder(source, domain, revision)
+    BenchmarkFiles.check_subjects(subjects)
+    files = BenchmarkFiles.find(
+        source, REPOSITORY, revision=revision, patterns=[f"{domain}/*"], inner=(domain,)
+    )
+    folder = files.folder if source is not None else files.folder / domain
     records = [*_read_scope(folder, "unlearn"), *_read_scope(folder, "retention")]
     records = find_subjects(records, domain)
     if subjects is not None:
         kept = list(dict.fromkeys(record.subject for record in records))[:subjects]
         records = [record for record in records if record.subject in kept]
-    return ResolvedRecords(records + general_records(seed), commits)
+    return ResolvedRecords(records + general_records(seed), files.commits)
