@@ -9,30 +9,18 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 from typing_extensions import TypedDict
 
 from knowundo.erasure_results import ErasureResults
-from knowundo.errors import BadInput
-from knowundo.storage.files import read_json, write_json
+from knowundo.storage.files import write_json
+from knowundo.storage.versioned import Versioned, read_versioned
 
 SCHEMA_VERSION = 1
 _DOCUMENTED = ConfigDict(extra="forbid", use_attribute_docstrings=True)
 _OPEN = ConfigDict(extra="allow", use_attribute_docstrings=True)
-
-
-class Versioned(BaseModel):
-    """A JSON file that says which version of its schema it has."""
-
-    model_config = _DOCUMENTED
-
-    schema_version: int
-    """Version of the schema; files of another version are refused."""
-
-
-File = TypeVar("File", bound=Versioned)
 
 
 class Row(BaseModel):
@@ -272,31 +260,6 @@ def read_results(path: Path) -> Results:
         BadInput: Missing, malformed, or of another schema; names the field.
     """
     return read_versioned(path, Results, SCHEMA_VERSION, "evaluate the run again")
-
-
-def read_versioned(path: Path, schema: type[File], version: int, fix: str) -> File:
-    """Read and check a JSON file that says which version of its schema it has.
-
-    Args:
-        path: The file.
-        schema: What it must be.
-        version: The only version that is read.
-        fix: What the user can do if it is not; ends the message.
-
-    Raises:
-        BadInput: Missing, malformed, or of another version; names the field.
-    """
-    try:
-        found = schema.model_validate(read_json(path))
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
-        raise BadInput(f"{path}: {where}: {first['msg']}; {fix}") from None
-    if found.schema_version != version:
-        raise BadInput(
-            f"{path}: schema {found.schema_version}, this version reads {version}; {fix}"
-        )
-    return found
 
 
 if __name__ == "__main__":

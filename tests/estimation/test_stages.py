@@ -14,7 +14,8 @@ from knowundo.estimation.stages import (
     estimate_memorization,
 )
 from knowundo.recipes.reading import load_recipe
-from knowundo.runs.run import BOTH, TRAIN_VAL, Run
+from knowundo.runs.base import BOTH, TRAIN_VAL
+from knowundo.runs.run import Run
 from knowundo.scoring.table import fill_a_batch
 
 

@@ -20,7 +20,8 @@ from knowundo.data.batches import shuffled
 from knowundo.estimation.schema import Estimate
 from knowundo.memorization import MemorizeSettings, memorize
 from knowundo.recipes.reading import load_recipe
-from knowundo.runs.run import BOTH, TRAIN_VAL, Run
+from knowundo.runs.base import BOTH, TRAIN_VAL
+from knowundo.runs.run import Run
 from knowundo.scoring.answers import generate
 from knowundo.scoring.teacher_forcing import teacher_forced
 from knowundo.unlearning.settings import UnlearnSettings

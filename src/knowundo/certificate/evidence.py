@@ -13,7 +13,8 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from knowundo.recipes.acceptance import Measure
-from knowundo.results import Hardware, Revision, Row, Versioned, read_versioned
+from knowundo.results import Hardware, Revision, Row
+from knowundo.storage.versioned import Versioned, read_versioned
 
 SCHEMA_VERSION = 1
 _DOCUMENTED = ConfigDict(extra="forbid", use_attribute_docstrings=True)

@@ -16,8 +16,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from knowundo.data.lists.reading import read_list
 from knowundo.data.records import Record
 from knowundo.evaluation.result_rows import EARLIER
-from knowundo.results import Versioned, read_versioned
 from knowundo.storage.files import file_hash, write_json
+from knowundo.storage.versioned import Versioned, read_versioned
 
 LOG_FILE, SCHEMA_VERSION = "erasure_ledger.json", 1
 

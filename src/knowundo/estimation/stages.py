@@ -26,8 +26,7 @@ from knowundo.modeling.step import Parts
 from knowundo.progress import Reporter
 from knowundo.recipes.schema import Plan, Recipe
 from knowundo.registry import get, planned_entry
-from knowundo.runs.base import adopted_adaptation
-from knowundo.runs.run import BOTH, TRAIN_VAL
+from knowundo.runs.base import BOTH, TRAIN_VAL, adopted_adaptation
 from knowundo.scoring.table import fill_a_batch
 
 

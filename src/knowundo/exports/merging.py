@@ -20,8 +20,9 @@ from knowundo.modeling.loading import LoadingOptions
 from knowundo.modeling.model import Model
 from knowundo.modeling.variant import ModelVariant
 from knowundo.modeling.weights import describe
+from knowundo.runs.base import BOTH
 from knowundo.runs.memory_base import MemoryBase
-from knowundo.runs.run import BOTH, Run
+from knowundo.runs.run import Run
 
 GIB = 2**30
 # Beside the weights: tokenizer, configs and card; the largest vocabularies take some 30 MiB.

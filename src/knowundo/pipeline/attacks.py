@@ -20,7 +20,8 @@ from knowundo.pipeline.scores import is_whole_model
 from knowundo.recipes.schema import AttackPlan
 from knowundo.registry import get
 from knowundo.runs.artifact import ArtifactJob
-from knowundo.runs.run import BOTH, Run
+from knowundo.runs.base import BOTH
+from knowundo.runs.run import Run
 from knowundo.scoring.table import read_scores, write_scores
 from knowundo.storage.job import Job
 

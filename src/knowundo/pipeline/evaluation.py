@@ -13,6 +13,7 @@ from knowundo.errors import BadInput
 from knowundo.evaluation.collapse import collapsed
 from knowundo.evaluation.result_rows import Evaluation
 from knowundo.evaluation.scope_margin import scope_margin
+from knowundo.modeling.regions import EVERYTHING
 from knowundo.modeling.variant import ModelVariant
 from knowundo.modeling.weights import describe
 from knowundo.pipeline.attacks import AttackScores, attacked_variants, score_attacks
@@ -24,7 +25,7 @@ from knowundo.pipeline.scores import (
     unaltered_rows,
 )
 from knowundo.progress import Progress
-from knowundo.recipes.schema import Plan
+from knowundo.recipes.schema import Plan, Recipe
 from knowundo.results import Results, Row, VariantFacts, read_results, write_results
 from knowundo.runs.run import Run
 from knowundo.storage.artifacts import read_manifest
@@ -198,6 +199,12 @@ def _controlled(run: Run, scored: dict[str, Scored]) -> list[tuple[str, str]]:
         for located in variants
         if located.region in run.recipe.localize.localizers
         for control in variants
-        if control.region in run.controls(located.region)
+        if control.region in _controls(run.recipe, located.region)
         and all_but_region(control) == all_but_region(located)
     ]
+
+
+def _controls(recipe: Recipe, located: str) -> list[str]:
+    """Names of the regions that a located one is measured against."""
+    prefix = "random" if len(recipe.localize.localizers) == 1 else f"random-{located}"
+    return [*(f"{prefix}-{n}" for n in range(1, recipe.localize.draws + 1)), EVERYTHING]

@@ -9,7 +9,8 @@ from knowundo.memorization import MemorizeSettings
 from knowundo.memorization import memorize as finetune
 from knowundo.modeling.variant import ModelVariant
 from knowundo.modeling.weights import describe, save_state
-from knowundo.runs.run import BOTH, TRAIN_VAL, Run
+from knowundo.runs.base import BOTH, TRAIN_VAL
+from knowundo.runs.run import Run
 from knowundo.scoring.teacher_forcing import teacher_forced
 from knowundo.storage.files import write_json
 from knowundo.storage.job import Job

@@ -21,7 +21,8 @@ from knowundo.modeling.variant import ModelVariant
 from knowundo.progress import Progress
 from knowundo.results import Row
 from knowundo.runs.artifact import ArtifactJob, shared_checkpoint
-from knowundo.runs.run import BOTH, Run
+from knowundo.runs.base import BOTH
+from knowundo.runs.run import Run
 from knowundo.scoring.alternatives import other_answers
 from knowundo.scoring.columns import scorers, seen_by
 from knowundo.scoring.table import fill_a_batch, read_scores, score_adapters, write_scores

@@ -25,7 +25,7 @@ from knowundo.recipes.schema import Plan, Recipe
 from knowundo.runs import inputs, variants
 from knowundo.runs.adaptation import open_model
 from knowundo.runs.artifact import ArtifactJob
-from knowundo.runs.base import BOTH, TRAIN_VAL, Base, NamedBase, base_knows, settle_merge
+from knowundo.runs.base import Base, NamedBase, base_knows, settle_merge
 from knowundo.runs.checks import check, effective
 from knowundo.runs.directory import RunDirectory
 from knowundo.runs.memory_base import MemoryBase
@@ -40,8 +40,6 @@ from knowundo.runs.rows import Chosen, EncodedRows
 from knowundo.storage.checkpoints import Checkpoint
 from knowundo.storage.environment import surroundings
 from knowundo.storage.integrity import seal
-
-__all__ = ["BOTH", "TRAIN_VAL", "Run"]
 
 
 class Run(RunDirectory):
@@ -264,12 +262,6 @@ class Run(RunDirectory):
     def region(self, name: str) -> list[str]:
         """Parameter names of a region: one that localize found, or a JSON file."""
         return regions.read_region(self.region_file(name), self.model.parameters())
-
-    def controls(self, located: str) -> list[str]:
-        """Names of the regions that a located one is measured against."""
-        prefix = "random" if len(self.recipe.localize.localizers) == 1 else f"random-{located}"
-        draws = range(1, self.recipe.localize.draws + 1)
-        return [*(f"{prefix}-{n}" for n in draws), regions.EVERYTHING]
 
     @cached_property
     def _common_inputs(self) -> list[Any]:
