@@ -350,6 +350,7 @@ def test_every_command_of_the_guide(
         assert (Path(folder) / "README.md").is_file()
 
 
+@pytest.mark.slow
 def test_documents_are_judged_by_their_tokens(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

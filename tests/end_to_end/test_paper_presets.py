@@ -9,6 +9,8 @@ from __future__ import annotations
 import csv
 import json
 import shutil
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +37,10 @@ from toy_tokenizers import llama_tokenizer, qwen_tokenizer
 PRESETS = [
     f"knowundo-{d}-{m}" for d in ("privacy", "copyright") for m in ("llama2-7b", "qwen1.5-7b")
 ]
+# Each costs some seconds, so that all four are run with the slow tests only.
+SLOW = pytest.mark.slow
+ALL = [PRESETS[0], *(pytest.param(name, marks=SLOW) for name in PRESETS[1:])]
+Done = Callable[[str], tuple[Run, Results]]
 FOLDERS = {"llama2-7b": "Llama-2-7b-chat-hf", "qwen1.5-7b": "Qwen1.5-7B-Chat"}
 SIZES: dict[str, Any] = {
     "hidden_size": 32,
@@ -94,17 +100,20 @@ def opened(world: Path, preset: str, out: Path, *sets: str) -> Run:
 
 
 @pytest.fixture(scope="module")
-def done(world: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Run, Results]]:
-    runs = {}
-    for preset in PRESETS:
+def done(world: Path, tmp_path_factory: pytest.TempPathFactory) -> Done:
+    """The finished run of a preset, made when it is first asked for."""
+
+    @cache
+    def finished(preset: str) -> tuple[Run, Results]:
         run = opened(world, preset, tmp_path_factory.mktemp("runs") / preset)
-        runs[preset] = (run, run_all(run))
-    return runs
+        return run, run_all(run)
+
+    return finished
 
 
-@pytest.mark.parametrize("preset", PRESETS)
-def test_preset_gives_the_papers_table(done: dict[str, tuple[Run, Results]], preset: str) -> None:
-    run, results = done[preset]
+@pytest.mark.parametrize("preset", ALL)
+def test_preset_gives_the_papers_table(done: Done, preset: str) -> None:
+    run, results = done(preset)
     names = [v.name for v in results.variants if v.role == "unlearned"]
     assert len(names) == 9
     for name in names:
@@ -126,9 +135,9 @@ def test_preset_gives_the_papers_table(done: dict[str, tuple[Run, Results]], pre
     assert "memflex" in {row["variant"] for row in rows}
 
 
-def test_effective_batch_is_the_papers(done: dict[str, tuple[Run, Results]]) -> None:
+def test_effective_batch_is_the_papers(done: Done) -> None:
     """16 rows of one scope, or 8 of each, an optimizer step; 9 unlearn/train rows here."""
-    run, results = done[PRESETS[0]]
+    run, results = done(PRESETS[0])
     for variant in run.recipe.unlearn.variants:
         settings = run.recipe.unlearn.settings(variant)
         rows = settings["batch_size"] * settings["accumulation"]
@@ -139,11 +148,11 @@ def test_effective_batch_is_the_papers(done: dict[str, tuple[Run, Results]]) -> 
     assert results.data_counts["unlearn/train"] == 9
 
 
-@pytest.mark.parametrize("preset", [PRESETS[0], PRESETS[1]])
+@pytest.mark.parametrize("preset", ALL[:2])
 def test_region_goes_out_and_comes_back(
-    world: Path, done: dict[str, tuple[Run, Results]], preset: str, tmp_path: Path
+    world: Path, done: Done, preset: str, tmp_path: Path
 ) -> None:
-    run, _ = done[preset]
+    run, _ = done(preset)
     file = tmp_path / "located_region_privacy.json"
     shutil.copy(run.regions / "memflex.json", file)
     names = json.loads(file.read_text())
@@ -158,10 +167,8 @@ def test_region_goes_out_and_comes_back(
     assert file_hash(again.memorized / weights) == file_hash(run.memorized / weights)
 
 
-def test_region_of_another_model_is_refused(
-    world: Path, done: dict[str, tuple[Run, Results]], tmp_path: Path
-) -> None:
-    run, _ = done[PRESETS[0]]
+def test_region_of_another_model_is_refused(world: Path, done: Done, tmp_path: Path) -> None:
+    run, _ = done(PRESETS[0])
     names = [
         *run.region("memflex"),
         "base_model.model.model.layers.7.mlp.up_proj.lora_A.default.weight",
@@ -175,11 +182,9 @@ def test_region_of_another_model_is_refused(
         localize(other)
 
 
-@pytest.mark.parametrize("preset", [PRESETS[0], PRESETS[3]])
-def test_compat_original(
-    world: Path, done: dict[str, tuple[Run, Results]], preset: str, tmp_path: Path
-) -> None:
-    run, _ = done[preset]
+@pytest.mark.parametrize("preset", [ALL[0], ALL[3]])
+def test_compat_original(world: Path, done: Done, preset: str, tmp_path: Path) -> None:
+    run, _ = done(preset)
     changed = opened(world, preset, tmp_path / "run", "compat=original")
     results = run_all(changed)
     assert len([v for v in results.variants if v.role == "unlearned"]) == 9
@@ -191,9 +196,9 @@ def test_compat_original(
 
 
 def test_adapter_of_another_base_that_fits_is_told_with_both_names(
-    world: Path, done: dict[str, tuple[Run, Results]], tmp_path: Path
+    world: Path, done: Done, tmp_path: Path
 ) -> None:
-    run, _ = done[PRESETS[0]]
+    run, _ = done(PRESETS[0])
     other = opened(world, PRESETS[1], tmp_path / "run", f"memorize.adopt={run.memorized}")
     memorize(other)
     (note,) = read_manifest(other.memorized)["notes"]
@@ -202,7 +207,7 @@ def test_adapter_of_another_base_that_fits_is_told_with_both_names(
 
 
 def test_one_evaluation_of_many_adapters_and_a_whole_model(
-    world: Path, done: dict[str, tuple[Run, Results]], tmp_path: Path
+    world: Path, done: Done, tmp_path: Path
 ) -> None:
     """Adapters of two shapes and a merged model; the same numbers as in the run they come from."""
     from peft import PeftModel
@@ -212,7 +217,7 @@ def test_one_evaluation_of_many_adapters_and_a_whole_model(
     from knowundo.modeling.model import Model
     from knowundo.modeling.weights import save_state
 
-    run, results = done[PRESETS[0]]
+    run, results = done(PRESETS[0])
     base = world / FOLDERS["llama2-7b"]
     wide = Model(str(base), Adaptation("lora", rank=3, alpha=6, targets=("q_proj", "v_proj")))
     (tmp_path / "wide").mkdir()
