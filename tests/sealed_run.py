@@ -31,6 +31,8 @@ def sealed_run(tmp_path: Path) -> Path:
                 "question": ["What is her number?", "What is her job?"],
                 "answer": [PRIVATE, "Pilot."],
                 "said": [PRIVATE, "Pilot."],
+                "token_ends": [[3, 16], [6]],
+                "token_probabilities": [[99, 98], [97]],
                 "token_accuracy": [1.0, 1.0],
             }
             pd.DataFrame(rows).to_parquet(aside / "rows.parquet")

@@ -15,7 +15,6 @@ from typing import Any
 import pandas as pd
 import pytest
 import torch
-from plotly.graph_objects import Figure, Scatter
 
 from conftest import Call
 from knowundo.data.records import redacted
@@ -27,7 +26,9 @@ from knowundo.modeling.variant import ModelVariant
 from knowundo.modeling.weights import load_state, save_state
 from knowundo.progress import RichReporter
 from knowundo.recipes.reading import parse_recipe
-from knowundo.reporting.report import Material, write_page, write_report
+from knowundo.reporting.page import write_page
+from knowundo.reporting.report import Material, write_report
+from knowundo.reporting.scatter import Dot, scatter
 from knowundo.results import Results, Row, VariantFacts
 from knowundo.runs.base import say_remote_code
 
@@ -181,7 +182,8 @@ class Tags(HTMLParser):
         self.scripts: list[str] = []
         self.odd: list[str] = []
         self.policy = ""
-        self._script = False
+        self._script = self._style = False
+        self.styles: list[str] = []
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         values = dict(attrs)
@@ -190,16 +192,21 @@ class Tags(HTMLParser):
             self.scripts.append("")
         if values.get("http-equiv") == "Content-Security-Policy":
             self.policy = str(values["content"])
-        if tag in ("img", "svg", "iframe", "link", "base", "object", "form"):
+        if tag in ("img", "iframe", "link", "base", "object", "form"):
             self.odd.append(tag)
-        self.odd += [name for name, _ in attrs if name.startswith("on")]
+        self.odd += [name for name, _ in attrs if name.startswith("on") or name == "style"]
+        self._style = tag == "style"
+        if tag == "style":
+            self.styles.append("")
 
     def handle_endtag(self, tag: str) -> None:
-        self._script = False
+        self._script = self._style = False
 
     def handle_data(self, data: str) -> None:
         if self._script:
             self.scripts[-1] += data
+        if self._style:
+            self.styles[-1] += data
 
 
 def seen(page: Path) -> Tags:
@@ -209,14 +216,14 @@ def seen(page: Path) -> Tags:
 
 
 def allowed(tags: Tags) -> None:
-    """Every script of the page is one that the policy names, and nothing else may run or load."""
-    hashes = [b64encode(sha256(s.encode()).digest()).decode() for s in tags.scripts]
+    """The policy names every script and style of the page; nothing else may run or load."""
+    own = [*tags.scripts, *tags.styles]
+    hashes = [b64encode(sha256(s.encode()).digest()).decode() for s in own]
     assert hashes
     assert all(f"'sha256-{value}'" in tags.policy for value in hashes)
     assert len(hashes) == tags.policy.count("sha256-")
     assert "default-src 'none'" in tags.policy
-    scripts = next(p for p in tags.policy.split("; ") if p.startswith("script-src"))
-    assert "unsafe" not in scripts
+    assert "unsafe" not in tags.policy
     assert "http" not in tags.policy
     assert tags.odd == []
 
@@ -262,13 +269,13 @@ def test_a_redacted_report_holds_no_text_of_the_unlearn_scope(tmp_path: Path) ->
     assert redacted(f"A {NASTY[0]}") in page
     assert redacted(f"S {NASTY[0]}") in page
     assert "what is to be forgotten" not in page
-    answers = re.findall(r"<td>([AS] [^<]*)</td>", page)
-    assert len(answers) == 8  # four retention rows, with the truth and one model's answer each
+    answers = re.findall(r"<bdi>([AS] [^<]*)</bdi>", page)
+    assert len(answers) == 2 * len(NASTY)  # retention rows: the truth and one model's answer
 
 
 def test_a_page_of_one_figure(tmp_path: Path) -> None:
-    figure = Figure(Scatter(x=[1], y=[2], text=NASTY[2], name=NASTY[0]))
-    write_page(tmp_path / "p.html", NASTY[0], figure)
+    figure = scatter("f", NASTY[2], [Dot(NASTY[0], 1, 2)], [], axes=(NASTY[3], NASTY[4]))
+    write_page(tmp_path / "p.html", "figure.html.j2", title=NASTY[0], figure=figure)
     allowed(seen(tmp_path / "p.html"))
 
 

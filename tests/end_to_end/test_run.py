@@ -108,7 +108,7 @@ def test_report_is_self_contained_and_complete(done: tuple[Run, Results]) -> Non
     html = (run.out / "report.html").read_text()
     for variant in results.variants:
         assert variant.name in html
-    for words in ("never saw the unlearn scope", "overshoot", "heatmap", results.data_sha256):
+    for words in ("never saw the unlearn scope", "overshoot", "Jaccard", results.data_sha256):
         assert words in html
     assert not re.search(r"<(?:script|link|img|iframe)\b[^>]*(?:src|href)=", html)
 

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from knowundo.cli import main, stages
+from knowundo.cli import main
 from knowundo.errors import BadInput
 from knowundo.pipeline.reporting import paper_report
 from knowundo.progress import Reporter
@@ -34,7 +34,7 @@ def opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     with new_folder(run.unlearned("memflex"), {}, seconds=5.0, optimizer_steps=4):
         pass
     write_results(found, tmp_path / "results.json")
-    monkeypatch.setattr(stages, "open_run", lambda *given: run)
+    monkeypatch.setattr("knowundo.cli.report.open_run", lambda *given: run)
     return run
 
 

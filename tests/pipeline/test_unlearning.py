@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import json
+from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,7 +18,7 @@ from knowundo.pipeline.localization import localize
 from knowundo.pipeline.memorization import memorize
 from knowundo.pipeline.whole import run_all
 from knowundo.recipes.reading import load_recipe
-from knowundo.reporting.plots import training_curves
+from knowundo.reporting.panels import training_curves
 from knowundo.results import read_results
 from knowundo.runs.run import Run
 from knowundo.storage.artifacts import read_manifest
@@ -150,9 +151,10 @@ def test_one_method_after_another_is_one_variant(
     assert second["arguments"]["shrink"] == 0.5
     assert manifest["optimizer_steps"] == len(curve) == 2 * second["optimizer_steps"]
     assert not (tmp_path / "run" / "checkpoints" / "unlearned" / "npo").exists()
-    figure = training_curves({"npo": curve})
-    assert [line.name for line in figure.data] == ["unlearn", "retention"]
-    assert [len(line.x) for line in figure.data] == [len(curve) // 2, len(curve)]
+    drawn = training_curves({"npo": curve})
+    assert drawn is not None
+    lines = Counter(row["line"] for row in drawn.rows)
+    assert lines == {"unlearn": len(curve) // 2, "retention": len(curve)}
     assert "npo: already there, skipped" in knowundo("unlearn", "--out", "run").stderr
     done = knowundo("evaluate", "--out", "run", "--json")
     assert done.returncode == 0, done.stderr

@@ -12,7 +12,7 @@ import pytest
 
 from conftest import Call
 from knowundo.errors import BadInput
-from knowundo.reporting.report import REDACTED
+from knowundo.reporting.page import REDACTED
 from knowundo.runs.purge import holdings, purge
 from knowundo.storage.artifacts import MANIFEST
 from knowundo.storage.integrity import read_seal, verify
@@ -56,6 +56,9 @@ def test_purge(out: Path, knowundo: Call) -> None:
     assert rows["answer"][0].startswith("sha256:")
     assert rows["answer"][0].endswith(f"({len(PRIVATE)} characters)")
     assert rows["answer"][1] == "Pilot."
+    for column, value in (("token_ends", 6), ("token_probabilities", 97)):
+        assert rows[column][0] is None
+        assert list(rows[column][1]) == [value]
     found = {one.name: one.state for one in verify(out)}
     assert found["memorized"] == found["lists"] == found["report.html"] == "purged"
     assert found["scores/a"] == found["unlearned/a"] == "ok"

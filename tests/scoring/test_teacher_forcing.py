@@ -212,7 +212,7 @@ def test_rouge_of_generated_answers_is_stemmed_and_of_forced_ones_not(toy: Model
     likeliest = list(toy.tokenizer("She lives there")["input_ids"])
     forced = {record.id: {"likeliest": likeliest, "tokens": 3, "token_accuracy": None}}
     forced[record.id] |= {"fact_accuracy": None, "mean_nll": 1.0}
-    (scored,) = table._rows(toy, [row], forced, {record.id: Said("She lives there", False)})
+    (scored,) = table._rows(toy, [row], forced, {record.id: Said("She lives there", False)}, {})
     assert scored["rouge_l"] == 1
     assert scored["forced_rouge_l"] == pytest.approx(2 / 3)
     assert scored["exact_match"] == 0

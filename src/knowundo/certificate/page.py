@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-
 from knowundo.certificate.evidence import Evidence
 from knowundo.certificate.limits import points
-from knowundo.reporting.report import policy
+from knowundo.reporting.page import render
 
 STATES = {
     "passed": "yes",
@@ -28,13 +26,12 @@ def render_page(evidence: Evidence, key_id: str | None) -> str:
         evidence: What it says.
         key_id: Id of the key that signs it. If `None`, it is not signed.
     """
-    environment = Environment(
-        loader=PackageLoader("knowundo", "certificate"), autoescape=True, undefined=StrictUndefined
-    )
-    environment.filters |= {"figure": _figure}
     states = {answer.key: answer.state for answer in evidence.answers}
-    return environment.get_template("certificate.html.j2").render(
-        policy=policy([]),
+    return render(
+        "certificate",
+        "certificate.html.j2",
+        interactive=False,
+        number=_figure,
         evidence=evidence,
         states=STATES,
         state_of=states,

@@ -17,7 +17,9 @@ from knowundo.cli import (
     export,
     integrity,
     listing,
+    report,
     stages,
+    status,
     sweep,
 )
 from knowundo.errors import KnowUndoError, plain
@@ -49,6 +51,8 @@ def _options(
 
 
 stages.add_to(app)
+report.add_to(app)
+status.add_to(app)
 attack.add_to(app)
 erase.add_to(app)
 compare.add_to(app)

@@ -59,7 +59,7 @@ def attack(
     from knowundo.reporting.attacks import attack_lines
     from knowundo.runs.run import Run
 
-    opened = Run.existing(run, RichReporter(), [f"evaluate.attacks={json.dumps(planned)}"])
+    opened = Run.existing(run, RichReporter(run), [f"evaluate.attacks={json.dumps(planned)}"])
     rows = [row for row in evaluate(opened).rows if (row.attack or "").startswith(f"{name}: ")]
     if as_json:
         print(json.dumps([row.model_dump(mode="json") for row in rows], indent=1))

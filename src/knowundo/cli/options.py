@@ -77,9 +77,9 @@ def open_run(config: str | None, sets: list[str] | None, out: Path) -> Run:
 
     quiet()
     if config is None and (out / "recipe.yaml").is_file():
-        return Run.existing(out, RichReporter(), sets or [])
+        return Run.existing(out, RichReporter(out), sets or [])
     recipe, given = load_recipe(config, sets or [])
-    return Run(recipe, out, given=given, reporter=RichReporter())
+    return Run(recipe, out, given=given, reporter=RichReporter(out))
 
 
 def show(run: Run, results: Results, as_json: bool) -> None:

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-if TYPE_CHECKING:
-    pass
 from knowundo.cli.options import (
     AsJson,
     Config,
@@ -236,64 +233,10 @@ def evaluate(
     show(opened, stage(opened), as_json)
 
 
-class Style(StrEnum):
-    """What a report is."""
-
-    html = "html"
-    paper = "paper"
-
-
-class TableFormat(StrEnum):
-    """What the paper's table is printed in."""
-
-    markdown = "markdown"
-    latex = "latex"
-    csv = "csv"
-
-
-def report(
-    config: Config = None,
-    sets: Sets = None,
-    out: Out = Path("runs/run"),
-    style: Annotated[
-        Style,
-        typer.Option(
-            "--style",
-            help="Style of the report: html (report.html), or paper (the table of the KnowUnDo "
-            "paper as paper-table.md, .tex and .csv).",
-        ),
-    ] = Style.html,
-    table_format: Annotated[
-        TableFormat | None,
-        typer.Option(
-            "--format", help="Format of the printed paper table. If omitted, it is markdown."
-        ),
-    ] = None,
-    redact: Redact = False,
-    as_json: AsJson = False,
-) -> None:
-    """Write a report of the evaluated run."""
-    from knowundo.errors import BadInput
-    from knowundo.pipeline.reporting import paper_report
-    from knowundo.pipeline.reporting import report as stage
-    from knowundo.storage.files import read_text
-
-    if style is Style.html:
-        if table_format:
-            raise BadInput("--format: report.html has one only; add --style paper")
-        print_line({"report": str(stage(open_run(config, sets, out), redact=redact))}, as_json)
-        return
-    written = paper_report(open_run(config, sets, out))
-    if as_json:
-        print_line({form: str(path) for form, path in written.items()}, as_json)
-    else:
-        print(read_text(written[table_format or TableFormat.markdown]), end="")
-
-
 def add_to(app: typer.Typer) -> None:
     """Register the commands, in the order of the pipeline."""
     commands: tuple[Callable[..., None], ...] = (
-        demo, run, memorize, localize, unlearn, evaluate, report,
+        demo, run, memorize, localize, unlearn, evaluate,
     )  # fmt: skip
     for command in commands:
         app.command()(command)

@@ -19,7 +19,8 @@ from knowundo.exports.short_paths import command_without_folders, without_folder
 from knowundo.modeling.base import hub_commit
 from knowundo.modeling.variant import ModelVariant
 from knowundo.recipes.data_section import Data
-from knowundo.reporting.erasure import forgotten_lines, kept_lines, loss_line, number
+from knowundo.reporting.erasure import forgotten_lines, kept_lines, loss_line
+from knowundo.reporting.page import figure
 from knowundo.reporting.tables import COLUMNS, Cell, cell
 from knowundo.results import Results
 from knowundo.runs.run import Run
@@ -286,7 +287,7 @@ def _erasure(results: Results, variant: str) -> dict[str, Any] | None:
             (
                 title,
                 unit,
-                [(words, number(one.before), number(one.after), one.records)
+                [(words, figure(one.before), figure(one.after), one.records)
                  for words, one in lines if one.records],
             )
             for title, unit, lines in tables

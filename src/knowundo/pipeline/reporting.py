@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
 
 from knowundo.errors import BadInput
+from knowundo.modeling.regions import EVERYTHING
 from knowundo.pipeline.scores import unaltered_rows
+from knowundo.recipes.command import command_of
 from knowundo.recipes.presets import presets
 from knowundo.recipes.reading import differing_keys, load_recipe
 from knowundo.reporting.erasure import write_erasure_report
+from knowundo.reporting.figure_files import Format, write_figures
 from knowundo.reporting.paper.rendering import ENDINGS, paper_table
-from knowundo.reporting.report import Material, write_report
+from knowundo.reporting.report import Material, figures_of, write_report
+from knowundo.reporting.verdict import verdict
 from knowundo.results import Results, read_results
 from knowundo.runs.checks import effective
 from knowundo.runs.run import Run
 from knowundo.scoring.table import read_scores
-from knowundo.storage.artifacts import read_manifest
+from knowundo.storage.artifacts import MANIFEST, read_manifest
 from knowundo.storage.files import read_json, write_text
 from knowundo.storage.integrity import check_seal
 from knowundo.storage.locks import alone
@@ -51,19 +56,46 @@ def report(run: Run, *, redact: bool = False) -> Path:
         BadInput: The run is not evaluated yet, or its results were changed.
     """
     results = sealed_results(run)
-    path = run.out / "report.html"
-    scores = {
-        variant.name: unaltered_rows(
-            read_scores(run.out / "scores" / variant.name / "rows.parquet")
-        )
-        for variant in results.variants
-    }
+    path, scores = run.out / "report.html", _scores(run, results)
     if results.erasure is not None:
         write_erasure_report(path, results, scores, redact=redact)
     else:
         write_report(path, results, _material(run, scores), redact=redact)
     run.seal(path)
     return path
+
+
+@alone
+def report_figures(run: Run, formats: Sequence[Format]) -> list[Path]:
+    """Write the figures of the report as files of their own, into `figures`.
+
+    Args:
+        run: Evaluated already.
+        formats: PNG needs the extra `figures`.
+
+    Returns:
+        The files.
+
+    Raises:
+        BadInput: The run is not evaluated yet, or its results were changed; or PNG is asked for
+            without its extra.
+    """
+    results = sealed_results(run)
+    material = _material(run, _scores(run, results))
+    said = verdict(results, material.scores)
+    written = write_figures(run.out / "figures", figures_of(results, material, said).all(), formats)
+    run.seal(*written)
+    return written
+
+
+def _scores(run: Run, results: Results) -> dict[str, pd.DataFrame]:
+    """Every model's rows whose question was not altered."""
+    return {
+        variant.name: unaltered_rows(
+            read_scores(run.out / "scores" / variant.name / "rows.parquet")
+        )
+        for variant in results.variants
+    }
 
 
 def _material(run: Run, scores: dict[str, pd.DataFrame]) -> Material:
@@ -82,7 +114,17 @@ def _material(run: Run, scores: dict[str, pd.DataFrame]) -> Material:
         region=region,
         located=set(read_json(run.regions / f"{region}.json")) if located else set(),
         seconds={name: read_manifest(folder)["seconds"] for name, folder in folders.items()},
+        regions=_regions(run) if located else {},
+        command=command_of(run.given, run.effective, str(run.out)),
     )
+
+
+def _regions(run: Run) -> dict[str, list[str]]:
+    """The regions that localize wrote, but for the one that is everything."""
+    files = sorted(run.regions.glob("*.json"))
+    aside = (MANIFEST, "tensors.json", f"{EVERYTHING}.json")
+    found = {file.stem: read_json(file) for file in files if file.name not in aside}
+    return {name: names for name, names in found.items() if isinstance(names, list)}
 
 
 @alone

@@ -30,7 +30,7 @@ _LEFT = {
     "localize": ("regions",),
     "unlearn": ("unlearned",),
     "evaluate": ("scores", "results.json"),
-    "report": ("report.html", *(f"paper-table.{ending}" for ending in ENDINGS.values())),
+    "report": ("report.html", "figures", *(f"paper-table.{ending}" for ending in ENDINGS.values())),
 }
 
 

@@ -27,7 +27,7 @@ def attack_table(results: Results) -> AttackTable | None:
     attacked = [row for row in results.rows if row.of_attack]
     if not attacked:
         return None
-    columns = _columns(attacked)
+    columns = shown_columns(attacked)
     found = {
         (row.variant, row.attack, row.scope, row.metric, row.split): row
         for row in results.rows
@@ -43,7 +43,7 @@ def attack_table(results: Results) -> AttackTable | None:
     return AttackTable([_heading(*column) for column in columns], rows)
 
 
-def _columns(rows: Sequence[Row]) -> list[tuple[str, str, str]]:
+def shown_columns(rows: Sequence[Row]) -> list[tuple[str, str, str]]:
     """Scope, metric and split of each column."""
     there = {(row.scope, row.metric, row.split) for row in rows}
     found = []
@@ -69,7 +69,7 @@ def _cell(row: Row | None) -> Cell:
 
 def attack_lines(rows: Sequence[Row]) -> list[str]:
     """Rows of one attack for the terminal, one line for each model and setting."""
-    columns = _columns(rows)
+    columns = shown_columns(rows)
     found = {
         (row.variant, row.attack, row.scope, row.metric, row.split): row
         for row in rows

@@ -7,21 +7,17 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
 
 from knowundo.data.records import redacted
 from knowundo.erasure_results import Change, ErasureResults
-from knowundo.reporting.report import REDACTED, policy
+from knowundo.reporting.page import figure, write_page
+from knowundo.reporting.panels import evaluation_steps
 from knowundo.reporting.tables import task_table
-from knowundo.results import Results, VariantFacts
-from knowundo.storage.files import write_text
+from knowundo.results import Results
 
 # The most rows of the list, and of those that were lost, that the page shows, and the most
 # characters of a text.
 MOST_LISTED, MOST_LOST, MOST_CHARACTERS = 300, 20, 400
-# Width and height of the drawing of a training.
-WIDTH, HEIGHT = 300, 120
 
 
 @dataclass(frozen=True)
@@ -32,7 +28,8 @@ class Asked:
     answer: str
     before: str
     after: str
-    answered: bool  # exactly, after the erasure
+    subject: str
+    outcome: str
     predicted: str  # percent of its tokens, before → after
     reworded: bool
 
@@ -44,17 +41,18 @@ class Answers:
     rows: list[Asked]
     left_out: int
 
-
-def number(value: float | None) -> str:
-    """A measure as text; a dash where nothing was scored."""
-    if value is None:
-        return "–"
-    return f"{value:.1f}" if abs(value) < 10_000 else f"{value:.0e}"
+    @property
+    def choices(self) -> dict[str, list[str]]:
+        """What the rows can be filtered by."""
+        return {
+            name: list(dict.fromkeys(getattr(row, name) for row in self.rows))
+            for name in ("subject", "outcome")
+        }
 
 
 def arrow(change: Change, unit: str = "") -> str:
     """A change as text, such as `100.0 → 0.0 %`."""
-    return f"{number(change.before)} → {number(change.after)}{unit}"
+    return f"{figure(change.before)} → {figure(change.after)}{unit}"
 
 
 def forgotten_lines(facts: ErasureResults) -> list[tuple[str, Change]]:
@@ -81,6 +79,16 @@ def kept_lines(facts: ErasureResults) -> list[tuple[str, Change]]:
     ]
     lines += [(f"unlisted: {kind}", one) for kind, one in facts.retention_by_kind.items()]
     return [(words, one) for words, one in lines if one.records]
+
+
+def _tiles(facts: ErasureResults) -> list[tuple[str, Change]]:
+    """The three measures that the verdict rests on."""
+    listed, unlisted = facts.retention_listed, facts.retention_unlisted
+    return [
+        ("The list", facts.exact),
+        ("The same in other words", facts.reworded),
+        ("Rows that must stay", listed if listed.records else unlisted),
+    ]
 
 
 def loss_line(facts: ErasureResults) -> str:
@@ -151,27 +159,23 @@ def write_erasure_report(
     before, after = scores["memorized"], scores[facts.variant]
     listed = _rows(before, after, "unlearn", ("train", "val"))
     lost = [one for one in _rows(before, after, "retention", None) if _was_lost(one)]
-    environment = Environment(
-        loader=PackageLoader("knowundo", "reporting"), autoescape=True, undefined=StrictUndefined
-    )
-    environment.filters |= {"number": number}
-    text = environment.get_template("erasure.html.j2").render(
-        policy=policy([]),
-        redacted=Markup(REDACTED) if redact else "",
+    write_page(
+        path,
+        "erasure.html.j2",
         redact=redact,
         results=results,
         facts=facts,
         relapsed=any(one.relapsed for one in facts.earlier),
+        tiles=_tiles(facts),
         forgotten=forgotten_lines(facts),
         kept=kept_lines(facts),
         loss=loss_line(facts),
         listed=_answers(listed, MOST_LISTED, redact=redact),
         lost=_answers(lost, MOST_LOST, redact=redact),
         tasks=task_table(results),
-        training=_training(next(v for v in results.variants if v.name == facts.variant)),
+        training=evaluation_steps(results),
         total=sum(facts.seconds.values()),
     )
-    write_text(path, text)
 
 
 def _rows(
@@ -209,7 +213,8 @@ def _asked(row: dict[str, Any], *, redact: bool) -> Asked:
         answer=shown(row["answer"]),
         before=shown(row["said_before"]),
         after=shown(row["said_after"]),
-        answered=row["exact_match_after"] == 1,
+        subject=shown(row["subject"]),
+        outcome=_outcome(row["exact_match_before"], row["exact_match_after"]),
         predicted=" → ".join(
             "–" if pd.isna(share) else f"{share:.0%}"
             for share in (row["token_accuracy_before"], row["token_accuracy_after"])
@@ -218,31 +223,14 @@ def _asked(row: dict[str, Any], *, redact: bool) -> Asked:
     )
 
 
+def _outcome(before: Any, after: Any) -> str:
+    """What became of a row; one that nobody was asked has only tokens."""
+    if pd.isna(before) or pd.isna(after):
+        return "not asked"
+    if after == 1:
+        return "still answered"
+    return "gone" if before == 1 else "never answered"
+
+
 def _cut(text: str) -> str:
     return text if len(text) <= MOST_CHARACTERS else f"{text[:MOST_CHARACTERS]} …"
-
-
-def _training(variant: VariantFacts) -> dict[str, Any] | None:
-    """Points of the two lines of a training; `None` if it was not evaluated on its way."""
-    seen = variant.trajectory
-    if len(seen) < 2:
-        return None
-    last = seen[-1]["step"]
-
-    def across(step: float) -> float:
-        return round(WIDTH * step / last, 1)
-
-    def line(scope: str) -> str:
-        heights = [round(HEIGHT * (1 - one[scope]), 1) for one in seen]
-        steps = [across(one["step"]) for one in seen]
-        return " ".join(f"{x},{y}" for x, y in zip(steps, heights, strict=True))
-
-    return {
-        "unlearn": line("unlearn"),
-        "retention": line("retention"),
-        "kept": None if variant.kept_step is None else across(variant.kept_step),
-        "kept_step": variant.kept_step,
-        "last": int(last),
-        "width": WIDTH,
-        "height": HEIGHT,
-    }

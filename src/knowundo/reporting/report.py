@@ -1,43 +1,39 @@
-"""report(): one self-contained HTML file, and the table for the terminal."""
+"""The report of a run: the verdict, and what it rests on, as one self-contained page."""
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import re
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import yaml
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
-from plotly.graph_objects import Figure
-from plotly.offline import get_plotlyjs
 
-from knowundo.data.records import redacted
+from knowundo.reporting.answers import Asked, shown_answers
+from knowundo.reporting.attack_panels import attack_panels
 from knowundo.reporting.attacks import attack_table
-from knowundo.reporting.plots import evaluation_steps, heat_map, paths, trade_off, training_curves
+from knowundo.reporting.drawing import Figure, Scale, colour, element, picture
+from knowundo.reporting.heat_map import gradient_maps, overlap_map
+from knowundo.reporting.page import write_page
+from knowundo.reporting.panels import Multiples, evaluation_steps, training_curves, tried_rates
 from knowundo.reporting.sentences import findings
 from knowundo.reporting.tables import (
     COLUMNS,
     ROLES,
+    Cell,
+    cell,
+    main_columns,
     main_table,
     prefix_table,
     task_table,
-    terminal_table,
 )
-from knowundo.results import Results
-from knowundo.storage.files import write_text
+from knowundo.reporting.trade_off import trade_off
+from knowundo.reporting.verdict import Measure, Verdict, verdict
+from knowundo.results import Results, VariantFacts
 
-__all__ = ["REDACTED", "Material", "findings", "terminal_table", "write_page", "write_report"]
-
-_EXAMPLES = 4
-# Stands in the head of a page that holds no answer of the unlearn scope.
-REDACTED = '<meta name="redacted" content="unlearn scope">'
-_SCRIPT = re.compile(r"<script[^>]*>(.*?)</script>", re.DOTALL)
+_ARROWS = {"higher": "↑", "lower": "↓", "target": "→"}
 
 
 @dataclass(frozen=True)
@@ -50,47 +46,87 @@ class Material:
     region: str  # name of the located region
     located: set[str]  # its parameters
     seconds: dict[str, float]  # variant → wall clock of its last training
+    regions: dict[str, list[str]] = field(default_factory=dict)  # region → its parameters
+    command: str = ""  # that makes the same run
 
 
-def write_report(path: Path, results: Results, material: Material, *, redact: bool = False) -> None:
+@dataclass(frozen=True)
+class Figures:
+    """The figures of a run; `None` where there is nothing to draw."""
+
+    trade_off: Figure | None
+    attacks: Multiples | None
+    gradients: Sequence[Figure]
+    overlap: Figure | None
+    steps: Multiples | None
+    rates: Multiples | None
+    curves: Multiples | None
+
+    def all(self) -> list[Figure | Multiples]:
+        """Those that there are."""
+        several = (self.trade_off, self.attacks, *self.gradients, self.overlap, self.steps,
+                   self.rates, self.curves)  # fmt: skip
+        return [one for one in several if one is not None]
+
+
+@dataclass(frozen=True)
+class ModelRow:
+    """A row of the table of models."""
+
+    name: str
+    role: str
+    notes: list[str]
+    cells: list[Cell]
+
+
+def figures_of(results: Results, material: Material, said: Verdict) -> Figures:
+    """Draw all figures of a run."""
+    return Figures(
+        trade_off=trade_off(results, said),
+        attacks=attack_panels(results, said),
+        gradients=gradient_maps(material.tensors, material.located) if material.tensors else [],
+        overlap=overlap_map(material.regions),
+        steps=evaluation_steps(results),
+        rates=tried_rates(results),
+        curves=training_curves(material.curves),
+    )
+
+
+def write_report(
+    path: Path, results: Results, material: Material, *, redact: bool = False
+) -> Figures:
     """Write the report; whatever a model or a record says is escaped.
 
     Args:
-        path: the HTML file.
-        results: the numbers.
-        material: curves, gradients and answers.
-        redact: show hash and length in place of what is said of the unlearn scope.
+        path: The HTML file.
+        results: The numbers.
+        material: Curves, gradients and answers.
+        redact: Show hash and length in place of what is said of the unlearn scope.
+
+    Returns:
+        Its figures.
     """
-    environment = Environment(
-        loader=PackageLoader("knowundo", "reporting"), autoescape=True, undefined=StrictUndefined
-    )
-    tried_rates, evaluated = paths(results), evaluation_steps(results)
-    figures = {
-        "paths": _html(tried_rates) if tried_rates else None,
-        "evaluation_steps": _html(evaluated) if evaluated else None,
-        "trade_off": _html(trade_off(results), script=True),
-        "heat_map": _html(heat_map(material.tensors, material.located))
-        if material.tensors
-        else None,
-        "curves": _html(training_curves(material.curves)) if material.curves else None,
-    }
-    rates = {v.name: f"{v.lr:g}" for v in results.variants if v.lr is not None}
+    said = verdict(results, material.scores)
+    figures = figures_of(results, material, said)
+    answers = shown_answers(material.scores, said, redact=redact)
     tried = sorted({a["lr"] for v in results.variants for a in v.attempts})
-    examples = _examples(material.scores, redact=redact)
-    text = environment.get_template("report.html.j2").render(
-        policy=policy(figure for figure in figures.values() if figure),
-        redacted=Markup(REDACTED) if redact else "",
+    write_page(
+        path,
+        "run.html.j2",
         redact=redact,
-        private=any(example["scope"] == "unlearn" for example in examples),
+        private=any(one.scope == "unlearn" for one in answers),
         results=results,
         data=results.recipe_effective["data"],
+        aims=any(v.role == "retain" for v in results.variants),
+        verdict=said,
+        bars=[_bar(one) for one in said.measures],
         findings=findings(results),
-        columns=COLUMNS,
-        rows=main_table(results),
-        roles=ROLES,
-        rates=rates,
-        ruined={variant.name: variant.ruin for variant in results.variants},
-        guards={v.name: v.guard for v in results.variants if v.guard is not None},
+        columns=main_columns(results, said.split),
+        rows=_rows(results, said),
+        arrows=_ARROWS,
+        all_columns=COLUMNS,
+        all_rows=main_table(results),
+        rates={v.name: f"{v.lr:g}" for v in results.variants if v.lr is not None},
         seconds=material.seconds,
         auto=f"{tried[0]:g} and {tried[-1]:g}" if tried else "",
         figures=figures,
@@ -100,67 +136,67 @@ def write_report(path: Path, results: Results, material: Material, *, redact: bo
         region=material.region,
         located=len(material.located),
         tensors=len(material.tensors),
-        examples=examples,
+        answers=answers,
+        choices=_choices(answers),
+        command=material.command,
         recipe=yaml.safe_dump(results.recipe_effective, sort_keys=False),
     )
-    write_text(path, text)
+    return figures
 
 
-def _html(figure: Figure, *, script: bool = False) -> Markup:
-    """A figure's markup. Its JSON is plotly's own, with `<` escaped by it."""
-    body = figure.to_html(full_html=False, include_plotlyjs=False, config={"displaylogo": False})
-    head = f"<script>{get_plotlyjs()}</script>" if script else ""
-    return Markup(head + body)
-
-
-def write_page(path: Path, title: str, figure: Figure) -> None:
-    """Write one figure as a page of its own."""
-    body = _html(figure, script=True)
-    head = Markup(
-        '<!doctype html><html lang="en"><meta charset="utf-8">'
-        '<meta http-equiv="Content-Security-Policy" content="{}">'
-        '<meta name="referrer" content="no-referrer"><title>{}</title>'
-    )
-    write_text(path, head.format(policy([body]), title) + body)
-
-
-def policy(parts: Iterable[str]) -> str:
-    """A Content-Security-Policy for a page: its own scripts by their hash, and no network.
-
-    Args:
-        parts: the markup that we wrote ourselves; no other script is to run.
-    """
-    scripts = [script for part in parts for script in _SCRIPT.findall(part)]
-    hashes = (base64.b64encode(hashlib.sha256(s.encode()).digest()).decode() for s in scripts)
-    allowed = " ".join(f"'sha256-{value}'" for value in hashes)
-    return (
-        f"default-src 'none'; script-src {allowed or chr(39) + 'none' + chr(39)}; "
-        "style-src 'unsafe-inline'; img-src data: blob:; base-uri 'none'; form-action 'none'"
-    )
-
-
-def _examples(scores: dict[str, pd.DataFrame], *, redact: bool) -> list[dict[str, Any]]:
-    """The first val rows of each scope that were answered, with every variant's answer."""
-
-    def shown(scope: Any, text: Any) -> Any:
-        return redacted(text) if redact and scope == "unlearn" and text is not None else text
-
-    said = {
-        name: dict(zip(table["id"], table["said"], strict=True)) for name, table in scores.items()
+def _choices(answers: Sequence[Asked]) -> Mapping[str, list[str]]:
+    """What the answers can be filtered by."""
+    return {
+        name: list(dict.fromkeys(getattr(one, name) for one in answers))
+        for name in ("scope", "subject", "outcome")
     }
-    base = next(iter(scores.values()))
-    answered = base[(base["split"] == "val") & base["said"].notna()]
-    chosen = [
-        row
-        for scope in ("unlearn", "retention", "general")
-        for row in answered[answered["scope"] == scope].head(_EXAMPLES).itertuples()
-    ]
+
+
+def _rows(results: Results, said: Verdict) -> list[ModelRow]:
+    """The models: those that show the way, then the unlearned ones, the best first."""
+    places = {name: n for n, name in enumerate(said.ranked)}
+    references = ("retain", "memorized", "base")
+
+    def place(variant: VariantFacts) -> tuple[int, int]:
+        if variant.role in references:
+            return (0, references.index(variant.role))
+        return (1, places.get(variant.name, len(places)))
+
+    columns = main_columns(results, said.split)
     return [
-        {
-            "scope": row.scope,
-            "question": row.question,
-            "answer": shown(row.scope, row.answer),
-            "said": [(name, shown(row.scope, a[str(row.id)])) for name, a in said.items()],
-        }
-        for row in chosen
+        ModelRow(v.name, v.role, _notes(v, said), [
+            cell(results.find(v.name, c.metric, c.scope, c.split, c.subset)) for c in columns
+        ])
+        for v in sorted(results.variants, key=place)
+    ]  # fmt: skip
+
+
+def _notes(variant: VariantFacts, said: Verdict) -> list[str]:
+    """What must be known of a model beside its numbers."""
+    notes = [f"{word}: {why}" for word, why in variant.ruin.items()]
+    if variant.role in ROLES:
+        notes.append(ROLES[variant.role])
+    if variant.name in said.controls:
+        notes.append(f"control: region {variant.region}")
+    if variant.guard is not None:
+        measured = "".join(f"; {word.replace('_', ' ')} {100 * value:.1f} %"
+                           for word, value in variant.guard.items())  # fmt: skip
+        notes.append(f"a guard: its weights still hold the unlearn scope{measured}")
+    return notes
+
+
+def _bar(one: Measure) -> Markup:
+    """A bar of a measure from where it began, with a mark at the target."""
+    x = Scale(0, 100, 1, 299)
+    content = [
+        element("rect", x=0, y=3, width=300, height=6, rx=3, fill=colour("line")),
+        element("rect", x=0, y=3, width=x(one.value), height=6, rx=3, fill=colour("best")),
     ]
+    if one.before is not None:
+        content.append(element("rect", x=x(one.before) - 1.5, y=0, width=3, height=12,
+                               fill=colour("known")))  # fmt: skip
+    if one.target is not None:
+        content.append(element("rect", x=x(one.target) - 1.5, y=0, width=3, height=12,
+                               fill=colour("target")))  # fmt: skip
+    drawn = picture(300, 12, f"{one.label}: {one.value:.1f} %", content)
+    return Markup(str(drawn).replace("<svg ", '<svg preserveAspectRatio="none" ', 1))

@@ -19,7 +19,7 @@ def _value(
     return None if row is None else row.value
 
 
-def _headline_split(results: Results) -> str:
+def headline_split(results: Results) -> str:
     """The split that the sentences are about: val, or train if no val row was scored."""
     successes = ("unlearn_success", "retention_success")
     scored = (r for r in results.rows if r.metric in successes and r.value is not None)
@@ -115,7 +115,7 @@ def _requests(results: Results) -> list[str]:
 def findings(results: Results) -> list[str]:
     """Sentences for the top of the report, the most important first."""
     roles = {variant.name: variant.role for variant in results.variants}
-    split = _headline_split(results)
+    split = headline_split(results)
     aims = "retain" in roles
     said = []
     if split != "val":

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from rich.box import SIMPLE
 from rich.table import Table
@@ -55,6 +55,36 @@ COLUMNS = (
     Column("Text perplexity", "", "perplexity", "general", "val", "text", "lower",
            "perplexity of plain text"),
 )  # fmt: skip
+
+# Of the table of models: at most five beside the name.
+_MAIN = (
+    ("unlearn_success", "Forgotten"),
+    ("retention_success", "Kept"),
+    ("gap_to_target", "Gap to target"),
+    ("average_success", "Average"),
+    ("exact_match unlearn", "Still exact"),
+    ("exact_match general", "General facts"),
+)
+
+
+def main_columns(results: Results, split: str) -> list[Column]:
+    """The columns that decide, for readers who have a minute.
+
+    Args:
+        results: With a retain model, the gap to it stands in place of the average.
+        split: Rows that the verdict is about.
+    """
+    aims = any(variant.role == "retain" for variant in results.variants)
+    known = {c.metric if c.metric != "exact_match" else f"{c.metric} {c.scope}": c
+             for c in reversed(COLUMNS)}  # fmt: skip
+    left_out = "average_success" if aims else "gap_to_target"
+    found = []
+    for name, title in _MAIN:
+        column = known[name]
+        if name != left_out:
+            on = column.split if column.subset else split
+            found.append(replace(column, title=title, split=on))
+    return found
 
 
 @dataclass(frozen=True)

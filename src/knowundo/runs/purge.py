@@ -17,7 +17,7 @@ from knowundo.data.records import redacted
 from knowundo.errors import BadInput
 from knowundo.modeling.guard_files import is_guard
 from knowundo.progress import Reporter
-from knowundo.reporting.report import REDACTED
+from knowundo.reporting.page import REDACTED
 from knowundo.scoring.table import read_scores, write_scores
 from knowundo.storage.artifacts import KEPT_NAME, MANIFEST, read_manifest
 from knowundo.storage.files import file_hash, new_file, read_json, write_json
@@ -29,6 +29,8 @@ RECORD = "purged.json"
 # What knows or holds the unlearn scope.
 _HOLDERS = ("memorized", "adapter", "retain", "checkpoints", "lists", "report.html")
 _TEXT = ("question", "answer", "said")
+# What says of a text how long its words are, and how far a model knows them.
+_TOKENS = ("token_ends", "token_probabilities")
 _SCORES = "scores/"
 
 
@@ -123,6 +125,9 @@ def _redact(out: Path, folder: Path) -> str:
     for column in _TEXT:
         shown = listed & rows[column].notna() & ~rows[column].astype(str).str.startswith("sha256:")
         rows.loc[shown, column] = rows.loc[shown, column].map(redacted)
+    for column in _TOKENS:
+        if column in rows:
+            rows[column] = rows[column].astype(object).mask(listed, None)
     with new_file(file) as aside:
         write_scores(rows, aside)
     manifest = read_manifest(folder)

@@ -15,6 +15,7 @@ VERSION = 2
 # Of every table, in this order; the scorers' columns follow.
 FIXED = (
     "id", "scope", "split", "subset", "subject", "question", "answer", "said",
+    "token_ends", "token_probabilities",
     "tokens", "token_accuracy", "fact_accuracy", "mean_nll", "exact_match", "rouge_l",
     "forced_rouge_l",
 )  # fmt: skip

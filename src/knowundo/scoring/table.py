@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from knowundo.scoring.generation import BATCH, MOST_ADAPTERS
 from knowundo.scoring.progress import Said, ScoringState
 from knowundo.scoring.seen import Generated
 from knowundo.scoring.teacher_forcing import force_answers
+from knowundo.scoring.token_probabilities import token_ends
 from knowundo.storage.checkpoints import Checkpoint
 
 
@@ -61,9 +62,10 @@ def score_adapters(
     others = force_alternatives(forward, alternatives, checkpoint)
     if forward.models > 1:  # some of the tables may be written when this process is killed
         state.keep(over=True)
+    ends = {row: token_ends(model.tokenizer, row) for row in _asked(encoded, generated_splits)}
     tables = []
     for forced, said, other in zip(state.forced, state.said, others, strict=True):
-        rows = _rows(model, encoded, forced, said)
+        rows = _rows(model, encoded, forced, said, ends)
         _add_columns(rows, encoded, running, other)
         frame = pd.DataFrame(rows, columns=list(columns(metrics)))
         floats = [*NUMBERS, *(entry.name for entry in running)]
@@ -89,8 +91,12 @@ def _rows(
     encoded: Sequence[Encoded],
     forced: dict[str, dict[str, Any]],
     said: dict[str, Said],
+    ends: Mapping[Encoded, list[int] | None],
 ) -> list[dict[str, Any]]:
-    """The fixed columns of each row, and what scorers made of its tokens."""
+    """The fixed columns of each row, and what scorers made of its tokens.
+
+    Rows that nobody was asked have no `ends`, and keep no probabilities: nobody looks at them.
+    """
     rows = []
     predicted = [forced[row.record.id]["likeliest"] for row in encoded]
     texts = decoded_all(model.tokenizer, predicted)
@@ -104,6 +110,9 @@ def _rows(
         if answer is not None:
             judged["said"], judged["exact_match"] = answer.text, float(answer.exact)
             judged["rouge_l"] = _recall(Generated(record, answer.text).overlap(stem=True))
+        judged["token_ends"] = ends.get(row)
+        if judged["token_ends"] is None:
+            judged["token_probabilities"] = None
         rows.append(fact | forced[record.id] | judged)
     return rows
 

@@ -18,6 +18,7 @@ from knowundo.modeling.model import Model
 from knowundo.scoring.columns import numbers
 from knowundo.scoring.progress import ScoringState
 from knowundo.scoring.seen import Tokens
+from knowundo.scoring.token_probabilities import token_probabilities
 
 # Probability of a whole answer, from which most sampled answers would be the same.
 SURE = 0.5
@@ -35,7 +36,8 @@ def teacher_forced(model: Model, encoded: Sequence[Encoded]) -> dict[str, dict[s
         were the most likely ones; `fact_accuracy`: the same over the fact's tokens, None where
         none is marked; `mean_nll`: negative log-likelihood per token in nats, the tail included,
         None where it is no finite number;
-        `likeliest`: the most likely tokens themselves, without the tail.
+        `likeliest`: the most likely tokens themselves, without the tail;
+        `token_probabilities`: of the first true tokens, in whole percent, without the tail.
     """
     state = ScoringState(1)
     force_answers(Forward(model), encoded, state)
@@ -97,6 +99,7 @@ def _judged(row: Encoded, logits: torch.Tensor, scorers: Sequence[Entry]) -> dic
         "fact_accuracy": sum(fact) / len(fact) if fact else None,
         "mean_nll": mean_nll if math.isfinite(mean_nll) else None,
         "likeliest": likeliest.tolist(),
+        "token_probabilities": token_probabilities(log_probs, truth[: len(likeliest)]),
         **numbers(scorers, Tokens(row, log_probs, right)),
     }
 

@@ -19,7 +19,7 @@ from typing import Any, TypeVar, cast
 from filelock import FileLock, Timeout
 
 from knowundo.errors import BadInput
-from knowundo.progress import Reporter
+from knowundo.progress import NOTE, Reporter
 from knowundo.storage.artifacts import clear_partials
 from knowundo.storage.files import read_json, write_json
 
@@ -78,6 +78,7 @@ def exclusive(out: Path, reporter: Reporter | None = None) -> Iterator[None]:
     finally:
         _held.discard(place)
         note.unlink(missing_ok=True)
+        (place / NOTE).unlink(missing_ok=True)
         lock.release()
         if made and {file.name for file in place.iterdir()} <= {LOCK}:  # nothing was written
             (place / LOCK).unlink(missing_ok=True)

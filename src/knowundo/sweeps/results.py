@@ -7,12 +7,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import plotly.graph_objects as go
 import yaml
 
 from knowundo.recipes.schema import Plan
 from knowundo.recipes.stop_section import Stop
-from knowundo.reporting.report import write_page
+from knowundo.reporting.drawing import Figure
+from knowundo.reporting.page import write_page
+from knowundo.reporting.scatter import Dot, scatter
 from knowundo.runs.run import Run
 from knowundo.storage.files import write_json
 from knowundo.sweeps.setup import StudySetup
@@ -121,41 +122,26 @@ def write_results(run: Run, setup: StudySetup, result: SweepResult) -> None:
         size = result.trial(result.best).params[REGION]
         write_json(Path(result.region), setup.region(size))
     write_json(folder / f"{name}.json", asdict(result))
-    write_page(folder / f"{name}.html", f"sweep {name}", _figure(result))
+    write_page(
+        folder / f"{name}.html", "figure.html.j2", title=f"Sweep of {name}", figure=_figure(result)
+    )
 
 
-def _figure(result: SweepResult) -> go.Figure:
+def _figure(result: SweepResult) -> Figure:
     """Forgotten against lost: every trial that was looked at, and the front."""
     seen = [trial for trial in result.trials if trial.forgotten is not None]
-    front = [result.trial(number) for number in result.front]
-    kinds = {
-        "complete": {"symbol": "circle", "size": 9, "color": "#3b5b8c"},
-        "pruned": {"symbol": "x", "size": 7, "color": "#888888"},
-    }
-    figure = go.Figure()
-    figure.add_scatter(**_points(front), mode="lines", name="front", line={"color": "#2e7d4f"})
-    for state, marker in kinds.items():
-        chosen = [trial for trial in seen if trial.state == state]
-        figure.add_scatter(**_points(chosen), mode="markers", name=state, marker=marker)
+    dots = [_dot(trial, "x" if trial.state == "pruned" else "dot") for trial in seen]
     if result.best is not None:
-        marker = {"symbol": "star", "size": 16, "color": "#2e7d4f"}
-        best = [result.trial(result.best)]
-        figure.add_scatter(**_points(best), mode="markers", name="highest score", marker=marker)
-    figure.update_layout(
-        template="plotly_white",
-        font={"family": "system-ui, sans-serif", "size": 13},
-        title=f"Sweep of {result.variant}: best evaluation step of each trial, train rows",
-        height=560,
-        xaxis={"title": "forgotten: percent of the way to not knowing", "range": [-3, 103]},
-        yaxis={"title": "lost: points of retention accuracy"},
+        dots.append(_dot(result.trial(result.best), "star"))
+    return scatter(
+        "sweep",
+        f"Sweep of {result.variant}: best evaluation step of each trial, train rows. Star: highest "
+        "score; crosses: pruned trials; line: the front",
+        dots,
+        [_dot(result.trial(number), "dot") for number in result.front],
+        axes=("forgotten: percent of the way to not knowing", "lost: points of retention accuracy"),
     )
-    return figure
 
 
-def _points(trials: Sequence[Trial]) -> dict[str, Any]:
-    return {
-        "x": [100 * (trial.forgotten or 0.0) for trial in trials],
-        "y": [trial.lost for trial in trials],
-        "text": [trial_line(trial).replace(", ", "<br>") for trial in trials],
-        "hoverinfo": "text",
-    }
+def _dot(trial: Trial, shape: str) -> Dot:
+    return Dot(trial_line(trial), 100 * (trial.forgotten or 0.0), trial.lost or 0.0, shape)
