@@ -38,9 +38,10 @@ function filterItems(form, most) {
   const sought = form.querySelector("input").value.trim().toLowerCase().split(/\s+/).filter(Boolean);
   let found = 0;
   for (const item of items) {
-    const text = item.textContent.toLowerCase();
+    // Texts of records and models only: names of models and measures are in every item.
+    item.sought ??= [...item.querySelectorAll("bdi")].map((one) => one.textContent.toLowerCase()).join("\n");
     const fits = wanted.every(([name, value]) => value === "" || item.dataset[name] === value)
-      && sought.every((word) => text.includes(word));
+      && sought.every((word) => item.sought.includes(word));
     found += fits;
     item.hidden = !fits || found > most;
   }
