@@ -13,13 +13,16 @@ from browser.conftest import SCHEMES, WIDTHS, opened
 from certified import evidence, row
 from erasure_facts import erasure_results, results_with, score_tables
 from knowundo.certificate.page import render_page
+from knowundo.evaluation.result_rows import AVERAGE
 from knowundo.recipes.acceptance import Acceptance
+from knowundo.reporting.comparison import Difference
+from knowundo.reporting.comparison_page import Compared, write_comparison
 from knowundo.reporting.erasure import write_erasure_report
 from knowundo.reporting.report import write_report
 from sample_run import sample
 
 UNFOLD = "document.querySelectorAll('details:not([hidden])').forEach(d => { d.open = true })"
-KINDS = ("one model", "sixty models", "erasure", "certificate")
+KINDS = ("one model", "sixty models", "erasure", "comparison", "certificate")
 
 
 @pytest.fixture(scope="module")
@@ -31,6 +34,14 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     before, after = score_tables()
     facts = results_with(erasure_results())
     write_erasure_report(files["erasure"], facts, {"memorized": before, "erased": after})
+    rows = [
+        Difference(
+            f"model_{n}", "val", AVERAGE, None, "Average", 50.0, 50.0 + n, n - 2, n + 2, 0.01
+        )
+        for n in range(-5, 6)
+    ]
+    compared = Compared("second", [("seed", 0, 1)], rows)
+    write_comparison(files["comparison"], "first", [compared])
     given = evidence(row("m", "token_accuracy", 1.0), acceptance=Acceptance(), run="demo")
     files["certificate"].write_text(render_page(given, None), encoding="utf-8")
     return files

@@ -28,6 +28,26 @@ def test_the_split_is_named(knowundo: Call, tmp_path: Path) -> None:
     assert [row["change"] for row in found["differences"]] == [30.0]
 
 
+def test_more_runs_and_a_page(knowundo: Call, tmp_path: Path) -> None:
+    runs = [
+        written(tmp_path / name, value) for name, value in zip("abc", (40, 70, 10), strict=True)
+    ]
+    page = tmp_path / "page.html"
+    done = knowundo("compare", *runs, "--html", str(page))
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.index("b against a") < done.stdout.index("c against a")
+    assert done.stdout.splitlines()[-1] == f"page: {page}"
+    assert "Comparison of runs" in page.read_text("utf-8")
+    found = json.loads(knowundo("compare", *runs, "--json").stdout)["comparisons"]
+    assert [(one["run"], one["differences"][0]["change"]) for one in found] == [
+        ("b", 30),
+        ("c", -30),
+    ]
+    refused = knowundo("compare", *runs, "--html", str(tmp_path / "no" / "page.html"))
+    assert refused.returncode == 2
+    assert "the folder is not there" in refused.stderr
+
+
 def test_no_scores_in_common_are_no_empty_table(knowundo: Call, tmp_path: Path) -> None:
     first, second = written(tmp_path / "a", 40.0), written(tmp_path / "b", None)
     done = knowundo("compare", first, second)
