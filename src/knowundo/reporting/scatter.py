@@ -59,7 +59,7 @@ def _drawn(
     axes: tuple[str, str],
     size: tuple[int, int],
 ) -> Markup:
-    area = Box(48, 12, size[0] - 10, size[1] - 42)
+    area = Box(58, 12, size[0] - 10, size[1] - 42)
     x = Scale(*around([dot.x for dot in dots]), area.left, area.right)
     y = Scale(*around([dot.y for dot in dots], least=0.5), area.bottom, area.top)
     content = axis_lines(area, x, y, axes)

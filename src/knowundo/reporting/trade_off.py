@@ -94,7 +94,7 @@ def trade_off(results: Results, verdict: Verdict) -> Figure | None:
 
 
 def _drawn(found: Sequence[Point], width: int, height: int, size: int) -> Markup:
-    area = Box(44, 14, width - 10, height - 44)
+    area = Box(54, 14, width - 10, height - 44)
     x = Scale(*_limits([p.x for p in found]), area.left, area.right)
     y = Scale(*_limits([p.y for p in found]), area.bottom, area.top)
     labels = Labels(area, size)
