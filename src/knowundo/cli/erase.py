@@ -162,7 +162,7 @@ def erase(
         key=key,
         sets=tuple(sets or ()),
     )
-    done = run_request(request, RichReporter())
+    done = run_request(request, RichReporter(out))
     handed = None if done.exported is None else str(done.exported.folder)
     failed = MethodsFailed(done.verdict) if handed is None or done.relapsed else None
     if as_json:
