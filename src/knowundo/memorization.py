@@ -10,6 +10,7 @@ import torch
 
 from knowundo.data.batches import Batch, shuffled
 from knowundo.data.encoded import Encoded
+from knowundo.distributed.group import gathered
 from knowundo.modeling.forward import hidden_states
 from knowundo.modeling.half import Half
 from knowundo.modeling.head import live_head
@@ -77,7 +78,8 @@ class _KnownRows:
 
     def reached(self) -> bool:
         # Only here numbers are waited for that the device computes: once per optimizer step.
-        self.right += [one for rows in self._step for one in rows.tolist()]
+        own = [one for rows in self._step for one in rows.tolist()]
+        self.right += [one for each in gathered(own) for one in each]
         self._step = []
         window = self.right[-self.rows_per_epoch :]
         enough = self.share is not None and sum(window) >= self.share * self.rows_per_epoch

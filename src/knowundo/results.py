@@ -14,6 +14,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 from typing_extensions import TypedDict
 
+from knowundo.distributed.group import barrier
 from knowundo.erasure_results import ErasureResults
 from knowundo.storage.files import write_json
 from knowundo.storage.versioned import Versioned, read_versioned
@@ -162,7 +163,9 @@ class Hardware(TypedDict, total=False):
     cpus: int | None
     """Number of logical cores."""
     threads: int
-    """Number of threads that torch used."""
+    """Number of threads that torch used, in each process."""
+    processes: int
+    """Number of processes that worked together."""
     device: str
     """Device of the models: cpu, cuda or mps."""
     gpu: str | None
@@ -249,8 +252,9 @@ def results_schema() -> dict[str, Any]:
 
 
 def write_results(results: Results, path: Path) -> None:
-    """Write results.json."""
+    """Write results.json; all processes go on once it is there."""
     write_json(path, results.model_dump(mode="json"))
+    barrier()
 
 
 def read_results(path: Path) -> Results:

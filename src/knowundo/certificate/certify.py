@@ -29,6 +29,7 @@ from knowundo.certificate.statement import (
     sealed_envelope,
 )
 from knowundo.certificate.verifying import verify_certificate
+from knowundo.distributed.group import from_main
 from knowundo.errors import BadInput
 from knowundo.runs.run import Run
 from knowundo.storage.files import write_text
@@ -67,6 +68,12 @@ def certify(
         BadInput: No such model, or not scored as it is now; the key cannot be used. Nothing was
             written then.
     """
+    return from_main(lambda: _certified(run, variant, key, reveal, exported))
+
+
+def _certified(
+    run: Run, variant: str, key: Path | None, reveal: bool, exported: Path | None
+) -> Certificate:
     signing = None if key is None else read_signing_key(key)
     hiding = run_key(run.out) if signing is None else signing.hiding
     evidence = collect(run, variant, hiding, reveal=reveal, exported=exported)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 
 import typer
@@ -22,6 +23,7 @@ from knowundo.cli import (
     status,
     sweep,
 )
+from knowundo.distributed.group import join, leave
 from knowundo.errors import KnowUndoError, plain
 from knowundo.version import __version__
 
@@ -69,12 +71,22 @@ def main() -> None:
     """Entry point: a known error is one line on stderr and an exit code, never a traceback."""
     # Where it is installed, peft imports it, and it warns of kernels that nobody asked for.
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+    said = sys.stderr
     try:
+        if not join().main:  # results and progress are those of the main process
+            sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: SIM115
         app()
+    except SystemExit as ended:
+        if not ended.code:
+            leave()
+        raise
     except KnowUndoError as error:
-        print(f"error: {error}", file=sys.stderr)
+        if not getattr(error, "told", False):
+            print(f"error: {error}", file=said)
         sys.exit(error.exit_code)
     except OSError as error:  # a name too long, a folder that may not be read
         where = "" if error.filename is None else f"{error.filename}: "
-        print(plain(f"error: {where}{error.strerror or error}"), file=sys.stderr)
+        print(plain(f"error: {where}{error.strerror or error}"), file=said)
         sys.exit(KnowUndoError.exit_code)
+    finally:
+        sys.stderr = said  # a traceback of any process is shown

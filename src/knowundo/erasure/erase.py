@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from knowundo.certificate.certify import certify
+from knowundo.distributed.group import from_main
 from knowundo.erasure.facts import collect, record, with_export
 from knowundo.erasure.formats import settle_format
 from knowundo.erasure.given import GivenLists, read_given
@@ -181,6 +182,10 @@ def _export(
 
 def _withdraw(out: Path, folder: Path) -> None:
     """Remove the model that an earlier call exported: it was made of other lists."""
+    from_main(lambda: _remove(out, folder))
+
+
+def _remove(out: Path, folder: Path) -> None:
     if (folder / MANIFEST).is_file() and "exported" in read_manifest(folder):
         unseal(out, folder.name)
         shutil.rmtree(folder)

@@ -9,6 +9,8 @@ import torch
 
 from knowundo.data.batches import by_length
 from knowundo.data.encoded import Encoded
+from knowundo.distributed.group import group
+from knowundo.distributed.sums import own_share, sum_gradients
 from knowundo.modeling.fast.microbatches import micro_batches
 from knowundo.modeling.fast.oom import halved
 from knowundo.modeling.forward import hidden_states
@@ -75,7 +77,8 @@ def mean_gradients(
     """Mean over rows of the gradient of each row's mean answer cross-entropy.
 
     One backward pass per batch: the gradient of the sum of row losses is the sum of row gradients.
-    Where memory runs out, all is summed again in batches of half the size.
+    Where memory runs out, all is summed again in batches of half the size. Of several processes
+    each takes its share of the rows, and sums begin with the first.
 
     Args:
         model: Not changed.
@@ -90,15 +93,23 @@ def mean_gradients(
     """
     own = model.parameters()
     wanted = {name: own[name] for name in (own if names is None else names)}
+    if group().size > 1:
+        begin = each = None  # a checkpoint would hold the sums of one process only
     size = batch_size if begin is None else begin.size
     try:
         while True:
             model.train_only(wanted)
             try:
-                return _summed(model, encoded, size, wanted, begin, each)
+                _sum(model, encoded, size, wanted, begin, each)
+                break
             except RuntimeError as error:
                 size = halved(min(size, len(encoded)), error, model.notes.add, "localization")
             begin = None
+        sum_gradients(list(wanted.values()))
+        return {
+            name: torch.zeros_like(p) if p.grad is None else p.grad.detach()
+            for name, p in wanted.items()
+        }
     finally:
         for parameter in wanted.values():
             parameter.grad = None  # the caller has the tensors; training must not find them
@@ -114,19 +125,21 @@ class Sums:
     gradients: dict[str, torch.Tensor]
 
 
-def _summed(
+def _sum(
     model: Model,
     encoded: Sequence[Encoded],
     size: int,
     wanted: Mapping[str, torch.nn.Parameter],
     begin: Sums | None,
     each: Callable[[Sums], None] | None,
-) -> dict[str, torch.Tensor]:
+) -> None:
+    """Add up the gradients of this process's rows in `.grad`."""
     for name, parameter in wanted.items():
         held = None if begin is None else begin.gradients.get(name)
         parameter.grad = None if held is None else held.to(parameter.device)
     done = 0 if begin is None else begin.batches
-    for number, batch in enumerate(by_length(encoded, size, model.pad)[done:], start=done + 1):
+    own = encoded[own_share()]
+    for number, batch in enumerate(by_length(own, size, model.pad)[done:], start=done + 1):
         for piece in micro_batches(batch, tokens=model.tokens, shared=model.capabilities.packing):
             piece = piece.to(model.device)
             half = Half(piece, hidden_states(model, piece), live_head(model))
@@ -135,10 +148,6 @@ def _summed(
         if each:
             got = {name: p.grad for name, p in wanted.items() if p.grad is not None}
             each(Sums(number, size, got))
-    return {
-        name: torch.zeros_like(p) if p.grad is None else p.grad.detach()
-        for name, p in wanted.items()
-    }
 
 
 def in_groups(sizes: Mapping[str, int], held: int | None) -> Iterator[list[str]]:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import torch
 
+from knowundo.distributed.group import group
 from knowundo.errors import BadInput
 
 # Environment variable that says how many threads a new run has.
@@ -53,9 +54,10 @@ def use_threads(number: int | None) -> None:
     """Set the number of torch's threads in this process.
 
     Args:
-        number: If `None`, see `automatic_threads`.
+        number: Of all processes of the run on this machine together. If `None`, see
+            `automatic_threads`.
     """
-    torch.set_num_threads(number or automatic_threads())
+    torch.set_num_threads(max(1, (number or automatic_threads()) // group().local_size))
 
 
 def physical_cores() -> int:

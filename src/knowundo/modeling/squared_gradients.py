@@ -8,6 +8,7 @@ import torch
 
 from knowundo.data.batches import collate
 from knowundo.data.encoded import Encoded
+from knowundo.distributed.sums import own_share, summed
 from knowundo.modeling.forward import hidden_states
 from knowundo.modeling.half import Half
 from knowundo.modeling.head import live_head
@@ -20,7 +21,7 @@ def mean_squares(
     """Mean over rows of the squared gradient of each row's mean answer cross-entropy.
 
     The diagonal of the empirical Fisher information. One backward pass per row: squares of sums
-    are not sums of squares.
+    are not sums of squares. Of several processes each takes its share of the rows.
 
     Args:
         model: Not changed.
@@ -35,7 +36,7 @@ def mean_squares(
     sums = {name: torch.zeros_like(parameter) for name, parameter in wanted.items()}
     model.train_only(wanted)
     try:
-        for row in encoded:
+        for row in encoded[own_share()]:
             batch = collate([row], model.pad).to(model.device)
             Half(batch, hidden_states(model, batch), live_head(model)).mean_nll.sum().backward()
             for name, parameter in wanted.items():
@@ -46,4 +47,5 @@ def mean_squares(
         for parameter in wanted.values():
             parameter.grad = None
         model.train_only([])
-    return sums
+    whole = summed(list(sums.values()), list(sums.values()))
+    return {name: one for name, one in zip(sums, whole, strict=True) if one is not None}

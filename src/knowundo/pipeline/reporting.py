@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from knowundo.distributed.group import from_main
 from knowundo.errors import BadInput
 from knowundo.modeling.regions import EVERYTHING
 from knowundo.pipeline.scores import unaltered_rows
@@ -55,6 +56,10 @@ def report(run: Run, *, redact: bool = False) -> Path:
     Raises:
         BadInput: The run is not evaluated yet, or its results were changed.
     """
+    return from_main(lambda: _written(run, redact))
+
+
+def _written(run: Run, redact: bool) -> Path:
     results = sealed_results(run)
     path, scores = run.out / "report.html", _scores(run, results)
     if results.erasure is not None:

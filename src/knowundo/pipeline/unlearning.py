@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from functools import partial
 
+from knowundo.distributed.group import group
 from knowundo.errors import unknown
 from knowundo.localization.controls import Region
 from knowundo.modeling.region_masks import read_masks
@@ -212,6 +213,8 @@ def _remove_kept(run: Run, name: str) -> None:
     """Remove the steps that were kept of an earlier training of a variant."""
     step = re.compile(re.escape(name) + r"\.step-[1-9][0-9]*")
     # The pattern decides: another variant may be named `<name>.step-one`.
+    if not group().main:
+        return
     for old in (run.out / "unlearned").glob(f"{glob.escape(name)}.step-*"):
         if step.fullmatch(old.name):
             unseal(run.out, str(old.relative_to(run.out)))

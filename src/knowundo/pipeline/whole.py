@@ -10,7 +10,9 @@ moment and continued by the same call.
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
 
+from knowundo.distributed.group import from_main
 from knowundo.errors import MethodsFailed, unknown
 from knowundo.pipeline.evaluation import evaluate
 from knowundo.pipeline.localization import localize
@@ -48,7 +50,11 @@ def restart(run: Run, stage: str) -> list[str]:
         raise unknown("stage", stage, _LEFT)
     stages = list(_LEFT)
     names = [name for later in stages[stages.index(stage) :] for name in _LEFT[later]]
-    removed = []
+    return from_main(lambda: _removed(run, names))
+
+
+def _removed(run: Run, names: Sequence[str]) -> list[str]:
+    removed = list[str]()
     for name in names:
         # Its checkpoint too, or the stage would be resumed near its end instead of begun again.
         for path in (run.out / name, run.out / CHECKPOINTS / name):

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
+from knowundo.distributed.group import from_main
 from knowundo.errors import BadInput
 from knowundo.modeling.adapters import Adaptation, adaptation_of, unmerged_reason
 from knowundo.modeling.base import base_files, hub_commit, own_tokenizer, same_base
@@ -171,7 +172,8 @@ class NamedBase:
 
     def settle(self, recipe: Recipe, out: Path, reporter: Reporter) -> Recipe:
         """The recipe with device, dtype and threads: see `settle_machine`."""
-        return settle_machine(recipe, out, reporter)
+        # The speed of a dtype is measured: every process must come to the same.
+        return from_main(lambda: settle_machine(recipe, out, reporter))
 
     def open(self, recipe: Recipe, adaptation: Adaptation, adapters: Sequence[Path] = ()) -> Model:
         """Load the base, with the tokenizer that adapters bring if they do."""

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from knowundo.distributed.group import from_main, group
 from knowundo.errors import BadInput
 from knowundo.storage.artifacts import MANIFEST, is_done, verified
 from knowundo.storage.checkpoints import Checkpoint
@@ -62,6 +63,9 @@ class RunDirectory:
         Raises:
             BadInput: A file of it was changed, or it is another run's or another artifact.
         """
+        return from_main(lambda: self._done(artifact, inputs))
+
+    def _done(self, artifact: Path, inputs: Sequence[Any]) -> bool:
         if not is_done(artifact, inputs):
             return False
         # The manifest shows that files and inputs fit each other. Only the seal shows that the
@@ -90,6 +94,8 @@ class RunDirectory:
     def clear(self, checkpoint: Checkpoint) -> None:
         """Remove a checkpoint whose artifact is there, and folders that are empty then."""
         checkpoint.clear()
+        if not group().main:
+            return
         # A finished run has no folder `checkpoints`, so one that is there can be resumed.
         for folder in checkpoint.folder.parents:
             if folder == self.out or not folder.exists() or any(folder.iterdir()):

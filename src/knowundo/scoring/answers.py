@@ -9,12 +9,13 @@ import torch
 
 from knowundo.data.decoding import decoded_all, said_verbatim, true_ids, without_ending
 from knowundo.data.encoded import Encoded
+from knowundo.distributed.sums import own_share
 from knowundo.modeling.fast.oom import in_portions
 from knowundo.modeling.forward import Forward
 from knowundo.modeling.model import Model
 from knowundo.progress import Progress
 from knowundo.scoring.generation import BATCH, continue_prompts, stop_ids
-from knowundo.scoring.progress import Said, ScoringState
+from knowundo.scoring.progress import Said, ScoringState, merged
 
 
 @torch.no_grad()
@@ -51,7 +52,10 @@ def answer_rows(
     batch_size: int = BATCH,
     progress: Progress | None = None,
 ) -> None:
-    """Generate the answers that the state does not hold yet, and put them into it."""
+    """Generate the answers that the state does not hold yet, and put them into it.
+
+    Of several processes each takes its share of the rows, and gets the answers of all.
+    """
     model = forward.model
     stops = stop_ids(model, encoded)
     order = sorted(encoded, key=lambda row: (row.answer_length, len(row.prompt)))
@@ -80,4 +84,6 @@ def answer_rows(
             progress(len(state.said[0]), len(order))
 
     size = max(1, batch_size // forward.adapters)
-    deque(in_portions(order, size, answer, model.notes.add, "answering"), maxlen=0)
+    own = order[own_share()]
+    deque(in_portions(own, size, answer, model.notes.add, "answering"), maxlen=0)
+    state.said = merged(state.said, encoded)

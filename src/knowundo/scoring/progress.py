@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple, TypeVar
 
+from knowundo.data.encoded import Encoded
+from knowundo.distributed.group import gathered, group
 from knowundo.storage.checkpoints import Checkpoint
+
+Scores = TypeVar("Scores")
 
 
 class Said(NamedTuple):
@@ -33,3 +38,20 @@ class ScoringState:
         """Write it down, if it is time to, or all is over."""
         if self.checkpoint and (over or self.checkpoint.due()):
             self.checkpoint.write({"forced": self.forced, "said": self.said}, {})
+
+
+def merged(found: list[dict[str, Scores]], encoded: Sequence[Encoded]) -> list[dict[str, Scores]]:
+    """What all processes found of rows, by model; the same as before where there is only one.
+
+    Args:
+        found: By model, what this process found, by record id.
+        encoded: All rows; what was found of them comes in their order.
+    """
+    if group().size == 1:
+        return found
+    models = list[dict[str, Scores]]()
+    for each in zip(*gathered(found), strict=True):
+        held: dict[str, Scores] = {name: one for rows in each for name, one in rows.items()}
+        order = [row.record.id for row in encoded]
+        models.append({name: held[name] for name in dict.fromkeys([*order, *held])})
+    return models

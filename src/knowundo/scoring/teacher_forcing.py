@@ -10,13 +10,14 @@ import torch
 from torch.nn.functional import nll_loss
 
 from knowundo.data.encoded import Encoded
+from knowundo.distributed.sums import own_share
 from knowundo.entry import Entry
 from knowundo.modeling.fast.chunked_logits import full_precision
 from knowundo.modeling.forward import Forward, answer_logits, answer_states
 from knowundo.modeling.head import live_head
 from knowundo.modeling.model import Model
 from knowundo.scoring.columns import numbers
-from knowundo.scoring.progress import ScoringState
+from knowundo.scoring.progress import ScoringState, merged
 from knowundo.scoring.seen import Tokens
 from knowundo.scoring.token_probabilities import token_probabilities
 
@@ -52,19 +53,23 @@ def force_answers(
 ) -> None:
     """Score the true answers that the state does not hold yet, and put the scores into it.
 
+    Of several processes each takes its share of the rows, and gets the scores of all.
+
     Args:
         forward: Of one or several models.
         encoded: The rows.
         state: Gets what `teacher_forced` says of each row.
         scorers: Those that need tokens; what they make of a row is put beside it.
     """
-    missing = {row for row in encoded if row.record.id not in state.forced[0]}
+    left = [row for row in encoded if row.record.id not in state.forced[0]]
+    missing = set(left[own_share()])
     for row, each in _logits_of_each(forward, encoded, missing):
         if row not in missing:
             continue
         for rows, logits in zip(state.forced, each, strict=True):
             rows[row.record.id] = _judged(row, logits, scorers)
         state.keep()
+    state.forced = merged(state.forced, encoded)
 
 
 def _logits_of_each(

@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from knowundo.distributed.group import barrier, group, sink
 from knowundo.errors import BadInput
 from knowundo.storage.files import (
     PARTIAL,
@@ -40,12 +41,19 @@ def new_folder(
 ) -> Iterator[Path]:
     """A temporary sibling that becomes `path`, with a manifest, when the block ends well.
 
+    Of several processes only the main one writes it; the others go on once it is there.
+
     Args:
         path: the artifact's folder; an older one is replaced.
         inputs: what the artifact depends on; its fingerprint goes into the manifest.
         later: further entries of the manifest, read when the block ends: it may still add some.
         facts: further entries of the manifest.
     """
+    if not group().main:
+        with sink() as folder:
+            yield folder
+        barrier()
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.parent / f"{PARTIAL}{path.name}.{os.getpid()}"
     with room_checked(path):
@@ -69,6 +77,7 @@ def new_folder(
             _take_place(aside, path)
         finally:
             shutil.rmtree(aside, ignore_errors=True)
+    barrier()
 
 
 def _take_place(aside: Path, path: Path) -> None:

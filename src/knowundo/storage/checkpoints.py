@@ -23,6 +23,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 
+from knowundo.distributed.group import barrier, from_main, group
 from knowundo.errors import BadInput
 from knowundo.storage.files import file_hash, fingerprint, new_file, read_json, write_json
 
@@ -73,6 +74,14 @@ class Checkpoint:
         Raises:
             BadInput: a file is damaged.
         """
+        if (file := from_main(self._current)) is None:
+            return None
+        found = self._read(file)
+        barrier()  # before the main process writes the next state, and removes this one
+        return found
+
+    def _current(self) -> Path | None:
+        """File of the newest state; that of other inputs is removed."""
         if (file := self._newest()) is None:
             return None
         held = read_json(file)
@@ -84,6 +93,10 @@ class Checkpoint:
         if held["inputs"] != self.inputs:
             self.clear()
             return None
+        return file
+
+    def _read(self, file: Path) -> State:
+        held = read_json(file)
         tensors = file.with_suffix(".safetensors")
         facts = {key: value for key, value in held.items() if key != "sha256"}
         if (
@@ -99,8 +112,8 @@ class Checkpoint:
         return State(held["facts"], load_file(tensors))
 
     def due(self) -> bool:
-        """Is it time for the next state?"""
-        return time.monotonic() - self._last >= max(EVERY, self._cost / SHARE)
+        """Is it time for the next state? Only the main process writes any."""
+        return group().main and time.monotonic() - self._last >= max(EVERY, self._cost / SHARE)
 
     def write(self, facts: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]) -> None:
         """Make this the newest state.
@@ -108,6 +121,8 @@ class Checkpoint:
         Raises:
             NoRoom: the disk is full; the state before this one is still there.
         """
+        if not group().main:
+            return
         began, newest = time.monotonic(), self._newest()
         number = int(newest.stem) + 1 if newest else 1
         file = self.folder / f"{number}.json"
@@ -128,6 +143,8 @@ class Checkpoint:
 
     def clear(self) -> None:
         """Remove all of it, and the parts' too."""
+        if not group().main:
+            return
         shutil.rmtree(self.folder, ignore_errors=True)
 
 

@@ -11,6 +11,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from knowundo.distributed.group import group
+
 _PACKAGES = ("knowundo", "torch", "transformers", "peft", "accelerate", "safetensors", "numpy")
 
 
@@ -29,6 +31,7 @@ def surroundings() -> dict[str, Any]:
         "machine": platform.machine(),
         "cpus": os.cpu_count(),
         "threads": torch.get_num_threads(),
+        "processes": group().size,
         "gpu": gpu,
     }
     return {"packages": packages, "hardware": hardware, "revision": _revision()}

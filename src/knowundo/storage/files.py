@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from knowundo.distributed.group import may_write, sink
 from knowundo.errors import BadInput, NoRoom
 
 # Prefix of unfinished files and folders; no artifact has such a name.
@@ -123,9 +124,15 @@ def flush(path: Path) -> None:
 def new_file(path: Path) -> Iterator[Path]:
     """A temporary sibling that becomes `path` when the block ends well.
 
+    Of several processes only the main one writes; what the others write is dropped.
+
     Raises:
         NoRoom: The disk is full.
     """
+    if not may_write(path):
+        with sink() as folder:
+            yield folder / path.name
+        return
     with room_checked(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         aside = path.parent / f"{PARTIAL}{path.name}.{os.getpid()}"

@@ -9,12 +9,13 @@ write here can rewrite both.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from knowundo.distributed.group import barrier, group
 from knowundo.errors import BadInput
 from knowundo.storage.artifacts import MANIFEST, read_manifest
 from knowundo.storage.files import can_exist, file_hash, is_inside, read_json, write_json
@@ -94,13 +95,22 @@ def mark(path: Path) -> str:
 
 
 def seal(out: Path, *paths: Path, inputs: Mapping[str, str] | None = None) -> None:
-    """Record artifacts and input files as belonging to this run."""
+    """Record artifacts and input files as belonging to this run.
+
+    The main process does; the others go on once it is done.
+    """
+    if group().main:
+        _seal(out, paths, inputs or {})
+    barrier()
+
+
+def _seal(out: Path, paths: Iterable[Path], inputs: Mapping[str, str]) -> None:
     held = read_seal(out)
     marks = {str(path.relative_to(out)): mark(path) for path in paths}
-    if marks.items() <= held.files.items() and (inputs or {}).items() <= held.inputs.items():
+    if marks.items() <= held.files.items() and inputs.items() <= held.inputs.items():
         return
     held.files |= marks
-    held.inputs |= inputs or {}
+    held.inputs |= inputs
     for name in marks:
         held.purged.pop(name, None)
     write_seal(out, held)
@@ -114,6 +124,8 @@ def unseal(out: Path, name: str, *, purged: bool = False) -> None:
         name: Of the artifact or the folder.
         purged: Record the digest that it had.
     """
+    if not group().main:
+        return
     held = read_seal(out)
     gone = {n: value for n, value in held.files.items() if name == n or _inside(n, name)}
     if gone:

@@ -10,7 +10,7 @@ import os
 import socket
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from functools import wraps
 from pathlib import Path
@@ -18,6 +18,7 @@ from typing import Any, TypeVar, cast
 
 from filelock import FileLock, Timeout
 
+from knowundo.distributed.group import barrier, from_main
 from knowundo.errors import BadInput
 from knowundo.progress import NOTE, Reporter
 from knowundo.storage.artifacts import clear_partials
@@ -43,6 +44,8 @@ def alone(work: Work) -> Work:
 def exclusive(out: Path, reporter: Reporter | None = None) -> Iterator[None]:
     """Lock a run's directory while the block runs; blocks of one process may be nested.
 
+    Of several processes the main one holds the lock, for all of them.
+
     Args:
         out: Made if it does not exist.
         reporter: Told of a process that ended before its work was done. If `None`, nobody is told.
@@ -54,7 +57,20 @@ def exclusive(out: Path, reporter: Reporter | None = None) -> Iterator[None]:
     place = out.resolve()
     if place in _held:
         yield
+        barrier()
         return
+    with ExitStack() as stack:
+        from_main(lambda: stack.enter_context(_locked(out, place, reporter)) and None)
+        _held.add(place)
+        try:
+            yield
+        finally:
+            _held.discard(place)
+        barrier()  # all have read what was written here before the next one may change it
+
+
+@contextmanager
+def _locked(out: Path, place: Path, reporter: Reporter | None) -> Iterator[None]:
     made = [folder for folder in (place, *place.parents) if not folder.exists()]
     lock, note = FileLock(place / LOCK), place / HOLDER
     try:
@@ -73,10 +89,8 @@ def exclusive(out: Path, reporter: Reporter | None = None) -> Iterator[None]:
             )
         clear_partials(place)
         write_json(note, _note())
-        _held.add(place)
         yield
     finally:
-        _held.discard(place)
         note.unlink(missing_ok=True)
         (place / NOTE).unlink(missing_ok=True)
         lock.release()

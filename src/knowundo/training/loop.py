@@ -14,11 +14,13 @@ from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import PrinterCallback, TrainerControl, TrainerState
 
 from knowundo.data.batches import rows_of
+from knowundo.distributed.sums import sum_gradients
 from knowundo.modeling.fast.oom import TRIMMED_FROM, Freed
 from knowundo.modeling.model import Model
 from knowundo.modeling.step import Parts
 from knowundo.storage.job import Job
 from knowundo.training.settings import Split, TrainingHooks, TrainingSettings
+from knowundo.training.sharing import own_parts
 from knowundo.training.state import TrainingState
 
 
@@ -60,12 +62,16 @@ class _PartsTrainer(Trainer):
 
     def training_step(self, model: Any, inputs: Any, *rest: Any) -> torch.Tensor:
         """One backward pass per micro-batch, so that no other's activations are held."""
-        losses, progress = [], self.progress
-        for part in self.split(inputs["batch"], progress.row_limit):
+        progress = self.progress
+        losses = [torch.zeros((), device=progress.model.device)]  # a process may get no rows
+        for part in own_parts(self.split, inputs["batch"], progress.row_limit):
             progress.most_rows = max(progress.most_rows, rows_of(part))
             self.freed.give_back()
             losses.append(super().training_step(model, {"batch": part}, *rest))
         # After the last batch of the optimizer step, and before the Trainer clips its gradient.
+        if self.accelerator.sync_gradients:
+            progress.exchanging = True
+            sum_gradients(progress.chosen)
         if progress.separate is not None and self.accelerator.sync_gradients:
             progress.separate.combine(self.loss)
         if progress.masks is not None and self.accelerator.sync_gradients:

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 import torch
 
+from knowundo.distributed.sums import all_of_each, summed
 from knowundo.modeling.step import Parts
 from knowundo.storage.checkpoints import State
 
@@ -148,14 +149,22 @@ class SeparateGradients:
         Args:
             loss: Micro-batch → named parts, for combinations that compute it once more.
         """
+        # `.grad` is that of all processes already.
         unlearn = self._cleared([parameter.grad for parameter in self.chosen])
-        retentions = [self._cleared(one) for one in self.retentions]
+        retentions = [self._cleared(one) for one in self._of_all_processes()]
         again = partial(self._unlearn_at, loss)
         step = StepGradients(unlearn, retentions, self.held, again)
         pairs = zip(self.combination.combine(step), self.chosen, strict=True)
         self._swapped([None if one is None else one.to(own.dtype) for one, own in pairs])
         self._kept = step.kept
         self._seen, self.retentions = [], []
+
+    def _of_all_processes(self) -> list[Gradients]:
+        """The step's retention gradients of all rows, whichever process took them."""
+        if self.combination.by_row:
+            return all_of_each(self.retentions, self.chosen)
+        own = self.retentions[0] if self.retentions else self._none()
+        return [one for one in [summed(own, self.chosen)] if self.retentions or _any(one)]
 
     def _unlearn_at(self, loss: Callable[[Any], Parts], shift: Gradients) -> Gradients:
         """The gradient of the part `unlearn` over the step's micro-batches, at other weights."""
@@ -173,7 +182,7 @@ class SeparateGradients:
             for parameter, weight in zip(self.chosen, weights, strict=True):
                 parameter.copy_(weight)
             found = self._swapped(before)
-        return self._cleared(found)
+        return self._cleared(summed(found, self.chosen))
 
     def after_step(self) -> None:
         """Hold what the combination kept, now that the step is complete."""
@@ -195,3 +204,7 @@ class SeparateGradients:
     def rollback(self) -> None:
         """Discard the step in progress, but for `.grad`."""
         self._kept, self.retentions, self._seen = {}, [], []
+
+
+def _any(gradients: Gradients) -> bool:
+    return any(one is not None for one in gradients)

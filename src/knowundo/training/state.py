@@ -7,8 +7,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from safetensors.torch import load, save
 from torch.nn.utils import get_total_norm
 
+from knowundo.distributed.group import from_main, group
+from knowundo.distributed.sums import sum_parts
 from knowundo.errors import Diverged
 from knowundo.modeling.model import Model
 from knowundo.storage.checkpoints import State, packed, unpacked
@@ -30,6 +33,7 @@ class TrainingState:
         row_limit: The most rows that a micro-batch may have, after memory ran out with more.
         most_rows: Rows of the largest micro-batch of the present attempt.
         updating: Whether the optimizer is changing the weights right now.
+        exchanging: Whether processes exchange gradients of the step, which none can repeat alone.
         good_step: The last step after which the loss and its gradients were found finite.
         separate: Gradients that are combined at the end of the step. If `None`, of one loss.
         masks: What leaves gradients out at the end of the step. If `None`, none are left out.
@@ -61,11 +65,16 @@ class TrainingState:
         self.means: dict[str, float] = {}
         self.row_limit: int | None = None
         self.most_rows = 0
-        self.updating = False
+        self.updating = self.exchanging = False
         self.separate: SeparateGradients | None = None
         self.masks: GradientMasks | None = None
         # Random numbers that the next step begins with. If `None`, those that come next.
         self._drawn: State | None = None
+
+    @property
+    def chosen(self) -> list[torch.nn.Parameter]:
+        """The parameters that are trained, in the optimizer's order."""
+        return [p for group in self.optimizer.optimizer.param_groups for p in group["params"]]
 
     def state_dict(self) -> State:
         """Return all of it, after a whole step.
@@ -93,10 +102,19 @@ class TrainingState:
 
     def before_step(self) -> None:
         """Remember the random numbers of a step, or draw the same again where it is repeated."""
-        if self._drawn is None:
-            self._drawn = self.random.state_dict()
-        else:
+        if self._drawn is not None:
             self.random.load_state_dict(self._drawn)
+            return
+        self.share_random()
+        self._drawn = self.random.state_dict()
+
+    def share_random(self) -> None:
+        """Continue with the random numbers of the main process.
+
+        Each process drew as many as its own rows needed, for dropout.
+        """
+        if group().size > 1:
+            self.random.load_state_dict(_of_main(self.random))
 
     def before_update(self) -> None:
         """Check that the step's loss and its gradients are finite: then the weights are good.
@@ -106,14 +124,14 @@ class TrainingState:
         Raises:
             Diverged: A part of the loss or a gradient is not finite.
         """
-        values = torch.stack(list(self.parts.values())).tolist() if self.parts else []
-        self.means = dict(zip(self.parts, values, strict=True))
+        parts = sum_parts(self.parts)
+        values = torch.stack(list(parts.values())).tolist() if parts else []
+        self.means = dict(zip(parts, values, strict=True))
         if not all(map(math.isfinite, values)):
             raise Diverged(f"step {self.step + 1}: the loss is no longer finite: {self.means}")
         # The loss can be finite where its gradient is not (sqrt at 0), and one bad gradient would
         # stay in AdamW's moments for good.
-        groups = self.optimizer.optimizer.param_groups
-        gradients = [p.grad for g in groups for p in g["params"] if p.grad is not None]
+        gradients = [p.grad for p in self.chosen if p.grad is not None]
         if not bool(get_total_norm(gradients).isfinite()):
             raise Diverged(f"step {self.step + 1}: a gradient is no longer finite")
         self.good_step = self.step
@@ -123,7 +141,7 @@ class TrainingState:
         """Count the step, and add it to the curve."""
         self.step += 1
         self.curve.append({"step": self.step, "parts": self.means})
-        self.parts, self._drawn = {}, None
+        self.parts, self._drawn, self.exchanging = {}, None, False
         if self.separate is not None:
             self.separate.after_step()
 
@@ -133,3 +151,14 @@ class TrainingState:
         self.optimizer.optimizer.zero_grad()
         for one in self.resumable:
             one.rollback()
+
+
+def _of_main(random: RandomState) -> State:
+    """The random numbers of the main process, as bytes: pickle knows no tensor of uint32."""
+
+    def packed_up() -> tuple[dict[str, Any], bytes]:
+        state = random.state_dict()
+        return state.facts, save(state.tensors)
+
+    facts, tensors = from_main(packed_up)
+    return State(facts, load(tensors))

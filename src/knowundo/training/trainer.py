@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from transformers import get_scheduler
 
+from knowundo.distributed.group import group
 from knowundo.errors import Diverged
 from knowundo.modeling.fast.microbatches import micro_batches
 from knowundo.modeling.fast.oom import halved
@@ -78,6 +79,7 @@ def train(
     try:
         with rounding:
             _train_rest(batches, loss, hooks.split or _by_tokens(model), callback, settings)
+        state.share_random()
         # The last update was applied after the last check of a loss.
         if not all(bool(parameter.isfinite().all()) for parameter in chosen):
             raise Diverged("a weight is no longer finite after training")
@@ -141,11 +143,12 @@ def _train_rest(
             run_steps(left, loss, split, callback, settings)
             return
         except RuntimeError as error:
-            if state.updating:  # half of the weights may have moved, so no step can be repeated
+            # Half of the weights may have moved, or the other processes wait for this one.
+            if state.updating or (state.exchanging and group().size > 1):
                 raise
             state.row_limit = halved(state.most_rows, error, state.model.notes.add, "training")
         # The step that did not fit: its parts refer to each other, so that only collecting frees
         # them, and they must be gone before the next attempt.
         gc.collect()
-        state.most_rows = 0
+        state.most_rows, state.exchanging = 0, False
         state.rollback()

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 
 from knowundo.data.batches import PairedBatch
+from knowundo.distributed.group import gathered
 from knowundo.errors import Diverged
 from knowundo.modeling.fast.microbatches import micro_batches
 from knowundo.modeling.fast.prefix_cache import PrefixCache, make_prefix_cache
@@ -109,7 +110,7 @@ class MethodTraining:
             [self.halves, *([self.state] if self.state.values else []), *resumable],
             self._split,
             self.combination,
-            self.state.after_step,
+            self._after_step,
             self.masks,
         )
         return train(
@@ -123,6 +124,11 @@ class MethodTraining:
             hooks=hooks,
             job=job,
         )
+
+    def _after_step(self, means: Mapping[str, float]) -> None:
+        """Every process splits batches by the same halves, even one that got no rows yet."""
+        self.halves.read = set().union(*gathered(self.halves.read))
+        self.state.after_step(means)
 
     def _begin(self) -> None:
         """Make the weights those that the method's training begins with."""
