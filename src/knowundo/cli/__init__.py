@@ -13,6 +13,7 @@ from knowundo.cli import (
     certify,
     compare,
     data,
+    doctor,
     erase,
     estimate,
     export,
@@ -21,6 +22,7 @@ from knowundo.cli import (
     report,
     stages,
     status,
+    study,
     sweep,
 )
 from knowundo.distributed.group import join, leave
@@ -55,6 +57,7 @@ def _options(
 stages.add_to(app)
 report.add_to(app)
 status.add_to(app)
+study.add_to(app)
 attack.add_to(app)
 erase.add_to(app)
 compare.add_to(app)
@@ -64,6 +67,7 @@ export.add_to(app)
 certify.add_to(app)
 sweep.add_to(app)
 integrity.add_to(app)
+doctor.add_to(app)
 app.add_typer(data.app, name="data")
 
 

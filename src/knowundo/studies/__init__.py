@@ -1,0 +1,1 @@
+"""Studies: one recipe at every point of a grid, on engines that people already run."""
