@@ -13,6 +13,7 @@ import typer
 
 from conftest import Call
 from knowundo.cli import app
+from knowundo.cli.examples import EXAMPLES
 from knowundo.version import __version__
 
 
@@ -45,14 +46,36 @@ def test_commands_of_all_pages_exist_with_their_options() -> None:
     """Words are parsed as the command line parses them, and nothing is run."""
     found = [line for page in [README, *PAGES] for line in commands(page)]
     assert len(found) > 10
-    group = typer.main.get_command(app)
     for line in found:
-        words = shlex.split(line, comments=True)[1:]
-        command: Any = group
-        while words and words[0] in getattr(command, "commands", {}):
-            command, words = command.commands[words[0]], words[1:]
-        assert command is not group, line
-        command.make_context("knowundo", words)
+        parsed(line)
+
+
+def parsed(line: str) -> str:
+    """The command that a line calls, with options that it has; its name is returned."""
+    group = typer.main.get_command(app)
+    words = shlex.split(line, comments=True)[1:]
+    command: Any = group
+    names = list[str]()
+    while words and words[0] in getattr(command, "commands", {}):
+        names.append(words[0])
+        command, words = command.commands[words[0]], words[1:]
+    assert command is not group, line
+    command.make_context("knowundo", words)
+    return " ".join(names)
+
+
+def test_every_command_has_examples_that_can_be_typed(knowundo: Call) -> None:
+    group: Any = typer.main.get_command(app)
+    inner = {name: getattr(one, "commands", {}) for name, one in group.commands.items()}
+    names = {name for name, below in inner.items() if not below}
+    names |= {f"{name} {sub}" for name, below in inner.items() for sub in below}
+    assert names == set(EXAMPLES)
+    for name, lines in EXAMPLES.items():
+        for line in lines:
+            assert parsed(line.removeprefix("torchrun --nproc-per-node 2 -m ")) == name
+    said = knowundo("study", "--help").stdout
+    assert "  knowundo study demo --grid 'seed=[0, 1, 2]' --out runs/study" in said
+    assert "Exit codes: 0 done;" in said
 
 
 def test_every_help_text_is_sentences() -> None:

@@ -25,6 +25,7 @@ from knowundo.cli import (
     study,
     sweep,
 )
+from knowundo.cli.examples import add_examples
 from knowundo.distributed.group import join, leave
 from knowundo.errors import KnowUndoError, plain
 from knowundo.version import __version__
@@ -69,6 +70,8 @@ sweep.add_to(app)
 integrity.add_to(app)
 doctor.add_to(app)
 app.add_typer(data.app, name="data")
+add_examples(app)
+add_examples(data.app, "data ")
 
 
 def main() -> None:

@@ -53,8 +53,6 @@ def doctor(
     """Say what is installed, which device and dtype a run takes, and what is missing.
 
     Exit code 1: something will not work.
-
-    Example: knowundo doctor --base meta-llama/Llama-3.2-1B --out /data/runs
     """
     found = [*_packages(), *_machine(), _disk(out), _hub()]
     found += [] if base is None else [_dtype(base)]

@@ -25,7 +25,9 @@ def study(
         "runs/study"
     ),
     sets: Sets = None,
-    engine: Annotated[str, typer.Option("--engine", help="local, ray or slurm.")] = "local",
+    engine: Annotated[
+        str, typer.Option("--engine", help="Of the runs: local, ray, slurm.")
+    ] = "local",
     jobs: Annotated[int, typer.Option("--jobs", min=1, help="Local: runs at a time.")] = 1,
     cpus: Annotated[
         int | None,
@@ -49,8 +51,6 @@ def study(
     """Run a recipe at every point of a grid, and print one table with intervals over seeds.
 
     The same call resumes: what is finished is skipped. Exit code 1: some runs have no results.
-
-    Example: knowundo study demo --grid 'seed=[0, 1, 2]' --grid 'data.domain=[privacy, copyright]'
     """
     from knowundo.modeling.hardware import automatic_threads
     from knowundo.progress import RichReporter
