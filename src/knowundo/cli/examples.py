@@ -35,7 +35,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "verify": ("knowundo verify runs/demo",),
     "purge": ("knowundo purge runs/demo --yes",),
     "doctor": ("knowundo doctor", "knowundo doctor --base MODEL --out runs"),
-    "data export": ("knowundo data export --domain privacy --out data",),
+    "data export": ("knowundo data export data --domain privacy",),
     "data describe": ("knowundo data describe --benchmark embedded",),
 }
 # Below every command, so that nobody has to look them up.
