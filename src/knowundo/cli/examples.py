@@ -24,7 +24,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "attack": ("knowundo attack runs/demo --attack relearning --variant memflex",),
     "erase": (
         "knowundo erase --model MODEL --unlearn list.jsonl --out runs/request",
-        "knowundo erase --model MODEL --unlearn list.jsonl --retention keep.jsonl",
+        "knowundo erase --model MODEL --unlearn list.jsonl --retention keep.jsonl --out runs/two",
     ),
     "compare": ("knowundo compare runs/demo runs/demo-1 --html comparison.html",),
     "list": ("knowundo list methods", "knowundo list presets --json"),
@@ -35,7 +35,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "verify": ("knowundo verify runs/demo",),
     "purge": ("knowundo purge runs/demo --yes",),
     "doctor": ("knowundo doctor", "knowundo doctor --base MODEL --out runs"),
-    "data export": ("knowundo data export data --domain privacy",),
+    "data export": ("knowundo data export --domain privacy --out data",),
     "data describe": ("knowundo data describe --benchmark embedded",),
 }
 # Below every command, so that nobody has to look them up.
