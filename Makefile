@@ -2,7 +2,7 @@
 PYTHON ?= python3
 PIP = .venv/bin/pip install --quiet --disable-pip-version-check --no-compile --constraint constraints.txt
 
-.PHONY: demo test test-all coverage fuzz faults erase-matrix field bench bench-scaling lint format clean
+.PHONY: demo test test-all coverage fuzz faults erase-matrix field bench bench-scaling docs lint format clean
 
 demo: .venv/runtime
 	.venv/bin/knowundo demo
@@ -53,6 +53,10 @@ bench: .venv/dev
 bench-scaling: .venv/dev
 	$(PIP) 'matplotlib>=3.9'
 	.venv/bin/python perf/scaling.py
+
+# The documentation site, in build/site; a broken link or an unknown name fails.
+docs: .venv/dev
+	NO_MKDOCS_2_WARNING=1 .venv/bin/mkdocs build --strict --quiet
 
 lint: .venv/dev
 	.venv/bin/ruff check
