@@ -15,8 +15,7 @@ from knowundo.data.records import Record
 from knowundo.errors import BadInput
 from knowundo.modeling.forward import Forward
 from knowundo.modeling.model import Model
-from knowundo.scoring.alternatives import other_answers
-from knowundo.scoring.columns import scorers, seen_by
+from knowundo.scoring.alternatives import needed_answers
 from knowundo.scoring.table import score_adapters
 from knowundo.storage.checkpoints import State
 from knowundo.storage.job import Job
@@ -30,7 +29,7 @@ class Attacked:
         forward: How the model computes; with the guard, if the variant has one.
         rows: What is scored, of both scopes.
         train: Train rows of `unlearn`, `retention` and `general`: what an attacker may hold.
-        encode: Encodes records in the run's way.
+        encode: Encodes records as those that the run scores.
         memorized: Reads the trainable tensors of the memorized model, by name; `None` if that is
             the base itself.
         generated_splits: Splits whose questions are also answered freely.
@@ -84,9 +83,6 @@ class Attacked:
         if setting in self.tables:
             return
         rows = self.rows if rows is None else rows
-        alternatives = list[Encoded]()
-        if seen_by(scorers(self.metrics), "alternatives"):
-            alternatives = self.encode(other_answers(row.record for row in rows))
         net, training = self.model.net, self.model.net.training
         net.eval()
         (table,) = score_adapters(
@@ -94,7 +90,7 @@ class Attacked:
             rows,
             generated_splits=self.generated_splits if forward is None else (),
             metrics=self.metrics,
-            alternatives=alternatives,
+            alternatives=needed_answers(rows, self.encode, self.metrics),
             progress=self.job.progress,
             checkpoint=self.job.part("scored", setting).checkpoint,
         )

@@ -44,3 +44,14 @@ def test_artifacts_depend_on_the_format_if_there_is_one(toy_base: str, tmp_path:
     assert vicuna == plain | {"template": [preset.text, preset.system]}
     system = reading("data.template=vicuna", "data.system=Be brief.")
     assert system == vicuna | {"system": "Be brief."}
+
+
+def test_records_are_encoded_as_those_that_are_scored(toy_base: str, tmp_path: Path) -> None:
+    """With the original's quirk their end does not count: of a run's rows, and of any others."""
+    run = tiny_run(tmp_path / "run", toy_base, "compat=[end_masked]")
+    rows = run.encoded("unlearn", "val", end=False)
+    records = [row.record for row in rows]
+    assert run.encode(records, end=False) == rows
+    assert run.encode(records) == run.encoded("unlearn", "val") != rows
+    assert {row.tail for row in rows} == {0}
+    assert {row.tail for row in run.encode(records)} == {1}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from random import Random
 
 import pandas as pd
@@ -89,7 +90,7 @@ def _attacked_tables(
             forward=used,
             rows=_scored_rows(run, planned),
             train={scope: run.encoded(scope, "train") for scope in (*BOTH, "general")},
-            encode=run.encode,
+            encode=partial(run.encode, end=False),
             memorized=_memorized(run),
             generated_splits=run.recipe.evaluate.generate,
             lr=run.recipe.memorize.lr,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from typing import Any, NamedTuple
 
 import pandas as pd
@@ -23,12 +24,10 @@ from knowundo.results import Row
 from knowundo.runs.artifact import ArtifactJob, shared_checkpoint
 from knowundo.runs.base import BOTH
 from knowundo.runs.run import Run
-from knowundo.scoring.alternatives import other_answers
-from knowundo.scoring.columns import scorers, seen_by
+from knowundo.scoring.alternatives import needed_answers
 from knowundo.scoring.table import fill_a_batch, read_scores, score_adapters, write_scores
 from knowundo.storage.checkpoints import Checkpoint
 from knowundo.storage.files import read_json, write_json
-from knowundo.unlearning.original.rows import mask_end
 
 # The checkpoint of scoring the records as they are.
 AS_IS = "as-is"
@@ -199,11 +198,8 @@ def _score_rows(
 def _other_answers(
     run: Run, model: Model, encoded: Sequence[Encoded], prefix: str | None = None
 ) -> list[Encoded]:
-    """Rows with the other answers to the same questions, if a scorer needs them."""
-    if not seen_by(scorers(run.recipe.evaluate.metrics), "alternatives"):
-        return []
-    rows = run.encode(other_answers(row.record for row in encoded), model=model, prefix=prefix)
-    return mask_end(rows) if "end_masked" in run.recipe.quirks else rows
+    encode = partial(run.encode, model=model, prefix=prefix, end=False)
+    return needed_answers(encoded, encode, run.recipe.evaluate.metrics)
 
 
 def _score_tasks(run: Run, model: Model, name: str) -> list[Row]:

@@ -50,14 +50,24 @@ class EncodedRows:
     def of(self, model: Model, records: Sequence[Record], chosen: Chosen) -> list[Encoded]:
         """Encode the chosen ones of some records with a model's tokenizer."""
         found = select(records, scope=chosen.scope, split=chosen.split)
-        rows = self.encode(model, found, chosen.prefix)
-        masked = not chosen.end and "end_masked" in self._recipe.quirks
-        return mask_end(rows) if masked else rows
+        return self.encode(model, found, chosen.prefix, end=chosen.end)
 
     def encode(
-        self, model: Model, records: Sequence[Record], prefix: str | None = None
+        self,
+        model: Model,
+        records: Sequence[Record],
+        prefix: str | None = None,
+        *,
+        end: bool = True,
     ) -> list[Encoded]:
-        """Encode records as `encode_for` does, and say once which date their prompts have."""
+        """Encode records as `encode_for` does, and say once which date their prompts have.
+
+        Args:
+            model: Its tokenizer is used.
+            records: Of any origin.
+            prefix: Name of what stands before the questions. If `None`, the recipe's.
+            end: False where `compat` may take the end of the answer away.
+        """
         data = self._recipe.data
         if data.encoding == "chat" and not self._dated and writes_date(model.tokenizer):
             self._dated = True
@@ -65,7 +75,9 @@ class EncodedRows:
                 f"the chat template writes the date: every prompt has {data.date} "
                 "(data.date), so that scores do not change from day to day"
             )
-        return encode_for(self._recipe, records, model, prefix=prefix)
+        rows = encode_for(self._recipe, records, model, prefix=prefix)
+        masked = not end and "end_masked" in self._recipe.quirks
+        return mask_end(rows) if masked else rows
 
 
 def encode_for(

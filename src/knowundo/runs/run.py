@@ -182,16 +182,15 @@ class Run(RunDirectory):
         return rows
 
     def encode(
-        self, records: Sequence[Record], *, model: Model | None = None, prefix: str | None = None
+        self,
+        records: Sequence[Record],
+        *,
+        model: Model | None = None,
+        prefix: str | None = None,
+        end: bool = True,
     ) -> list[Encoded]:
-        """Encode any records in the way that this run's are.
-
-        Args:
-            records: Of any origin.
-            model: Its tokenizer is used. If `None`, the run's own.
-            prefix: Name of what stands before the questions. If `None`, the recipe's.
-        """
-        return self._rows.encode(model or self.model, records, prefix)
+        """Encode records of any origin as this run's are; the options are those of `encoded`."""
+        return self._rows.encode(model or self.model, records, prefix, end=end)
 
     @property
     def start(self) -> ModelVariant:

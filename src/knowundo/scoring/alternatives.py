@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from knowundo.data.encoded import Encoded
 from knowundo.data.records import Record
 from knowundo.modeling.forward import Forward
+from knowundo.scoring.columns import scorers, seen_by
 from knowundo.scoring.progress import ScoringState
 from knowundo.scoring.seen import Alternatives
 from knowundo.scoring.teacher_forcing import force_answers
@@ -41,6 +42,23 @@ def other_answers(records: Iterable[Record]) -> list[Record]:
         plain = replace(record, alternatives=(), paraphrase=None, facts=())
         found += [replace(plain, id=name, answer=text) for name, text in texts.items()]
     return found
+
+
+def needed_answers(
+    encoded: Iterable[Encoded],
+    encode: Callable[[Sequence[Record]], list[Encoded]],
+    metrics: Sequence[str],
+) -> list[Encoded]:
+    """Rows with the other answers to the same questions, if a scorer needs them.
+
+    Args:
+        encoded: Rows that are scored.
+        encode: Encodes records as these were.
+        metrics: Metrics whose scorers run only where they are named.
+    """
+    if not seen_by(scorers(metrics), "alternatives"):
+        return []
+    return encode(other_answers(row.record for row in encoded))
 
 
 def force_alternatives(
