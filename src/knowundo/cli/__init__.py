@@ -34,7 +34,7 @@ app = typer.Typer(
     name="knowundo",
     help="Remove knowledge from a language model, and show that it is gone while the rest stays.",
     no_args_is_help=True,
-    add_completion=False,
+    add_completion=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
