@@ -70,6 +70,16 @@ def test_the_time_left_follows_from_what_this_process_did(out: Path) -> None:
     assert left == pytest.approx(100, abs=5)  # ten more, at ten in 100 s
 
 
+def test_scores_that_are_made_again_are_not_done(out: Path) -> None:
+    for name in ("results.json", "report.html"):
+        (out / name).write_text("{}")
+    assert status(out).stages["evaluate"] == "done, 0 models scored"
+    with exclusive(out), RichReporter(out).task("evaluate a, b") as progress:
+        progress(1, 2)
+        found = status(out)
+    assert (found.stages["evaluate"], found.stages["report"]) == ("at work", "not done")
+
+
 def test_a_killed_run_is_interrupted(out: Path) -> None:
     gone = subprocess.Popen([sys.executable, "-c", ""])
     gone.wait()

@@ -67,6 +67,9 @@ def status(out: Path) -> Status:
         return Status("working" if working else state, stages, process, losses=_losses(out))
     done, total, first = (int(note.get(key) or 0) for key in ("done", "total", "first"))
     seconds = time.time() - float(note["began"])
+    if str(note["phase"]).startswith("evaluate"):
+        # What an earlier evaluation left is replaced now.
+        stages |= {"evaluate": "at work", "report": "not done"}
     return Status(
         "working", stages, process, str(note["phase"]), done, total,
         time_left(done - first, total - first, seconds), _losses(out),
