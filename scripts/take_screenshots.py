@@ -1,6 +1,6 @@
 """Pictures of pages for README and docs, taken in Chromium.
 
-    python scripts/take_screenshots.py --run runs/demo --erasure runs/request-1 --compare page.html
+    python scripts/take_screenshots.py --run runs/demo --answers runs/small --erasure runs/request-1
 
 Without an option, its pictures are left as they are. Needs `pip install playwright` and Chromium.
 """
@@ -33,20 +33,24 @@ class Shot:
     at: str | None = None  # element at which the picture begins; if `None`, the top
 
 
-def shots(run: Path | None, erasure: Path | None, compared: Path | None) -> list[Shot]:
+def shots(
+    run: Path | None, answers: Path | None, erasure: Path | None, compared: Path | None
+) -> list[Shot]:
     """The pictures of those pages that were given."""
     found = []
     if run is not None:
         page = run / "report.html"
-        answers = "xpath=//h2[text()='Questions and answers']"
         maps = "xpath=//h2[text()='Where the knowledge was looked for']"
         found += [
             Shot("report", page, 1160, 1130),
             Shot("report-dark", page, 1160, 1130, "dark"),
             Shot("report-narrow", page, 360, 1250),
-            Shot("report-answers", page, 1160, 900, script=FIRST_ANSWER, at=answers),
             Shot("report-regions", page, 1160, 640, at=maps),
         ]
+    if answers is not None:
+        heading = "xpath=//h2[text()='Questions and answers']"
+        page = answers / "report.html"
+        found.append(Shot("report-answers", page, 1160, 700, script=FIRST_ANSWER, at=heading))
     if erasure is not None:
         found.append(Shot("erasure", erasure / "report.html", 1160, 1000))
     if compared is not None:
@@ -82,6 +86,7 @@ def main() -> None:
     """Take the pictures of the pages that the options name."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--run", type=Path, help="directory of a run with a report")
+    parser.add_argument("--answers", type=Path, help="directory of a run of few models")
     parser.add_argument("--erasure", type=Path, help="directory of an erasure")
     parser.add_argument("--compare", type=Path, help="a page of `knowundo compare --html`")
     given = parser.parse_args()
@@ -91,7 +96,7 @@ def main() -> None:
     with sync_playwright() as running:
         flags = ["--no-sandbox"] if os.geteuid() == 0 else []
         browser = running.chromium.launch(executable_path=found, args=flags)
-        for shot in shots(given.run, given.erasure, given.compare):
+        for shot in shots(given.run, given.answers, given.erasure, given.compare):
             print(take(browser, shot))
         browser.close()
 
