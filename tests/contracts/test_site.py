@@ -39,7 +39,7 @@ def test_every_page_is_in_the_navigation() -> None:
 @pytest.mark.slow
 def test_the_site_builds_strictly_and_asks_no_other_server(tmp_path: Path) -> None:
     site = tmp_path / "site"
-    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", site]
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", site]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     pages = list(site.rglob("*.html"))
