@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
-from tests.distributed.launched import SETS
 
+from distributed.launched import SETS
 from knowundo.distributed.group import Group, from_main, gathered, group, join, launched
 from knowundo.errors import BadInput
 from knowundo.pipeline.whole import run_all

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 from safetensors.torch import load_file
-from tests.distributed.launched import VARIANTS
 
+from distributed.launched import VARIANTS
 from knowundo.pipeline.whole import run_all
 from knowundo.storage.locks import exclusive
 from tiny_run import SETS, tiny_run
