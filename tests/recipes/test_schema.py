@@ -68,3 +68,10 @@ def test_what_a_variant_cannot_hold_is_said_in_its_words(key: str, said: str) ->
 def test_a_preset_that_is_no_name_is_one_line(key: str) -> None:
     with pytest.raises(BadInput, match="preset"):
         load_recipe(None, [f"unlearn.variants=[{{{key}}}]"])
+
+
+def test_a_number_of_controls_that_no_machine_lists_is_refused() -> None:
+    """Their names were listed to look up a region, for minutes."""
+    assert load_recipe(None, ["localize.draws=1000"])[0].localize.draws == 1000
+    with pytest.raises(BadInput, match=r"localize\.draws: .*less than or equal to 1000"):
+        load_recipe(None, ["localize.draws=9223372036854775808"])

@@ -61,7 +61,7 @@ class Localize(Section):
     """Number of noisy copies of each row."""
     batch_size: int = Field(32, ge=1)
     """Rows per backward pass."""
-    draws: int = Field(3, ge=0)
+    draws: int = Field(3, ge=0, le=1000)
     """Number of random regions of as many parameters as the located one."""
     held: int | None = Field(None, ge=1)
     """Number of parameters whose gradients are in memory at a time. If null, all. Fewer need more
