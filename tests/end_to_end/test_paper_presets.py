@@ -182,7 +182,8 @@ def test_region_of_another_model_is_refused(world: Path, done: Done, tmp_path: P
         localize(other)
 
 
-@pytest.mark.parametrize("preset", [ALL[0], ALL[3]])
+@pytest.mark.slow
+@pytest.mark.parametrize("preset", [PRESETS[0], PRESETS[3]])
 def test_compat_original(world: Path, done: Done, preset: str, tmp_path: Path) -> None:
     run, _ = done(preset)
     changed = opened(world, preset, tmp_path / "run", "compat=original")

@@ -297,6 +297,7 @@ def test_two_runs_are_compared(done: tuple[Run, Results], knowundo: Call, tmp_pa
     assert "memflex" in knowundo("compare", str(run.out), str(other.out)).stdout
 
 
+@pytest.mark.slow
 def test_general_tasks_stand_in_results_and_report(
     done: tuple[Run, Results], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

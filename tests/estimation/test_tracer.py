@@ -115,7 +115,10 @@ def allocated(work: Callable[[], None]) -> int:
 
 @pytest.mark.parametrize(
     ("adaptation", "methods"),
-    [("lora", ("gradient_ascent", "ascent_plus_kl_divergence")), ("full", ("gradient_ascent",))],
+    [
+        ("lora", ("gradient_ascent", "ascent_plus_kl_divergence")),
+        pytest.param("full", ("gradient_ascent",), marks=pytest.mark.slow),
+    ],
 )
 def test_embedded_peaks_are_within_20_percent_of_those_allocated(
     adaptation: str, methods: tuple[str, ...]
